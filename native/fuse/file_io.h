@@ -1,0 +1,56 @@
+// What the FUSE data path asks of whoever holds the bytes (native/cache implements it; tests have a small
+// double).
+//
+// Every call is synchronous, from any FUSE worker thread, and never waits for JavaScript or the network: when
+// something is missing the outcome says what, the session parks the request, tells JavaScript, and runs the
+// call again when told to.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+namespace penstock::fuse {
+
+struct Timespec {
+  int64_t sec = 0;
+  uint32_t nsec = 0;
+};
+
+// Size and times of a file that has local, unpublished state: they override what JavaScript last said.
+struct LocalAttributes {
+  uint64_t size = 0;   // bytes
+  uint64_t pages = 0;  // allocated 4 KiB pages
+  Timespec mtime;
+  Timespec ctime;
+};
+
+enum class IoStatus : uint8_t {
+  done,
+  need_attach,  // the file is unknown here: JavaScript must say its size, version and layout state
+  need_map,     // which pages of chunk [need_offset, need_length) exist in the store is unknown
+  need_fetch,   // pages [need_offset, need_length) must be downloaded first
+  need_grant,   // no page grant left: JavaScript must reserve quota and space
+  error,        // errno in `error`
+};
+
+struct IoOutcome {
+  IoStatus status = IoStatus::done;
+  int error = 0;
+  uint64_t need_offset = 0;  // bytes
+  uint64_t need_length = 0;
+  uint64_t bytes = 0;  // read or written
+};
+
+class FileIo {
+ public:
+  virtual ~FileIo() = default;
+  // Fills `out` from `offset`; `bytes` is short only at end of file.
+  virtual IoOutcome read(uint64_t ino, uint64_t offset, std::span<std::byte> out) = 0;
+  // All or nothing. On `done` the write is recorded: it survives kill -9.
+  virtual IoOutcome write(uint64_t ino, uint64_t offset, std::span<const std::byte> data) = 0;
+  virtual std::optional<LocalAttributes> attributes(uint64_t ino) = 0;
+};
+
+}  // namespace penstock::fuse

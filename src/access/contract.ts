@@ -1,0 +1,81 @@
+// What the access subsystem promises to a client (a gateway): it authenticates every request before anything else,
+// authorises it for its volume, then executes it. A client holds a `Session`; its identifier comes from the place where the
+// metadata subsystem persistently keeps it, and the access node caches it, and the state of its locks, before the client
+// sees them, so that later requests need no metadata round trip to be checked.
+import type { Caller, Namespace } from '../metadata/contract.js';
+
+export type Credential =
+  | { readonly kind: 'peer'; readonly uid: number; readonly gid: number; readonly pid: number }
+  | { readonly kind: 'token'; readonly token: string };
+
+/**
+ * Identifier: shard and slot of the session's record. `epoch` is never reused for a slot; a client that comes back with
+ * the same `clientName` supersedes its old session at once.
+ */
+export interface SessionIdentity {
+  readonly id: number;
+  readonly epoch: number;
+  readonly volume: string;
+  readonly clientName: string;
+}
+
+export type LockKind = 'read' | 'write';
+
+/** A byte range [start, end], both inclusive; end = Number.MAX_SAFE_INTEGER means to the end of the file. */
+export interface LockRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * POSIX locks belong to `owner` (the kernel's lock owner of a process's file table), BSD and OFD locks to the handle
+ * (`owner` of the open file description). `flavour` keeps flock(2) apart from fcntl(2) locks, as Linux does.
+ */
+export interface LockRequest {
+  readonly ino: number;
+  readonly handle: bigint;
+  readonly owner: bigint;
+  readonly flavour: 'posix' | 'flock';
+  readonly kind: LockKind;
+  readonly range: LockRange;
+  readonly pid: number;
+}
+
+export interface ConflictingLock {
+  readonly kind: LockKind;
+  readonly range: LockRange;
+  readonly pid: number;
+}
+
+export interface Locks {
+  /** The first lock that would conflict, or undefined (F_GETLK). */
+  test(caller: Caller, request: LockRequest): Promise<ConflictingLock | undefined>;
+  /** EAGAIN when it conflicts and `wait` is absent. With `wait` it queues until granted; aborting it is EINTR. EDEADLK on a cycle. */
+  acquire(caller: Caller, request: LockRequest, wait?: AbortSignal): Promise<void>;
+  release(
+    caller: Caller,
+    request: Pick<LockRequest, 'ino' | 'handle' | 'owner' | 'flavour' | 'range'>,
+  ): Promise<void>;
+  /** FLUSH: drops every POSIX lock of the owner on the inode. */
+  releaseOwner(caller: Caller, ino: number, owner: bigint): Promise<void>;
+  /** RELEASE: drops every flock (and OFD) lock of the handle. */
+  releaseHandle(caller: Caller, ino: number, handle: bigint): Promise<void>;
+}
+
+export interface Session extends AsyncDisposable {
+  readonly identity: SessionIdentity;
+  /** The volume's namespace behind authentication, authorisation and fencing: ESTALE once the session is superseded or its lease ran out. */
+  readonly namespace: Namespace;
+  readonly locks: Locks;
+  /** A caller of this session. */
+  caller(uid: number, gid: number, options?: { groups?: readonly number[]; umask?: number }): Caller;
+  /** Milliseconds (monotonic clock) that the session's lease still holds; kernel cache timeouts never exceed it. */
+  leaseRemainingMs(): number;
+  /** Fires once when the session is fenced (superseded, expired, closed). */
+  onFenced(listener: (reason: string) => void): void;
+}
+
+export interface AccessNode extends AsyncDisposable {
+  /** EACCES for a credential that may not use the volume, ENOENT for no such volume. */
+  openSession(credential: Credential, volume: string, clientName: string): Promise<Session>;
+}
