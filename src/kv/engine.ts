@@ -22,7 +22,7 @@ export interface KeyValue {
   readonly value: Value;
 }
 
-/** `start` inclusive, `end` exclusive. */
+/** `start` inclusive, `end` exclusive. Either may be longer than a key. */
 export interface KeyRange {
   readonly start: Key;
   readonly end: Key;
@@ -30,7 +30,11 @@ export interface KeyRange {
   readonly reverse?: boolean;
 }
 
-/** One transaction: reads see the snapshot at its beginning plus its own writes. Strictly serialisable. */
+/**
+ * One transaction: reads see the snapshot at its beginning plus its own writes. Strictly serialisable.
+ *
+ * Keys and values passed in must not be modified until the transaction has ended; what comes out is the caller's.
+ */
 export interface KvTransaction {
   get(key: Key): Awaitable<Value | undefined>;
   /** Materialised, in key order (or reverse order). The whole range is part of the read set. */

@@ -1,0 +1,13 @@
+// Opens the engine that a store's URL names. The only place that knows them all.
+
+import { type KvEngine, KvError } from './engine.js';
+import { MemoryEngine } from './memory-engine.js';
+
+/** `memory:` | `file:DIR` | `postgres://...` */
+export async function openEngine(url: string): Promise<KvEngine> {
+  if (url === 'memory:') return new MemoryEngine();
+  if (/^postgres(ql)?:\/\//.test(url)) {
+    throw new KvError('KV_IO', 'the PostgreSQL engine is not part of this version; use file:DIR');
+  }
+  throw new KvError('KV_IO', `"${url}" names no key-value engine; use file:DIR or memory:`);
+}
