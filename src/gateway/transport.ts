@@ -158,6 +158,7 @@ export type DataNeed =
   | { readonly kind: 'map'; readonly ino: number; readonly offset: number; readonly length: number }
   | { readonly kind: 'fetch'; readonly ino: number; readonly offset: number; readonly length: number }
   | { readonly kind: 'grant'; readonly ino: number; readonly bytes: number }
+  | { readonly kind: 'clean'; readonly ino: number }
   | { readonly kind: 'kill-privileges'; readonly ino: number };
 
 /** Resolves when the parked request may run again; a rejection's `code` becomes its errno. */

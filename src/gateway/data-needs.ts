@@ -1,0 +1,212 @@
+// Provides what a data operation lacks, so that it can run again: the file's base, a chunk's map, pages, grants.
+//
+//   operation ──> outcome need-* ──> provide(need) ──> operation again ── ... ──> done | error
+//
+// Equal needs under way are shared: a hundred readers of one missing chunk cause one download.
+import type { Session } from '../access/contract.js';
+import type { Caller, Stripe } from '../metadata/contract.js';
+import { PAGE_SIZE } from '../metadata/contract.js';
+import type { StorageNode } from '../storage/contract.js';
+import type { CacheOutcome, GatewayCache } from './cache-contract.js';
+import { CHUNK_BITMAP_BYTES, CHUNK_SIZE, chunksOf, PAGES_PER_CHUNK } from './chunks.js';
+import { errnoName, GatewayError } from './errors.js';
+import type { Grants } from './grants.js';
+import type { DataNeed } from './transport.js';
+
+/** How often one operation may find something else missing before it is an error: eviction may race with a download. */
+const MAX_ROUNDS = 1000;
+
+export interface DataNeedsOptions {
+  readonly session: Session;
+  readonly caller: Caller;
+  readonly cache: GatewayCache;
+  readonly grants: Grants;
+  readonly storage: (node: number) => StorageNode;
+  /** Resolves when the publisher has cleaned something (the dirty budget is full). */
+  readonly waitForClean: () => Promise<void>;
+  /** The bytes beyond the asked ones to download too. */
+  readonly readAhead: (ino: number, offset: number, length: number) => number;
+}
+
+export class DataNeeds {
+  readonly #options: DataNeedsOptions;
+  readonly #underWay = new Map<string, Promise<void>>();
+  readonly counters = { attach: 0, map: 0, fetch: 0, grant: 0, clean: 0, fetchedPages: 0, sharedWaits: 0 };
+
+  constructor(options: DataNeedsOptions) {
+    this.#options = options;
+  }
+
+  /** Repeats `operation` until it is done, providing what it lacks. Rejects with the errno it ends with. */
+  async complete(ino: number, operation: () => CacheOutcome): Promise<CacheOutcome> {
+    for (let round = 0; round < MAX_ROUNDS; round += 1) {
+      const outcome = operation();
+      if (outcome.status === 'done') return outcome;
+      if (outcome.status === 'error') {
+        throw new GatewayError(errnoName(outcome.errno), `data operation on inode ${ino} failed`);
+      }
+      await this.provide(needOf(ino, outcome));
+    }
+    throw new GatewayError('EIO', `inode ${ino}: the cache never held all that one operation needs`);
+  }
+
+  async provide(need: DataNeed): Promise<void> {
+    switch (need.kind) {
+      case 'attach':
+        return this.#shared(`attach:${need.ino}`, () => this.attach(need.ino));
+      case 'map': {
+        const { first, last } = chunksOf(need.offset, need.length);
+        for (let chunk = first; chunk <= last; chunk += 1) {
+          await this.#shared(`map:${need.ino}:${chunk}`, () =>
+            this.#pinned(need.ino, () => this.#loadMap(need.ino, chunk)),
+          );
+        }
+        return;
+      }
+      case 'fetch':
+        return this.#fetchRange(need.ino, need.offset, need.length);
+      case 'grant':
+        this.counters.grant += 1;
+        return this.#options.grants.ensure(need.bytes);
+      case 'clean':
+        this.counters.clean += 1;
+        return this.#options.waitForClean();
+      case 'kill-privileges':
+        throw new Error('kill-privileges is a metadata operation, not a need of the cache');
+    }
+  }
+
+  /** Makes the cache the owner of the file's size and times. */
+  async attach(ino: number): Promise<void> {
+    const { session, caller, cache } = this.#options;
+    if (cache.attributes(ino) !== undefined) return;
+    this.counters.attach += 1;
+    const { size, pages, mtime, ctime, version } = await session.namespace.getAttributes(caller, ino);
+    cache.attach(ino, { size, pages, mtime, ctime, version, isNew: false });
+  }
+
+  async #shared(key: string, provide: () => Promise<void>): Promise<void> {
+    let running = this.#underWay.get(key);
+    if (running === undefined) {
+      running = provide().finally(() => this.#underWay.delete(key));
+      this.#underWay.set(key, running);
+    } else {
+      this.counters.sharedWaits += 1;
+    }
+    return running;
+  }
+
+  /**
+   * Nothing of the file is evicted meanwhile: else a page could be written, published and evicted while older bytes of
+   * it are still on their way, and these would be taken for the newer ones.
+   */
+  async #pinned(ino: number, work: () => Promise<void>): Promise<void> {
+    const { cache } = this.#options;
+    cache.pin(ino);
+    try {
+      await work();
+    } finally {
+      cache.unpin(ino);
+    }
+  }
+
+  async #loadMap(ino: number, chunk: number): Promise<void> {
+    const { session, caller, cache, storage } = this.#options;
+    this.counters.map += 1;
+    const start = chunk * CHUNK_SIZE;
+    const presence = new Uint8Array(CHUNK_BITMAP_BYTES);
+    for (const stripe of await session.namespace.stripes(caller, ino, start, CHUNK_SIZE)) {
+      const overlap = overlapPages(stripe, start, CHUNK_SIZE);
+      const bits = await storage(stripe.node).presence(
+        stripe.id,
+        stripe.version,
+        overlap.pageInStripe,
+        overlap.count,
+      );
+      orBits(presence, overlap.filePage - chunk * PAGES_PER_CHUNK, bits, overlap.count);
+    }
+    cache.setMap(ino, chunk, presence);
+  }
+
+  async #fetchRange(ino: number, offset: number, length: number): Promise<void> {
+    const extended = length + this.#options.readAhead(ino, offset, length);
+    const { first, last } = chunksOf(offset, extended);
+    const parts: Promise<void>[] = [];
+    for (let chunk = first; chunk <= last; chunk += 1) {
+      const start = Math.max(offset, chunk * CHUNK_SIZE);
+      const end = Math.min(offset + extended, (chunk + 1) * CHUNK_SIZE);
+      parts.push(
+        this.#shared(`fetch:${ino}:${start}:${end - start}`, () =>
+          this.#pinned(ino, () => this.#fetch(ino, start, end - start)),
+        ),
+      );
+    }
+    await Promise.all(parts);
+  }
+
+  async #fetch(ino: number, offset: number, length: number): Promise<void> {
+    const { session, caller, storage } = this.#options;
+    this.counters.fetch += 1;
+    const start = Math.floor(offset / PAGE_SIZE) * PAGE_SIZE;
+    const end = Math.ceil((offset + length) / PAGE_SIZE) * PAGE_SIZE;
+    for (const stripe of await session.namespace.stripes(caller, ino, start, end - start)) {
+      const overlap = overlapPages(stripe, start, end - start);
+      this.counters.fetchedPages += overlap.count;
+      await storage(stripe.node).fetch({
+        stripe: stripe.id,
+        version: stripe.version,
+        ino,
+        filePage: overlap.filePage,
+        firstPage: overlap.pageInStripe,
+        count: overlap.count,
+      });
+    }
+  }
+}
+
+export function needOf(ino: number, outcome: CacheOutcome): DataNeed {
+  const { offset, length } = outcome;
+  switch (outcome.status) {
+    case 'need-attach':
+      return { kind: 'attach', ino };
+    case 'need-map':
+      return { kind: 'map', ino, offset, length };
+    case 'need-fetch':
+      return { kind: 'fetch', ino, offset, length };
+    case 'need-grant':
+      return { kind: 'grant', ino, bytes: length };
+    case 'need-clean':
+      return { kind: 'clean', ino };
+    default:
+      throw new Error(`outcome ${outcome.status} needs nothing`);
+  }
+}
+
+interface Overlap {
+  readonly pageInStripe: number;
+  readonly filePage: number;
+  readonly count: number;
+}
+
+function overlapPages(stripe: Stripe, start: number, length: number): Overlap {
+  const from = Math.max(stripe.offset, start);
+  const to = Math.min(stripe.offset + stripe.length, start + length);
+  return {
+    pageInStripe: (from - stripe.offset) / PAGE_SIZE,
+    filePage: from / PAGE_SIZE,
+    count: (to - from) / PAGE_SIZE,
+  };
+}
+
+/** Sets bit `at + i` of `target` wherever bit i of `source` is set. Bits are little-endian within a byte. */
+function orBits(target: Uint8Array, at: number, source: Uint8Array, count: number): void {
+  if (at % 8 === 0) {
+    for (let index = 0; index < Math.ceil(count / 8); index += 1) target[at / 8 + index]! |= source[index]!;
+    return;
+  }
+  for (let bit = 0; bit < count; bit += 1) {
+    if ((source[bit >> 3]! & (1 << (bit & 7))) === 0) continue;
+    const position = at + bit;
+    target[position >> 3]! |= 1 << (position & 7);
+  }
+}

@@ -1,0 +1,484 @@
+// The one implementation of the file-system operations: namespace operations go through the session to metadata, data
+// operations to the local cache, and the attributes of a file that the cache owns are overlaid on metadata's.
+//
+// No operation here moves payload. READ and WRITE of local pages never come here at all; what they lack arrives as a DataNeed.
+import type { ConflictingLock, LockRequest, Session } from '../access/contract.js';
+import type {
+  AttributeChanges,
+  Attributes,
+  Caller,
+  DirectoryEntry,
+  Timespec,
+  Unlinked,
+  VolumeStatistics,
+} from '../metadata/contract.js';
+import { MAX_FILE_SIZE, ROOT_INO } from '../metadata/contract.js';
+import type { CacheOutcome, GatewayCache } from './cache-contract.js';
+import type { DataNeeds } from './data-needs.js';
+import { GatewayError } from './errors.js';
+import type { OpenFiles } from './open-files.js';
+import type {
+  DataNeed,
+  Entry,
+  FileSystemOperations,
+  LockArguments,
+  OpenReply,
+  ReadDirectoryEntry,
+  RequestContext,
+} from './transport.js';
+
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+const S_IFDIR = 0o040000;
+const O_TRUNC = 0o1000;
+
+const FALLOC_FL_KEEP_SIZE = 0x01;
+const FALLOC_FL_PUNCH_HOLE = 0x02;
+const FALLOC_FL_ZERO_RANGE = 0x10;
+
+/** Cookies 1 and 2 stand behind "." and ".."; every real entry's cookie is larger. */
+const COOKIE_DOT = 1n;
+const COOKIE_DOT_DOT = 2n;
+
+export interface GatewayFileSystemOptions {
+  readonly session: Session;
+  readonly cache: GatewayCache;
+  readonly needs: DataNeeds;
+  readonly openFiles: OpenFiles;
+  /** Waits until the file's dirty data is published and durable in the service (`--fsync=remote`). */
+  readonly publishNow: (ino: number) => Promise<void>;
+  /** Asks for the file to be published soon, ahead of its turn. */
+  readonly hurry: (ino: number) => void;
+  readonly fsync: 'local' | 'remote';
+  readonly readOnly: boolean;
+  /** Upper bound of kernel cache timeouts; the session's lease bounds them as well. */
+  readonly timeoutMsMax: number;
+}
+
+export class GatewayFileSystem implements FileSystemOperations {
+  readonly #options: GatewayFileSystemOptions;
+  readonly #session: Session;
+  readonly #cache: GatewayCache;
+  readonly #needs: DataNeeds;
+  readonly #open: OpenFiles;
+
+  constructor(options: GatewayFileSystemOptions) {
+    this.#options = options;
+    this.#session = options.session;
+    this.#cache = options.cache;
+    this.#needs = options.needs;
+    this.#open = options.openFiles;
+  }
+
+  // ---- attributes
+
+  async lookup(context: RequestContext, parent: number, name: Buffer): Promise<Entry> {
+    const { namespace } = this.#session;
+    const caller = this.#caller(context);
+    if (name.length <= 2 && name[0] === 0x2e) {
+      if (name.length === 1) return this.#entry(await namespace.getAttributes(caller, parent));
+      if (name[1] === 0x2e) {
+        const grandparent = await namespace.parentOf(caller, parent);
+        return this.#entry(await namespace.getAttributes(caller, grandparent));
+      }
+    }
+    return this.#entry(await namespace.lookup(caller, parent, name));
+  }
+
+  async getAttributes(context: RequestContext, ino: number): Promise<Entry> {
+    return this.#entry(await this.#session.namespace.getAttributes(this.#caller(context), ino));
+  }
+
+  async setAttributes(context: RequestContext, ino: number, changes: AttributeChanges): Promise<Entry> {
+    this.#requireWritable();
+    const caller = this.#caller(context);
+    const { size, ...others } = changes;
+    if (size !== undefined) await this.#truncate(ino, size);
+    const { namespace } = this.#session;
+    const hasOthers = Object.values(others).some((value) => value !== undefined && value !== false);
+    const attributes = hasOthers
+      ? await namespace.setAttributes(caller, ino, others)
+      : await namespace.getAttributes(caller, ino);
+    if (hasOthers && this.#cache.attributes(ino) !== undefined) {
+      const times: { mtime?: Timespec; ctime: Timespec } = { ctime: attributes.ctime };
+      if (others.mtime !== undefined) times.mtime = attributes.mtime;
+      this.#cache.setTimes(ino, times);
+    }
+    return this.#entry(attributes);
+  }
+
+  async killPrivileges(context: RequestContext, ino: number): Promise<void> {
+    await this.setAttributes(context, ino, { killPrivileges: true });
+  }
+
+  // ---- names
+
+  async readSymlink(context: RequestContext, ino: number): Promise<Buffer> {
+    return this.#session.namespace.readSymlink(this.#caller(context), ino);
+  }
+
+  async makeSymlink(context: RequestContext, parent: number, name: Buffer, target: Buffer): Promise<Entry> {
+    this.#requireWritable();
+    const { namespace } = this.#session;
+    return this.#entry(await namespace.makeSymlink(this.#caller(context), parent, name, target));
+  }
+
+  async makeNode(
+    context: RequestContext,
+    parent: number,
+    name: Buffer,
+    mode: number,
+    rdev: number,
+    umask: number,
+  ): Promise<Entry> {
+    this.#requireWritable();
+    const caller = this.#caller(context, umask);
+    return this.#entry(await this.#session.namespace.makeNode(caller, parent, name, mode, rdev));
+  }
+
+  async makeDirectory(
+    context: RequestContext,
+    parent: number,
+    name: Buffer,
+    mode: number,
+    umask: number,
+  ): Promise<Entry> {
+    this.#requireWritable();
+    const caller = this.#caller(context, umask);
+    return this.#entry(await this.#session.namespace.makeDirectory(caller, parent, name, mode));
+  }
+
+  async unlink(context: RequestContext, parent: number, name: Buffer): Promise<void> {
+    this.#requireWritable();
+    const unlinked = await this.#session.namespace.unlink(this.#caller(context), parent, name, this.#isOpen);
+    await this.#afterUnlink(unlinked);
+  }
+
+  async removeDirectory(context: RequestContext, parent: number, name: Buffer): Promise<void> {
+    this.#requireWritable();
+    await this.#session.namespace.removeDirectory(this.#caller(context), parent, name);
+  }
+
+  async rename(
+    context: RequestContext,
+    parent: number,
+    name: Buffer,
+    newParent: number,
+    newName: Buffer,
+    flags: number,
+  ): Promise<void> {
+    this.#requireWritable();
+    const renamed = await this.#session.namespace.rename(
+      this.#caller(context),
+      parent,
+      name,
+      newParent,
+      newName,
+      flags,
+      this.#isOpen,
+    );
+    this.#changeTimeMoved(renamed.moved);
+    if (renamed.exchanged !== undefined) this.#changeTimeMoved(renamed.exchanged);
+    if (renamed.replaced !== undefined) {
+      // The bytes that replace a published file must not stay local longer than needed.
+      this.#options.hurry(renamed.moved.ino);
+      await this.#afterUnlink(renamed.replaced);
+    }
+  }
+
+  async link(context: RequestContext, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
+    this.#requireWritable();
+    const { namespace } = this.#session;
+    const attributes = await namespace.link(this.#caller(context), ino, newParent, newName);
+    this.#changeTimeMoved(attributes);
+    return this.#entry(attributes);
+  }
+
+  // ---- open files
+
+  async open(_context: RequestContext, ino: number, flags: number): Promise<OpenReply> {
+    if ((flags & 3) !== 0 || (flags & O_TRUNC) !== 0) this.#requireWritable();
+    if ((flags & O_TRUNC) !== 0) await this.#truncate(ino, 0);
+    const file = this.#open.open(ino, flags);
+    return { handle: file.handle, keepCache: true, directIo: false, noFlush: false };
+  }
+
+  async create(
+    context: RequestContext,
+    parent: number,
+    name: Buffer,
+    mode: number,
+    umask: number,
+    flags: number,
+  ): Promise<Entry & { readonly open: OpenReply }> {
+    this.#requireWritable();
+    const caller = this.#caller(context, umask);
+    const fileMode = (mode & ~S_IFMT) | S_IFREG;
+    const attributes = await this.#session.namespace.makeNode(caller, parent, name, fileMode, 0);
+    const { ino, size, pages, mtime, ctime, version } = attributes;
+    this.#cache.attach(ino, { size, pages, mtime, ctime, version, isNew: true });
+    const file = this.#open.open(ino, flags);
+    const open = { handle: file.handle, keepCache: true, directIo: false, noFlush: false };
+    return { ...this.#entry(attributes), open };
+  }
+
+  async flush(context: RequestContext, ino: number, _handle: bigint, lockOwner: bigint): Promise<void> {
+    await this.#session.locks.releaseOwner(this.#caller(context), ino, lockOwner);
+  }
+
+  async release(ino: number, handle: bigint): Promise<void> {
+    const caller = this.#session.caller(0, 0);
+    await this.#session.locks.releaseHandle(caller, ino, handle);
+    const released = this.#open.release(handle);
+    if (released === undefined || !released.last) return;
+    if (released.orphan) {
+      await this.#session.namespace.releaseOrphan(caller, ino);
+      this.#cache.forget(ino);
+    } else {
+      this.#cache.detach(ino);
+    }
+  }
+
+  async fsync(_context: RequestContext, ino: number): Promise<void> {
+    if (this.#options.fsync === 'remote' && !this.#open.isOrphan(ino)) {
+      await this.#options.publishNow(ino);
+      return;
+    }
+    await Promise.all([this.#cache.sync(ino), this.#session.namespace.sync()]);
+  }
+
+  // ---- directories
+
+  async openDirectory(): Promise<OpenReply> {
+    return { handle: 0n, keepCache: true, directIo: false, noFlush: true };
+  }
+
+  async releaseDirectory(): Promise<void> {}
+
+  async fsyncDirectory(): Promise<void> {
+    await this.#session.namespace.sync();
+  }
+
+  async readDirectory(
+    context: RequestContext,
+    ino: number,
+    _handle: bigint,
+    cookie: bigint,
+    limit: number,
+    plus: boolean,
+  ): Promise<ReadDirectoryEntry[]> {
+    const caller = this.#caller(context);
+    const { namespace } = this.#session;
+    const answer: ReadDirectoryEntry[] = [];
+    if (cookie < COOKIE_DOT && answer.length < limit) {
+      answer.push({ name: Buffer.from('.'), ino, type: S_IFDIR, cookie: COOKIE_DOT });
+    }
+    if (cookie < COOKIE_DOT_DOT && answer.length < limit) {
+      const parent = ino === ROOT_INO ? ROOT_INO : await namespace.parentOf(caller, ino);
+      answer.push({ name: Buffer.from('..'), ino: parent, type: S_IFDIR, cookie: COOKIE_DOT_DOT });
+    }
+    if (answer.length >= limit) return answer;
+    const after = cookie <= COOKIE_DOT_DOT ? 0n : cookie;
+    const entries = await namespace.readDirectory(caller, ino, after, limit - answer.length, plus);
+    for (const entry of entries) answer.push(this.#directoryEntry(entry));
+    return answer;
+  }
+
+  async statistics(context: RequestContext): Promise<VolumeStatistics> {
+    return this.#session.namespace.statistics(this.#caller(context));
+  }
+
+  // ---- extended attributes
+
+  async getXattr(context: RequestContext, ino: number, name: Buffer): Promise<Buffer> {
+    return this.#session.namespace.getXattr(this.#caller(context), ino, name);
+  }
+
+  async setXattr(
+    context: RequestContext,
+    ino: number,
+    name: Buffer,
+    value: Buffer,
+    flags: number,
+    clearSgid: boolean,
+  ): Promise<void> {
+    this.#requireWritable();
+    const caller = this.#caller(context);
+    const { namespace } = this.#session;
+    let attributes = await namespace.setXattr(caller, ino, name, value, flags);
+    if (clearSgid && (attributes.mode & 0o2000) !== 0) {
+      const mode = attributes.mode & 0o5777;
+      attributes = await namespace.setAttributes(caller, ino, { mode });
+    }
+    this.#changeTimeMoved(attributes);
+  }
+
+  async listXattr(context: RequestContext, ino: number): Promise<Buffer[]> {
+    return this.#session.namespace.listXattr(this.#caller(context), ino);
+  }
+
+  async removeXattr(context: RequestContext, ino: number, name: Buffer): Promise<void> {
+    this.#requireWritable();
+    this.#changeTimeMoved(await this.#session.namespace.removeXattr(this.#caller(context), ino, name));
+  }
+
+  // ---- locks
+
+  async getLock(
+    context: RequestContext,
+    ino: number,
+    lock: LockArguments,
+  ): Promise<{ kind: 'read' | 'write' | 'unlock'; start: number; end: number; pid: number }> {
+    const { locks } = this.#session;
+    const conflict: ConflictingLock | undefined = await locks.test(
+      this.#caller(context),
+      lockRequest(ino, lock),
+    );
+    if (conflict === undefined) return { kind: 'unlock', start: lock.start, end: lock.end, pid: 0 };
+    return { kind: conflict.kind, ...conflict.range, pid: conflict.pid };
+  }
+
+  async setLock(context: RequestContext, ino: number, lock: LockArguments, wait: boolean): Promise<void> {
+    const caller = this.#caller(context);
+    const { locks } = this.#session;
+    const request = lockRequest(ino, lock);
+    if (lock.kind === 'unlock') return locks.release(caller, request);
+    if (!wait) return locks.acquire(caller, request);
+    return locks.acquire(caller, request, context.signal ?? new AbortController().signal);
+  }
+
+  // ---- ranges
+
+  async allocate(
+    context: RequestContext,
+    ino: number,
+    _handle: bigint,
+    mode: number,
+    offset: number,
+    length: number,
+  ): Promise<void> {
+    this.#requireWritable();
+    if (length <= 0 || offset < 0) throw new GatewayError('EINVAL', 'fallocate of an empty range');
+    if (offset + length > MAX_FILE_SIZE) throw new GatewayError('EFBIG', 'fallocate beyond 4 PiB');
+    const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
+    const operation = this.#allocation(ino, mode & ~FALLOC_FL_KEEP_SIZE, offset, length, keepSize);
+    await this.#needs.complete(ino, operation);
+    const attributes = await this.#session.namespace.getAttributes(this.#caller(context), ino);
+    if ((attributes.mode & 0o6000) !== 0 && context.uid !== 0) await this.killPrivileges(context, ino);
+  }
+
+  async seek(
+    _context: RequestContext,
+    ino: number,
+    _handle: bigint,
+    offset: number,
+    whence: 'data' | 'hole',
+  ): Promise<number> {
+    return (await this.#needs.complete(ino, () => this.#cache.seek(ino, offset, whence))).offset;
+  }
+
+  async copyFileRange(): Promise<number> {
+    // The kernel then copies through its page cache, which costs no more than our own copy would.
+    throw new GatewayError('EOPNOTSUPP', 'copy_file_range is left to the kernel');
+  }
+
+  // ---- data needs
+
+  /** What the native data path lacks; see DataNeedHandler. */
+  readonly provide = (need: DataNeed, context: RequestContext): Promise<void> => {
+    if (need.kind === 'kill-privileges') return this.killPrivileges(context, need.ino);
+    return this.#needs.provide(need);
+  };
+
+  // ---- the rest
+
+  readonly #isOpen = (ino: number): boolean => this.#open.isOpen(ino);
+
+  #allocation(
+    ino: number,
+    mode: number,
+    offset: number,
+    length: number,
+    keepSize: boolean,
+  ): () => CacheOutcome {
+    switch (mode) {
+      case 0:
+        return () => this.#cache.allocate(ino, offset, length, keepSize);
+      case FALLOC_FL_ZERO_RANGE:
+        return () => this.#cache.zero(ino, offset, length, keepSize);
+      case FALLOC_FL_PUNCH_HOLE:
+        if (!keepSize) throw new GatewayError('EOPNOTSUPP', 'punching a hole keeps the size, always');
+        return () => this.#cache.punch(ino, offset, length);
+      default:
+        throw new GatewayError('EOPNOTSUPP', `fallocate mode ${mode} is not supported`);
+    }
+  }
+
+  async #truncate(ino: number, size: number): Promise<void> {
+    if (size > MAX_FILE_SIZE) throw new GatewayError('EFBIG', 'files end at 4 PiB');
+    await this.#needs.complete(ino, () => this.#cache.truncate(ino, size));
+  }
+
+  async #afterUnlink(unlinked: Unlinked): Promise<void> {
+    if (unlinked.removed) {
+      this.#cache.forget(unlinked.ino);
+    } else if (unlinked.nlink === 0 && this.#open.isOpen(unlinked.ino)) {
+      this.#open.markOrphan(unlinked.ino);
+      if (unlinked.attributes !== undefined) this.#changeTimeMoved(unlinked.attributes);
+    } else if (unlinked.nlink === 0) {
+      // Its last handle closed while the unlink was under way.
+      await this.#session.namespace.releaseOrphan(this.#session.caller(0, 0), unlinked.ino);
+      this.#cache.forget(unlinked.ino);
+    } else if (unlinked.attributes !== undefined) {
+      this.#changeTimeMoved(unlinked.attributes);
+    }
+  }
+
+  /** Metadata moved the inode's ctime; where the cache owns the times it must follow. */
+  #changeTimeMoved(attributes: Attributes): void {
+    if (this.#cache.attributes(attributes.ino) === undefined) return;
+    this.#cache.setTimes(attributes.ino, { ctime: attributes.ctime });
+  }
+
+  #directoryEntry(entry: DirectoryEntry): ReadDirectoryEntry {
+    const { name, ino, type, cookie, attributes } = entry;
+    if (attributes === undefined) return { name, ino, type, cookie };
+    return { name, ino, type, cookie, entry: this.#entry(attributes) };
+  }
+
+  #entry(attributes: Attributes): Entry {
+    const timeoutMs = Math.max(0, Math.min(this.#options.timeoutMsMax, this.#session.leaseRemainingMs()));
+    return {
+      attributes: this.#overlay(attributes),
+      entryTimeoutMs: timeoutMs,
+      attributesTimeoutMs: timeoutMs,
+    };
+  }
+
+  #overlay(attributes: Attributes): Attributes {
+    if ((attributes.mode & S_IFMT) !== S_IFREG) return attributes;
+    const local = this.#cache.attributes(attributes.ino);
+    if (local === undefined) return attributes;
+    return { ...attributes, ...local };
+  }
+
+  #caller(context: RequestContext, umask?: number): Caller {
+    return this.#session.caller(context.uid, context.gid, umask === undefined ? undefined : { umask });
+  }
+
+  #requireWritable(): void {
+    if (this.#options.readOnly) throw new GatewayError('EROFS', 'the volume is mounted read-only');
+  }
+}
+
+function lockRequest(ino: number, lock: LockArguments): LockRequest {
+  return {
+    ino,
+    handle: lock.handle,
+    owner: lock.owner,
+    flavour: lock.flock ? 'flock' : 'posix',
+    kind: lock.kind === 'write' ? 'write' : 'read',
+    range: { start: lock.start, end: lock.end },
+    pid: lock.pid,
+  };
+}

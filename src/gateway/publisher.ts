@@ -1,0 +1,308 @@
+// Write-back: takes dirty files out of the cache, oldest first, and publishes them.
+//
+//   beginPublish ─> plan stripes ─> stage (bytes durable) ─> Namespace.publish ─> Namespace.sync ─> completePublish ─> drop old versions
+//
+// One batch at a time, so that an inode's states publish in order. A failure turns the batch dirty again and is retried
+// with a growing pause; nothing is dropped because a store cannot be reached.
+import type { Session } from '../access/contract.js';
+import type { Caller, Publish, PublishResult, Stripe } from '../metadata/contract.js';
+
+import type { StageItem, StorageNode } from '../storage/contract.js';
+import type { GatewayCache, PublishSnapshot } from './cache-contract.js';
+import { GatewayError } from './errors.js';
+import type { FilePlan, StripeGeometry } from './publish-plan.js';
+import { planFile } from './publish-plan.js';
+
+export interface PublisherOptions {
+  readonly session: Session;
+  readonly caller: Caller;
+  readonly cache: GatewayCache;
+  readonly storage: (node: number) => StorageNode;
+  /** The node for new stripes. */
+  readonly placeStripe: () => number;
+  /** The size of new stripes. */
+  readonly geometry: StripeGeometry;
+  /** A file stays local this long before it is uploaded, so that short-lived files never are. */
+  readonly delayMs: number;
+  readonly dirtyBudgetBytes: number;
+  readonly now: () => number;
+  readonly onError: (error: unknown) => void;
+  /** Pages granted to these writes that did not become used pages: free to be granted again. */
+  readonly onPublished: (pagesWritten: number, pagesAdded: number) => void;
+}
+
+const FILES_PER_BATCH = 512;
+const BYTES_PER_BATCH = 64 * 1024 * 1024;
+const RETRY_MS_MIN = 100;
+const RETRY_MS_MAX = 30_000;
+const RELEASES_PER_ROUND = 4096;
+
+export class Publisher {
+  readonly #options: PublisherOptions;
+  readonly #hurried = new Set<number>();
+  #running: Promise<number> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #retryMs = 0;
+  #stopped = false;
+  #cleanWaiters: Array<() => void> = [];
+  readonly counters = {
+    batches: 0,
+    filesPublished: 0,
+    filesGone: 0,
+    pagesPublished: 0,
+    failures: 0,
+    versionsDropped: 0,
+  };
+
+  constructor(options: PublisherOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#schedule(this.#options.delayMs);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#running?.catch(() => undefined);
+    this.#wakeCleanWaiters();
+  }
+
+  /** Publishes this file ahead of its turn, soon. */
+  hurry(ino: number): void {
+    this.#hurried.add(ino);
+    this.#schedule(0);
+  }
+
+  /** Resolves when something has been published since the call: a writer over the dirty budget waits here. */
+  async waitForClean(): Promise<void> {
+    if (this.#stopped) throw new GatewayError('EIO', 'the volume is being unmounted');
+    const cleaned = new Promise<void>((resolve) => this.#cleanWaiters.push(resolve));
+    this.#schedule(0);
+    await cleaned;
+  }
+
+  /** Publishes until what is dirty at the call is published. Rejects on the first failure. */
+  async publishInode(ino: number): Promise<void> {
+    while (this.#options.cache.dirtyBytesOf(ino) > 0 || this.#isDirty(ino)) {
+      await this.#exclusive(() => this.#batch([ino]));
+    }
+    await this.#options.session.namespace.sync();
+  }
+
+  /** Publishes everything; `progress` is told the dirty bytes left. */
+  async drain(progress?: (dirtyBytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
+    for (;;) {
+      signal?.throwIfAborted();
+      const state = this.#options.cache.dirtyState();
+      progress?.(state.dirtyBytes + state.inFlightBytes);
+      if (state.dirtyFiles === 0) break;
+      const files = await this.#exclusive(() => this.#batch());
+      if (files === 0 && this.#options.cache.dirtyState().dirtyFiles > 0) {
+        throw new GatewayError('EIO', 'dirty files remain but none can be published');
+      }
+    }
+    await this.dropReleased();
+  }
+
+  /** Tells the storage nodes which old versions nothing refers to any more. */
+  async dropReleased(): Promise<void> {
+    const { session, storage } = this.#options;
+    for (;;) {
+      const released = await session.namespace.takeReleased(RELEASES_PER_ROUND);
+      if (released.length === 0) return;
+      await session.namespace.sync();
+      const nodes = new Set(released.map((version) => version.node));
+      for (const node of nodes) await storage(node).drop(released.filter((version) => version.node === node));
+      await session.namespace.confirmReleased(released);
+      this.counters.versionsDropped += released.length;
+    }
+  }
+
+  #isDirty(ino: number): boolean {
+    return this.#options.cache.isDirty(ino);
+  }
+
+  #schedule(delayMs: number): void {
+    if (this.#stopped) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#tick(), Math.max(delayMs, this.#retryMs));
+  }
+
+  async #tick(): Promise<void> {
+    try {
+      await this.#exclusive(() => this.#round());
+      this.#retryMs = 0;
+    } catch (error) {
+      this.counters.failures += 1;
+      this.#retryMs = Math.min(Math.max(this.#retryMs * 2, RETRY_MS_MIN), RETRY_MS_MAX);
+      this.#options.onError(error);
+    }
+    const { dirtyFiles } = this.#options.cache.dirtyState();
+    const isBusy = dirtyFiles > 0 && (this.#hurried.size > 0 || this.#isDue());
+    this.#schedule(isBusy ? 0 : Math.min(this.#options.delayMs, 1000));
+  }
+
+  #isDue(): boolean {
+    const { cache, delayMs, dirtyBudgetBytes } = this.#options;
+    const state = cache.dirtyState();
+    if (state.dirtyFiles === 0) return false;
+    return (
+      this.#cleanWaiters.length > 0 ||
+      state.dirtyBytes > dirtyBudgetBytes / 2 ||
+      state.oldestDirtyMs >= delayMs
+    );
+  }
+
+  async #round(): Promise<number> {
+    let files = 0;
+    if (this.#hurried.size > 0) {
+      const inos = [...this.#hurried];
+      this.#hurried.clear();
+      files += await this.#batch(inos);
+    }
+    if (this.#isDue()) files += await this.#batch();
+    if (files > 0) await this.dropReleased();
+    else this.#wakeCleanWaiters();
+    return files;
+  }
+
+  /** One batch at a time. */
+  async #exclusive(work: () => Promise<number>): Promise<number> {
+    while (this.#running !== undefined) await this.#running.catch(() => undefined);
+    this.#running = work();
+    try {
+      return await this.#running;
+    } finally {
+      this.#running = undefined;
+    }
+  }
+
+  async #batch(inos?: readonly number[]): Promise<number> {
+    const { cache } = this.#options;
+    const limits = { maxFiles: FILES_PER_BATCH, maxBytes: BYTES_PER_BATCH };
+    const snapshots = cache.beginPublish(inos === undefined ? limits : { ...limits, inos });
+    if (snapshots.length === 0) return 0;
+    this.counters.batches += 1;
+    const open = new Set(snapshots);
+    try {
+      await this.#publish(snapshots, (snapshot) => open.delete(snapshot));
+    } catch (error) {
+      for (const snapshot of open) cache.abortPublish(snapshot.ino, snapshot.generation);
+      throw error;
+    }
+    this.#wakeCleanWaiters();
+    return snapshots.length;
+  }
+
+  async #publish(
+    snapshots: readonly PublishSnapshot[],
+    settle: (snapshot: PublishSnapshot) => void,
+  ): Promise<void> {
+    const { session, caller, cache, onPublished } = this.#options;
+    const plans = await this.#plan(snapshots, settle);
+    if (plans.length === 0) return;
+    await this.#stage(plans);
+    const results = await session.namespace.publish(caller, plans.map(publishOf));
+    await session.namespace.sync();
+    let stale = 0;
+    for (const [index, plan] of plans.entries()) {
+      const result = results[index] as PublishResult;
+      if (result.error === 'ESTALE') {
+        stale += 1;
+        continue;
+      }
+      settle(plan.snapshot);
+      if (result.error === 'ENOENT') {
+        this.counters.filesGone += 1;
+        await this.#dropStaged(plan);
+        continue;
+      }
+      if (result.error !== undefined) throw new GatewayError(result.error, `publish of inode ${result.ino}`);
+      cache.completePublish(plan.snapshot.ino, plan.snapshot.generation, result.version);
+      this.counters.filesPublished += 1;
+      this.counters.pagesPublished += plan.pagesWritten;
+      onPublished(plan.pagesWritten, plan.snapshot.pages - plan.basePages);
+    }
+    if (stale > 0) throw new GatewayError('ESTALE', `${stale} files changed in the service while published`);
+  }
+
+  async #plan(
+    snapshots: readonly PublishSnapshot[],
+    settle: (snapshot: PublishSnapshot) => void,
+  ): Promise<FilePlan[]> {
+    const { session, caller, cache, geometry, placeStripe } = this.#options;
+    const plans: FilePlan[] = [];
+    for (const snapshot of snapshots) {
+      const base = await this.#baseOf(snapshot.ino);
+      if (base === undefined) {
+        this.counters.filesGone += 1;
+        settle(snapshot);
+        cache.forget(snapshot.ino);
+        continue;
+      }
+      plans.push(planFile(snapshot, base, geometry, placeStripe));
+    }
+    const idCount = plans.reduce((sum, plan) => sum + plan.idsNeeded, 0);
+    if (idCount > 0) {
+      let next = await session.namespace.allocateStripeIds(caller, idCount);
+      for (const plan of plans) {
+        plan.assignIds(() => next++);
+      }
+    }
+    return plans;
+  }
+
+  async #baseOf(
+    ino: number,
+  ): Promise<{ version: number; pages: number; stripes: readonly Stripe[] } | undefined> {
+    const { session, caller } = this.#options;
+    try {
+      const { version, pages } = await session.namespace.getAttributes(caller, ino);
+      const stripes = await session.namespace.stripes(caller, ino, 0, Number.MAX_SAFE_INTEGER);
+      return { version, pages, stripes };
+    } catch (error) {
+      if ((error as { code?: string }).code === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
+  async #stage(plans: readonly FilePlan[]): Promise<void> {
+    const byNode = new Map<number, StageItem[]>();
+    for (const plan of plans) {
+      for (const { node, item } of plan.stageItems) {
+        const items = byNode.get(node) ?? [];
+        items.push(item);
+        byNode.set(node, items);
+      }
+    }
+    await Promise.all([...byNode].map(([node, items]) => this.#options.storage(node).stage(items)));
+  }
+
+  async #dropStaged(plan: FilePlan): Promise<void> {
+    for (const { node, item } of plan.stageItems) {
+      await this.#options.storage(node).drop([{ id: item.stripe, version: item.newVersion }]);
+    }
+  }
+
+  #wakeCleanWaiters(): void {
+    const waiters = this.#cleanWaiters;
+    this.#cleanWaiters = [];
+    for (const wake of waiters) wake();
+  }
+}
+
+function publishOf(plan: FilePlan): Publish {
+  const { ino, size, pages, mtime, ctime } = plan.snapshot;
+  return {
+    ino,
+    baseVersion: plan.baseVersion,
+    size,
+    pages,
+    mtime,
+    ctime,
+    stripes: plan.stripes,
+    removedStripes: plan.removedStripes,
+  };
+}
