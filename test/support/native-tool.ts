@@ -1,0 +1,37 @@
+// Compiles the C++ helpers of the tests (test/native-tools) into build/acceptance, once per change of their sources.
+// They are not part of the product: they make the system calls that Node has no name for, at the speed of a test.
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The directory of package.json, from the sources as well as from dist. */
+export function repositoryRoot(): string {
+  let directory = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(directory, 'package.json'))) {
+    const parent = dirname(directory);
+    if (parent === directory) throw new Error('package.json not found above this file');
+    directory = parent;
+  }
+  return directory;
+}
+
+/** Builds all `test/native-tools/<name>_*.cc` into one program and answers its path. */
+export function nativeTool(name: string): string {
+  const root = repositoryRoot();
+  const folder = join(root, 'test/native-tools');
+  const files = readdirSync(folder).filter((file) => file.startsWith(name));
+  const sources = files.filter((file) => file.endsWith('.cc')).map((file) => join(folder, file));
+  const hash = createHash('sha256');
+  for (const file of files.sort()) hash.update(file).update(readFileSync(join(folder, file)));
+  const target = join(root, 'build/acceptance', `${name}-${hash.digest('hex').slice(0, 16)}`);
+  if (existsSync(target)) return target;
+  mkdirSync(dirname(target), { recursive: true });
+  // Two test processes may build at once: each under a name of its own, the rename decides.
+  const draft = `${target}.${process.pid}`;
+  const flags = ['-std=c++20', '-O1', '-Wall', '-Wextra', '-Werror', '-pthread'];
+  execFileSync('g++', [...flags, ...sources, '-o', draft], { stdio: ['ignore', 'inherit', 'inherit'] });
+  renameSync(draft, target);
+  return target;
+}
