@@ -8,6 +8,7 @@
       "cflags": ["-O2", "-g1", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wno-unused-parameter", "-Wno-missing-field-initializers"],
       "cflags_cc": ["-std=c++20", "-fno-rtti", "-isystem ../<!(node -p \"require('node-addon-api').include_dir\")"],
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-fno-exceptions"],
+      "libraries": ["-lrocksdb"],
       "ldflags": ["-Wl,-z,now"]
     }
   ]

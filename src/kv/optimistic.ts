@@ -41,6 +41,7 @@ export class OptimisticTransactions {
   #historyKeys = 0;
   #forgottenUpTo = 0;
   #refusal: KvError | undefined;
+  #commitRefusal: KvError | undefined;
   readonly counters = { commits: 0, readOnly: 0, conflicts: 0, aborts: 0, snapshots: 0 };
 
   constructor(store: OrderedStore) {
@@ -74,6 +75,11 @@ export class OptimisticTransactions {
   refuse(error: KvError): void {
     this.#refusal ??= error;
     for (const txn of [...this.#active.keys()]) this.#end(txn, this.#refusal);
+  }
+
+  /** Reads go on; whatever writes fails with `error`, since the store may not hold what it was given. */
+  refuseCommits(error: KvError): void {
+    this.#commitRefusal ??= error;
   }
 
   async #finish<T>(
@@ -120,6 +126,7 @@ export class OptimisticTransactions {
       this.counters.readOnly += 1;
       return true;
     }
+    if (this.#commitRefusal !== undefined) throw this.#commitRefusal;
     if (txn.begin !== this.#sequence && this.#changedSince(txn)) {
       this.#end(txn, ENDED);
       this.counters.conflicts += 1;
@@ -137,7 +144,7 @@ export class OptimisticTransactions {
     try {
       this.#store.write(txn.writes.values());
     } catch (error) {
-      if (error instanceof KvError) this.refuse(error);
+      if (error instanceof KvError) this.refuseCommits(error);
       throw error;
     }
     this.#sequence += 1;
