@@ -14,6 +14,12 @@ const TABLE = [
   { what: 'C++ compiler', phase: 'run', present: () => command('g++') || command('c++'), packages: ['g++'] },
   { what: 'make', phase: 'run', present: () => command('make'), packages: ['make'] },
   { what: 'Python for node-gyp', phase: 'run', present: () => command('python3'), packages: ['python3'] },
+  {
+    what: 'RocksDB',
+    phase: 'run',
+    present: () => existsSync('/usr/include/rocksdb/db.h'),
+    packages: ['librocksdb-dev'],
+  },
   { what: 'fusermount3', phase: 'run', present: () => command('fusermount3'), packages: ['fuse3'] },
   {
     what: 'libfuse 2 for the fuse-native transport',
