@@ -1,0 +1,187 @@
+// The one configuration schema: what penstock.yaml may say. Relative paths are relative to the file. A mistake is reported
+// with the path of the key and what is allowed there.
+//
+//   log: { level: info, file: penstock.log }
+//   volumes:
+//     - store: file:./store
+//       name: default
+//       mountpoint: ./mnt
+//       cache: { directory: ./cache, size: 10GiB }
+import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { parse as parseYaml, YAMLParseError } from 'yaml';
+import { z } from 'zod';
+import { FSYNC_POLICIES, TRANSPORTS } from '../gateway/mount-contract.js';
+import { LOG_LEVELS } from '../telemetry/logger.js';
+import { DaemonError } from './errors.js';
+import { parseSize } from './size.js';
+
+export const DEFAULT_VOLUME = 'default';
+export const CACHE_BYTES_MIN = 16 * 2 ** 20;
+const CACHE_BYTES_DEFAULT = 10 * 2 ** 30;
+const CACHE_SHARE_OF_FREE = 0.5;
+
+const text = z.string().min(1);
+
+const sizeSchema = z.union([z.number(), z.string()]).transform((value, context) => {
+  const bytes = typeof value === 'number' ? value : parseSize(value);
+  if (bytes !== undefined && Number.isSafeInteger(bytes) && bytes >= 0) return bytes;
+  context.addIssue({
+    code: 'custom',
+    message: `expected a size such as 64MiB or 10G, got ${JSON.stringify(value)}`,
+  });
+  return z.NEVER;
+});
+
+const storeSchema = z
+  .string()
+  .regex(/^file:.+$/, { error: (issue) => `expected file:DIRECTORY, got ${JSON.stringify(issue.input)}` });
+
+const volumeSchema = z.strictObject({
+  store: storeSchema,
+  name: text.default(DEFAULT_VOLUME),
+  mountpoint: text,
+  cache: z
+    .strictObject({
+      directory: text,
+      size: sizeSchema.refine((bytes) => bytes >= CACHE_BYTES_MIN, 'expected at least 16MiB').optional(),
+      dirty: sizeSchema.optional(),
+    })
+    .optional(),
+  transport: z.enum(TRANSPORTS).default('native'),
+  fsync: z.enum(FSYNC_POLICIES).default('local'),
+  readOnly: z.boolean().default(false),
+  options: z.array(text).default([]),
+  /** Make the volume when the store does not have it yet. */
+  format: z.boolean().default(false),
+});
+
+const configSchema = z.strictObject({
+  log: z.strictObject({ level: z.enum(LOG_LEVELS).default('info'), file: text.optional() }).optional(),
+  volumes: z.array(volumeSchema).min(1, 'expected at least one volume'),
+});
+
+export interface VolumeConfig {
+  readonly store: string;
+  readonly name: string;
+  readonly mountpoint: string;
+  readonly cacheDirectory: string;
+  readonly cacheBytes: number;
+  readonly dirtyBytes?: number;
+  readonly transport: (typeof TRANSPORTS)[number];
+  readonly fsync: (typeof FSYNC_POLICIES)[number];
+  readonly readOnly: boolean;
+  readonly mountOptions: readonly string[];
+  readonly format: boolean;
+  /** Make the mountpoint when it is absent. */
+  readonly createMountpoint: boolean;
+}
+
+export interface DaemonConfig {
+  readonly log: { readonly level: (typeof LOG_LEVELS)[number]; readonly file?: string };
+  readonly volumes: readonly VolumeConfig[];
+}
+
+/** What `penstock up` runs without a file: everything below `directory`. */
+export function embeddedDefault(directory: string): DaemonConfig {
+  const volume = { store: 'file:./.penstock/store', mountpoint: './mnt', format: true };
+  const config = parseConfig({ volumes: [volume] }, directory, 'the embedded default');
+  return { ...config, volumes: config.volumes.map((each) => ({ ...each, createMountpoint: true })) };
+}
+
+export function loadConfig(path: string): DaemonConfig {
+  let content: string;
+  try {
+    content = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new DaemonError('CONFIG', `cannot read ${path}: ${(error as Error).message}`, { cause: error });
+  }
+  try {
+    return parseConfig(parseYaml(content) as unknown, dirname(resolve(path)), path);
+  } catch (error) {
+    if (!(error instanceof YAMLParseError)) throw error;
+    const line = error.message.split('\n')[0]!.replace(/:$/, '');
+    throw new DaemonError('CONFIG', `${path} is not YAML: ${line}`, { cause: error });
+  }
+}
+
+/** `origin` names the document in messages; relative paths are resolved against `directory`. */
+export function parseConfig(document: unknown, directory: string, origin: string): DaemonConfig {
+  const parsed = configSchema.safeParse(document);
+  if (!parsed.success) {
+    throw new DaemonError('CONFIG', `${origin}: ${parsed.error.issues.flatMap(explain).join('; ')}`);
+  }
+  const { log, volumes } = parsed.data;
+  return {
+    log: {
+      level: log?.level ?? 'info',
+      ...(log?.file === undefined ? {} : { file: resolve(directory, log.file) }),
+    },
+    volumes: volumes.map((volume) => resolveVolume(volume, directory)),
+  };
+}
+
+function resolveVolume(volume: z.infer<typeof volumeSchema>, directory: string): VolumeConfig {
+  const storeDirectory = resolve(directory, volume.store.slice('file:'.length));
+  const cacheDirectory =
+    volume.cache === undefined
+      ? join(dirname(storeDirectory), 'cache', volume.name)
+      : resolve(directory, volume.cache.directory);
+  return {
+    store: `file:${storeDirectory}`,
+    name: volume.name,
+    mountpoint: resolve(directory, volume.mountpoint),
+    cacheDirectory,
+    cacheBytes: volume.cache?.size ?? defaultCacheBytes(cacheDirectory),
+    ...(volume.cache?.dirty === undefined ? {} : { dirtyBytes: volume.cache.dirty }),
+    transport: volume.transport,
+    fsync: volume.fsync,
+    readOnly: volume.readOnly,
+    mountOptions: volume.options,
+    format: volume.format,
+    createMountpoint: false,
+  };
+}
+
+/** 10 GiB, or half of what is free on the cache's file system if that is less. */
+export function defaultCacheBytes(cacheDirectory: string): number {
+  let existing = cacheDirectory;
+  while (!existsSync(existing)) existing = dirname(existing);
+  const { bavail, bsize } = statfsSync(existing);
+  const share = Math.floor(bavail * bsize * CACHE_SHARE_OF_FREE);
+  return Math.max(CACHE_BYTES_MIN, Math.min(CACHE_BYTES_DEFAULT, share));
+}
+
+function explain(issue: z.core.$ZodIssue): string[] {
+  const path = issue.path.reduce<string>(
+    (text, key) =>
+      typeof key === 'number' ? `${text}[${key}]` : `${text}${text === '' ? '' : '.'}${String(key)}`,
+    '',
+  );
+  const at = path === '' ? '' : `${path}: `;
+  switch (issue.code) {
+    case 'unrecognized_keys': {
+      const allowed = allowedKeys(issue.path);
+      return issue.keys.map((key) => `${at}unknown key "${key}" (allowed: ${allowed.join(', ')})`);
+    }
+    case 'invalid_value':
+      return [`${at}expected one of ${issue.values.map(String).join(', ')}`];
+    case 'invalid_type':
+      return [
+        `${at}${issue.input === undefined && /undefined/.test(issue.message) ? `missing, expected ${issue.expected}` : `expected ${issue.expected}`}`,
+      ];
+    default:
+      return [`${at}${issue.message}`];
+  }
+}
+
+function allowedKeys(path: readonly PropertyKey[]): string[] {
+  let schema: unknown = configSchema;
+  for (const key of path) {
+    while (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) schema = schema.unwrap();
+    if (schema instanceof z.ZodArray) schema = schema.element;
+    else if (schema instanceof z.ZodObject) schema = (schema.shape as Record<PropertyKey, unknown>)[key];
+  }
+  while (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) schema = schema.unwrap();
+  return schema instanceof z.ZodObject ? Object.keys(schema.shape as object) : [];
+}

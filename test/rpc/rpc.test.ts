@@ -1,0 +1,129 @@
+// The admin protocol, both ends over a real socket.
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { call } from '../../src/rpc/client.js';
+import { RpcError } from '../../src/rpc/protocol.js';
+import { AdminServer, type Method } from '../../src/rpc/server.js';
+import { silentLogger } from '../../src/telemetry/logger.js';
+import { Metrics } from '../../src/telemetry/metrics.js';
+
+let directory: string;
+let socketPath: string;
+let server: AdminServer;
+let aborted: Promise<unknown>;
+
+const metrics = new Metrics();
+metrics.registerSource('demo', () => ({ answers: 42 }));
+
+const methods: Record<string, Method> = {
+  echo: { call: async (parameters) => parameters },
+  hello: { safe: true, call: async () => ({ hello: 'you' }) },
+  count: {
+    call: async (_, { onProgress }) => {
+      for (let i = 1; i <= 3; i += 1) {
+        onProgress({ i });
+        await new Promise((resolve) => setTimeout(resolve, 120));
+      }
+      return { counted: 3 };
+    },
+  },
+  refuse: {
+    call: async () => {
+      throw Object.assign(new Error('no space left; free some'), { code: 'ENOSPC' });
+    },
+  },
+};
+
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'penstock-rpc-'));
+  socketPath = join(directory, 'socket');
+  let sawAbort: (reason: unknown) => void;
+  aborted = new Promise((resolve) => {
+    sawAbort = resolve;
+  });
+  const wait: Method = {
+    call: (_, { signal }) =>
+      new Promise((_resolve, reject) => {
+        signal.addEventListener('abort', () => {
+          sawAbort(signal.reason);
+          reject(signal.reason);
+        });
+      }),
+  };
+  server = await AdminServer.listen({
+    socketPath,
+    methods: { ...methods, wait },
+    metrics,
+    logger: silentLogger,
+  });
+});
+
+afterEach(async () => {
+  await server[Symbol.asyncDispose]();
+  rmSync(directory, { recursive: true });
+});
+
+test('parameters go in, the result comes out', async () => {
+  expect(await call(socketPath, 'echo', { deep: [1, { a: 'ü' }] })).toEqual({ deep: [1, { a: 'ü' }] });
+});
+
+test('progress arrives while the work goes on', async () => {
+  const seen: unknown[] = [];
+  expect(await call(socketPath, 'count', {}, { onProgress: (progress) => seen.push(progress) })).toEqual({
+    counted: 3,
+  });
+  expect(seen).toEqual([{ i: 1 }, { i: 2 }, { i: 3 }]);
+});
+
+test('an error keeps its code and message', async () => {
+  const failure = call(socketPath, 'refuse', {});
+  await expect(failure).rejects.toThrow('no space left; free some');
+  await expect(failure).rejects.toMatchObject({ code: 'ENOSPC' });
+});
+
+test('a method that does not exist is NO_METHOD, a socket that does not is NOT_RUNNING', async () => {
+  await expect(call(socketPath, 'nothing', {})).rejects.toMatchObject({ code: 'NO_METHOD' });
+  await expect(call(`${socketPath}-other`, 'echo', {})).rejects.toMatchObject({ code: 'NOT_RUNNING' });
+});
+
+test('a caller that goes away aborts the work', async () => {
+  const abort = new AbortController();
+  const waiting = call(socketPath, 'wait', {}, { signal: abort.signal });
+  setTimeout(() => abort.abort(new Error('changed my mind')), 100);
+  await expect(waiting).rejects.toThrow('changed my mind');
+  expect(await aborted).toMatchObject({ code: 'DISCONNECTED' });
+});
+
+test('stopping the server ends running work with an error, not with silence', async () => {
+  const waiting = call(socketPath, 'wait', {});
+  const failure = expect(waiting).rejects.toBeInstanceOf(RpcError);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  await server[Symbol.asyncDispose]();
+  await failure;
+});
+
+test('only the owner may connect', () => {
+  expect(statSync(socketPath).mode & 0o777).toBe(0o600);
+});
+
+test('curl can read safe methods and metrics, and nothing else with GET', async () => {
+  expect(await get('/v1/hello')).toEqual({ status: 200, body: '{"hello":"you"}\n' });
+  expect((await get('/metrics')).body).toContain('penstock_demo_answers 42');
+  expect((await get('/v1/echo')).status).toBe(405);
+  expect((await get('/v2/hello')).status).toBe(404);
+});
+
+function get(path: string): Promise<{ status: number | undefined; body: string }> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ socketPath, path }, async (response) => {
+      let body = '';
+      for await (const chunk of response) body += chunk;
+      resolve({ status: response.statusCode, body });
+    });
+    sent.once('error', reject);
+    sent.end();
+  });
+}
