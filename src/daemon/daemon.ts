@@ -1,0 +1,171 @@
+// One process's life: claims its stores, listens, starts its roles, and takes all of it down again in reverse, also when the
+// start fails half-way.
+//
+//   start: store claims ─> admin socket ─> roles        stop: admin socket ─> roles ─> store claims
+
+import { rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type { VolumeProvider } from '../gateway/mount-contract.js';
+import { AdminServer } from '../rpc/server.js';
+import type { Clock } from '../telemetry/clock.js';
+import type { Logger } from '../telemetry/logger.js';
+import { Metrics } from '../telemetry/metrics.js';
+import { dropClaim, takeClaim, thisProcess } from './claim.js';
+import type { DaemonConfig } from './config.js';
+import { DaemonError } from './errors.js';
+import { adminMethods } from './methods.js';
+import { RuntimeDirectory } from './runtime-directory.js';
+import { VolumeRole } from './volume-role.js';
+
+export const VERSION = (createRequire(import.meta.url)('penstock/package.json') as { version: string })
+  .version;
+
+export interface DaemonDependencies {
+  readonly provider: VolumeProvider;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly runtime?: RuntimeDirectory;
+}
+
+export interface DaemonStatus {
+  readonly version: string;
+  readonly pid: number;
+  readonly socket: string;
+  readonly uptimeMs: number;
+  readonly volumes: readonly object[];
+}
+
+export class Daemon implements AsyncDisposable {
+  readonly metrics = new Metrics({ processMetrics: true });
+  readonly clock: Clock;
+  readonly runtime: RuntimeDirectory;
+  /** Resolves when every role has ended and everything is put away. */
+  readonly ended: Promise<void>;
+
+  readonly #logger: Logger;
+  readonly #startedMs: number;
+  readonly #roles: VolumeRole[] = [];
+  /** What stop() must do, last one first. */
+  readonly #undo: Array<() => Promise<void> | void> = [];
+  #resolveEnded!: () => void;
+  #rejectEnded!: (error: unknown) => void;
+  #stopping: Promise<void> | undefined;
+
+  private constructor(private readonly dependencies: DaemonDependencies) {
+    this.clock = dependencies.clock;
+    this.runtime = dependencies.runtime ?? RuntimeDirectory.open();
+    this.#logger = dependencies.logger;
+    this.#startedMs = this.clock.monotonicMs();
+    this.ended = new Promise((resolve, reject) => {
+      this.#resolveEnded = resolve;
+      this.#rejectEnded = reject;
+    });
+  }
+
+  static async start(config: DaemonConfig, dependencies: DaemonDependencies): Promise<Daemon> {
+    const daemon = new Daemon(dependencies);
+    try {
+      await daemon.#start(config);
+    } catch (error) {
+      daemon.ended.catch((later: unknown) => {
+        dependencies.logger.error({ error: later }, 'clearing up after a failed start failed too');
+      });
+      await daemon.stop();
+      throw error;
+    }
+    void Promise.allSettled(daemon.#roles.map((role) => role.ended)).then(() => daemon.stop());
+    return daemon;
+  }
+
+  get volumes(): readonly VolumeRole[] {
+    return this.#roles;
+  }
+
+  async status(): Promise<DaemonStatus> {
+    return {
+      version: VERSION,
+      pid: process.pid,
+      socket: this.runtime.socket(process.pid),
+      uptimeMs: Math.round(this.clock.monotonicMs() - this.#startedMs),
+      volumes: await Promise.all(this.#roles.map((role) => role.status())),
+    };
+  }
+
+  /**
+   * Unmounts everything without waiting for dirty data, which the next start publishes. Safe to call again. Never
+   * rejects: `ended` does when something could not be put away.
+   */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  async #start(config: DaemonConfig): Promise<void> {
+    const socket = this.runtime.socket(process.pid);
+    for (const store of new Set(config.volumes.map((volume) => volume.store)))
+      this.#claimStore(store, socket);
+    const server = await AdminServer.listen({
+      socketPath: socket,
+      methods: adminMethods(this),
+      metrics: this.metrics,
+      logger: this.#logger,
+    });
+    const roles = this.#roles;
+    this.#undo.push(async () => {
+      const results = await Promise.allSettled(roles.map((role) => this.#stopRole(role)));
+      for (const result of results) if (result.status === 'rejected') throw result.reason;
+    });
+    this.#undo.push(async () => {
+      await server[Symbol.asyncDispose]();
+      rmSync(socket, { force: true });
+    });
+    for (const volume of config.volumes) {
+      roles.push(
+        await VolumeRole.start(volume, {
+          provider: this.dependencies.provider,
+          logger: this.#logger,
+          clock: this.clock,
+          metrics: this.metrics,
+          runtime: this.runtime,
+        }),
+      );
+    }
+  }
+
+  #claimStore(store: string, socket: string): void {
+    const path = this.runtime.storeClaim(store);
+    const other = takeClaim(path, { ...thisProcess(), socket, store });
+    if (other !== undefined) {
+      const message = `${store} is already served by process ${other.pid}; stop that one first, or use another store`;
+      throw new DaemonError('ALREADY_RUNNING', message);
+    }
+    this.#undo.push(() => dropClaim(path));
+  }
+
+  async #stopRole(role: VolumeRole): Promise<void> {
+    try {
+      await role.stop({ drain: false });
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== 'EBUSY') throw error;
+      this.#logger.warn({ mountpoint: role.config.mountpoint }, 'files are still open; detaching the mount');
+      await role.stop({ drain: false, lazy: true });
+    }
+  }
+
+  async #stop(): Promise<void> {
+    let failure: { readonly error: unknown } | undefined;
+    for (const undo of this.#undo.reverse()) {
+      try {
+        await undo();
+      } catch (error) {
+        failure ??= { error };
+      }
+    }
+    if (failure === undefined) return this.#resolveEnded();
+    this.#rejectEnded(failure.error);
+  }
+}

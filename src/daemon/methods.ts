@@ -1,0 +1,74 @@
+// The methods of the admin protocol: what a running daemon can be asked and told.
+import { z } from 'zod';
+import type { MountedVolume, OnProgress } from '../gateway/mount-contract.js';
+import { RpcError } from '../rpc/protocol.js';
+import type { CallContext, Method } from '../rpc/server.js';
+import type { Daemon } from './daemon.js';
+import { DaemonError } from './errors.js';
+import type { VolumeRole } from './volume-role.js';
+
+const mountpoint = z.string().min(1);
+const volumeSchema = z.strictObject({ mountpoint });
+const warmupSchema = z.strictObject({ mountpoint, path: z.string() });
+const umountSchema = z.strictObject({
+  mountpoint,
+  drain: z.boolean().default(true),
+  lazy: z.boolean().default(false),
+});
+const shutdownSchema = z.strictObject({ drain: z.boolean().default(false) });
+
+export function adminMethods(daemon: Daemon): Readonly<Record<string, Method>> {
+  const onVolume = (
+    work: (volume: MountedVolume, onProgress: OnProgress, signal: AbortSignal) => Promise<unknown>,
+  ): Method =>
+    method(volumeSchema, (parameters, { onProgress, signal }) =>
+      work(roleAt(daemon, parameters.mountpoint).volume, onProgress, signal),
+    );
+
+  return {
+    status: { safe: true, call: () => daemon.status() },
+    stats: {
+      safe: true,
+      call: async () => ({ atMs: daemon.clock.wallMs(), sources: daemon.metrics.sources() }),
+    },
+    drain: onVolume((volume, onProgress, signal) => volume.drain(onProgress, signal)),
+    fsck: onVolume((volume, onProgress, signal) => volume.fsck(onProgress, signal)),
+    gc: onVolume((volume, onProgress, signal) => volume.gc(onProgress, signal)),
+    scrub: onVolume((volume, onProgress, signal) => volume.scrub(onProgress, signal)),
+    warmup: method(warmupSchema, (parameters, { onProgress, signal }) =>
+      roleAt(daemon, parameters.mountpoint).volume.warmup(parameters.path, onProgress, signal),
+    ),
+    umount: method(umountSchema, ({ mountpoint, drain, lazy }, { onProgress, signal }) =>
+      roleAt(daemon, mountpoint).stop({ drain, lazy, onProgress, signal }),
+    ),
+    shutdown: method(shutdownSchema, async ({ drain }, { onProgress, signal }) => {
+      if (drain) for (const role of daemon.volumes) await role.volume.drain(onProgress, signal);
+      // Stopping waits for this very answer to leave, so it is not awaited here; the daemon reports its failure.
+      void daemon.stop();
+      return { stopping: true };
+    }),
+  };
+}
+
+function method<Schema extends z.ZodType>(
+  schema: Schema,
+  work: (parameters: z.output<Schema>, context: CallContext) => Promise<unknown>,
+): Method {
+  return {
+    call(parameters, context) {
+      const parsed = schema.safeParse(parameters);
+      if (parsed.success) return work(parsed.data, context);
+      const mistakes = parsed.error.issues.map(
+        (issue) => `${issue.path.join('.') || 'parameters'}: ${issue.message}`,
+      );
+      return Promise.reject(new RpcError('BAD_PARAMETERS', mistakes.join('; ')));
+    },
+  };
+}
+
+function roleAt(daemon: Daemon, mountpoint: string): VolumeRole {
+  const role = daemon.volumes.find((each) => each.config.mountpoint === mountpoint);
+  if (role === undefined)
+    throw new DaemonError('NOT_MOUNTED', `this daemon has nothing mounted on ${mountpoint}`);
+  return role;
+}
