@@ -3,62 +3,35 @@
 // metadata subsystem persistently keeps it, and the access node caches it, and the state of its locks, before the client
 // sees them, so that later requests need no metadata round trip to be checked.
 import type { Caller, Namespace } from '../metadata/contract.js';
+import type { ConflictingLock, LockRequest, UnlockRequest } from '../metadata/lock-contract.js';
+import type { SessionIdentity } from '../metadata/session-record.js';
 
 export type Credential =
   | { readonly kind: 'peer'; readonly uid: number; readonly gid: number; readonly pid: number }
   | { readonly kind: 'token'; readonly token: string };
 
+export type {
+  ConflictingLock,
+  LockKind,
+  LockRange,
+  LockRequest,
+  UnlockRequest,
+} from '../metadata/lock-contract.js';
 /**
  * Identifier: shard and slot of the session's record. `epoch` is never reused for a slot; a client that comes back with
  * the same `clientName` supersedes its old session at once.
  */
-export interface SessionIdentity {
-  readonly id: number;
-  readonly epoch: number;
-  readonly volume: string;
-  readonly clientName: string;
-}
-
-export type LockKind = 'read' | 'write';
-
-/** A byte range [start, end], both inclusive; end = Number.MAX_SAFE_INTEGER means to the end of the file. */
-export interface LockRange {
-  readonly start: number;
-  readonly end: number;
-}
-
-/**
- * POSIX locks belong to `owner` (the kernel's lock owner of a process's file table), BSD and OFD locks to the handle
- * (`owner` of the open file description). `flavour` keeps flock(2) apart from fcntl(2) locks, as Linux does.
- */
-export interface LockRequest {
-  readonly ino: number;
-  readonly handle: bigint;
-  readonly owner: bigint;
-  readonly flavour: 'posix' | 'flock';
-  readonly kind: LockKind;
-  readonly range: LockRange;
-  readonly pid: number;
-}
-
-export interface ConflictingLock {
-  readonly kind: LockKind;
-  readonly range: LockRange;
-  readonly pid: number;
-}
+export type { SessionIdentity } from '../metadata/session-record.js';
 
 export interface Locks {
   /** The first lock that would conflict, or undefined (F_GETLK). */
   test(caller: Caller, request: LockRequest): Promise<ConflictingLock | undefined>;
   /** EAGAIN when it conflicts and `wait` is absent. With `wait` it queues until granted; aborting it is EINTR. EDEADLK on a cycle. */
   acquire(caller: Caller, request: LockRequest, wait?: AbortSignal): Promise<void>;
-  release(
-    caller: Caller,
-    request: Pick<LockRequest, 'ino' | 'handle' | 'owner' | 'flavour' | 'range'>,
-  ): Promise<void>;
+  release(caller: Caller, request: UnlockRequest): Promise<void>;
   /** FLUSH: drops every POSIX lock of the owner on the inode. */
   releaseOwner(caller: Caller, ino: number, owner: bigint): Promise<void>;
-  /** RELEASE: drops every flock (and OFD) lock of the handle. */
+  /** RELEASE: drops every flock (and OFD) lock of the handle. Needed for every handle that ever asked for a lock. */
   releaseHandle(caller: Caller, ino: number, handle: bigint): Promise<void>;
 }
 
