@@ -1,3 +1,5 @@
+// The differential suites: the harness proven on two kernel file systems and on a planted fault, then a mount of ours
+// against the disk, interrupted by drains, remounts, evictions and kills of the daemon.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

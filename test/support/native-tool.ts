@@ -4,22 +4,11 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-
-/** The directory of package.json, from the sources as well as from dist. */
-export function repositoryRoot(): string {
-  let directory = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(directory, 'package.json'))) {
-    const parent = dirname(directory);
-    if (parent === directory) throw new Error('package.json not found above this file');
-    directory = parent;
-  }
-  return directory;
-}
+import { packageRoot } from '../../bindings/load.js';
 
 /** Builds all `test/native-tools/<name>_*.cc` into one program and answers its path. */
 export function nativeTool(name: string): string {
-  const root = repositoryRoot();
+  const root = packageRoot();
   const folder = join(root, 'test/native-tools');
   const files = readdirSync(folder).filter((file) => file.startsWith(name));
   const sources = files.filter((file) => file.endsWith('.cc')).map((file) => join(folder, file));

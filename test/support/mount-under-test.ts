@@ -1,0 +1,237 @@
+// A volume mounted through the command line, as a user would, with everything a test may do to it: fill it, drain it, kill
+// its daemon, take its cache away, mount it again. The daemon is a child of its own (`--foreground`), so that the test
+// never waits for itself; whatever happens to the test, the mount and the daemon are gone at its end.
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { packageRoot } from '../../bindings/load.js';
+
+export interface MountOptions {
+  /** As the command line takes it: '64M'. */
+  readonly cacheSize?: string;
+  /** Instead of a fresh temporary directory; it is not removed at the end. */
+  readonly directory?: string;
+  /** More arguments for `penstock mount`. */
+  readonly arguments?: readonly string[];
+}
+
+export interface CommandResult {
+  readonly code: number | string;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Pressure {
+  readonly dirtyBytes: number;
+  readonly inFlightBytes: number;
+}
+
+const MOUNT_MS_MAX = 20_000;
+const COMMAND_MS_MAX = 120_000;
+const live = new Set<MountUnderTest>();
+
+/** Why no volume can be mounted here; undefined when one can. */
+export function mountUnavailable(): string | undefined {
+  if (!existsSync('/dev/fuse')) return 'there is no /dev/fuse';
+  if (!existsSync(commandLine())) return 'the command line is not built (npm run build:ts)';
+  const help = spawnSync('node', [commandLine(), 'mount', '--help'], { encoding: 'utf8' });
+  return help.status === 0 ? undefined : 'the command line has no mount command';
+}
+
+export function commandLine(): string {
+  return join(packageRoot(), 'dist/src/cli/main.js');
+}
+
+/** Runs `penstock ...` to its end; a command that hangs is an error of its own, not a hanging test. */
+export function penstock(argv: readonly string[], timeoutMs = COMMAND_MS_MAX): Promise<CommandResult> {
+  return new Promise((resolve) => {
+    const options = {
+      encoding: 'utf8',
+      timeout: timeoutMs,
+      killSignal: 'SIGKILL',
+      maxBuffer: 64 << 20,
+    } as const;
+    execFile('node', [commandLine(), ...argv], options, (error, stdout, stderr) => {
+      const code = error ? (error.killed ? `hang: no end in ${timeoutMs} ms` : (error.code ?? 'signal')) : 0;
+      resolve({ code, stdout, stderr });
+    });
+  });
+}
+
+export async function penstockOrThrow(argv: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = await penstock(argv);
+  if (code !== 0) throw new Error(`penstock ${argv.join(' ')}: ${code}\n${stderr || stdout}`);
+  return stdout;
+}
+
+export class MountUnderTest implements AsyncDisposable {
+  readonly base: string;
+  /** Where the volume is mounted. */
+  readonly path: string;
+  readonly cacheDirectory: string;
+  readonly storeDirectory: string;
+  #daemon: ChildProcess | undefined;
+  #log = '';
+
+  private constructor(readonly options: MountOptions) {
+    this.base = options.directory ?? mkdtempSync(join(tmpdir(), 'penstock-mount-'));
+    this.path = join(this.base, 'mnt');
+    this.cacheDirectory = join(this.base, 'cache');
+    this.storeDirectory = join(this.base, 'store');
+    for (const directory of [this.path, this.cacheDirectory]) mkdirSync(directory, { recursive: true });
+  }
+
+  static async start(options: MountOptions = {}): Promise<MountUnderTest> {
+    const mount = new MountUnderTest(options);
+    live.add(mount);
+    try {
+      await penstockOrThrow(['format', mount.store, '--name', 'test']);
+      await mount.mount();
+      return mount;
+    } catch (error) {
+      await mount[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  get store(): string {
+    return `file:${this.storeDirectory}`;
+  }
+
+  get daemonPid(): number | undefined {
+    return this.#daemon?.pid;
+  }
+
+  mountArguments(): string[] {
+    const { cacheSize = '1G', arguments: more = [] } = this.options;
+    const where = ['--cache-dir', this.cacheDirectory, '--cache-size', cacheSize];
+    return ['mount', this.store, this.path, ...where, ...more];
+  }
+
+  async mount(): Promise<void> {
+    // What a crash leaves behind is for the daemon to recover; the directory itself is the user's to provide.
+    mkdirSync(this.cacheDirectory, { recursive: true });
+    const argv = [commandLine(), ...this.mountArguments(), '--foreground'];
+    const daemon = spawn('node', argv, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#daemon = daemon;
+    this.#log = '';
+    const keep = (text: Buffer) => {
+      this.#log = (this.#log + text).slice(-20_000);
+    };
+    daemon.stdout.on('data', keep);
+    daemon.stderr.on('data', keep);
+    const end = performance.now() + MOUNT_MS_MAX;
+    while (!isMounted(this.path)) {
+      if (daemon.exitCode !== null || daemon.signalCode !== null) {
+        throw new Error(`the mount ended (${daemon.exitCode ?? daemon.signalCode}): ${this.#log}`);
+      }
+      if (performance.now() > end) throw new Error(`not mounted after ${MOUNT_MS_MAX} ms: ${this.#log}`);
+      await sleep(10);
+    }
+  }
+
+  /** `penstock umount`: drains, unmounts, and the daemon of the foreground ends. */
+  async umount(): Promise<void> {
+    await penstockOrThrow(['umount', this.path]);
+    await this.#ended();
+  }
+
+  async drain(): Promise<void> {
+    await penstockOrThrow(['drain', this.path]);
+  }
+
+  async kill9(): Promise<void> {
+    this.#daemon?.kill('SIGKILL');
+    await this.#ended();
+  }
+
+  /** Takes a mount whose daemon is dead out of the tree, as the user would. */
+  async umountDead(): Promise<void> {
+    await penstockOrThrow(['umount', this.path]);
+    if (isMounted(this.path)) throw new Error(`${this.path} is still mounted`);
+  }
+
+  deleteCache(): void {
+    rmSync(this.cacheDirectory, { recursive: true, force: true });
+  }
+
+  async remount(): Promise<void> {
+    await this.umount();
+    await this.mount();
+  }
+
+  /** Everything is read from the store afterwards: drained, unmounted, cache directory deleted, mounted again. */
+  async evict(): Promise<void> {
+    await this.drain();
+    await this.umount();
+    this.deleteCache();
+    await this.mount();
+  }
+
+  /** Throws with the problems found. Works on a mounted volume. */
+  async fsck(): Promise<void> {
+    const report = JSON.parse(await penstockOrThrow(['fsck', this.path, '--json']));
+    if (report.problems?.length > 0)
+      throw new Error(`fsck: ${JSON.stringify(report.problems).slice(0, 4000)}`);
+  }
+
+  async status(): Promise<Record<string, unknown>> {
+    return JSON.parse(await penstockOrThrow(['status', this.path, '--json']));
+  }
+
+  async stats(): Promise<Record<string, number>> {
+    return JSON.parse(await penstockOrThrow(['stats', this.path, '--json']));
+  }
+
+  async pressure(): Promise<Pressure> {
+    const { dirtyBytes = 0, inFlightBytes = 0 } = await this.stats();
+    return { dirtyBytes, inFlightBytes };
+  }
+
+  get log(): string {
+    return this.#log;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#daemon?.kill('SIGKILL');
+    await this.#ended();
+    this.removeNow();
+  }
+
+  /** Synchronous, for the end of the process too. */
+  removeNow(): void {
+    live.delete(this);
+    this.#daemon?.kill('SIGKILL');
+    for (let tries = 0; tries < 8 && isMounted(this.path); tries += 1) spawnSync('umount', ['-l', this.path]);
+    if (isMounted(this.path)) return;
+    if (this.options.directory === undefined)
+      rmSync(this.base, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  async #ended(): Promise<void> {
+    const daemon = this.#daemon;
+    if (!daemon) return;
+    const end = performance.now() + 30_000;
+    while (daemon.exitCode === null && daemon.signalCode === null) {
+      if (performance.now() > end) throw new Error(`the daemon has not ended after 30 s: ${this.#log}`);
+      await sleep(10);
+    }
+    this.#daemon = undefined;
+  }
+}
+
+export function isMounted(path: string): boolean {
+  return readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${path} `);
+}
+
+process.on('exit', () => {
+  for (const mount of live) mount.removeNow();
+});
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    for (const mount of live) mount.removeNow();
+    process.exit(1);
+  });
+}
