@@ -1,3 +1,4 @@
+// Layouts, threads and the reason for `rotate` are in the header.
 #include "native/kv/rocks_store.h"
 
 #include <rocksdb/db.h>

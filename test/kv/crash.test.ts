@@ -1,0 +1,109 @@
+// What the embedded engine keeps: after kill -9 everything acknowledged, after a power loss a prefix with all that was synced.
+
+import { cpSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { RocksEngine } from '../../src/kv/rocks-engine.js';
+import { compile, start } from './child.js';
+import { lastStep, step } from './history-child.js';
+
+let js: ReturnType<typeof compile>;
+let scratch: string;
+beforeAll(() => {
+  js = compile();
+  scratch = mkdtempSync(join(tmpdir(), 'penstock-kv-crash-'));
+});
+afterAll(() => {
+  js.remove();
+  rmSync(scratch, { recursive: true, force: true });
+});
+
+describe('kill -9', () => {
+  it('loses nothing acknowledged, ten times over, and reopens within a second', async () => {
+    const directory = join(scratch, 'killed');
+    for (let round = 0; round < 10; round += 1) {
+      const child = start(process.execPath, [js.entry('test/kv/history-child.ts'), directory]);
+      expect(await child.line()).toBe('open');
+      let acknowledged = 0;
+      const enough = 200 + Math.floor(Math.random() * 3000);
+      for (let lines = 0; lines < enough; lines += 1) acknowledged = Number(await child.line());
+      const dead = child.kill();
+      for (let line = await child.line(); line !== undefined; line = await child.line())
+        acknowledged = Number(line);
+      await dead;
+      const before = performance.now();
+      await using engine = await RocksEngine.open(directory);
+      expect(performance.now() - before).toBeLessThan(1000);
+      const last = await lastStep(engine);
+      expect(last).toBeGreaterThanOrEqual(acknowledged);
+      // At most the one step whose line was not written any more.
+      expect(last).toBeLessThanOrEqual(acknowledged + 1);
+    }
+  });
+
+  it('while another process has the store, opening names that process', async () => {
+    const directory = join(scratch, 'held');
+    const child = start(process.execPath, [js.entry('test/kv/history-child.ts'), directory]);
+    expect(await child.line()).toBe('open');
+    const opening = RocksEngine.open(directory);
+    await expect(opening).rejects.toMatchObject({ code: 'KV_LOCKED' });
+    await expect(opening).rejects.toThrow(`${directory} is in use by process ${child.process.pid} (node)`);
+    await child.kill();
+    await using engine = await RocksEngine.open(directory);
+    await lastStep(engine);
+  });
+});
+
+describe('power loss', () => {
+  /** The disk as a power loss leaves it: all that was synced, and the unsynced end of the newest log cut or zeroed. */
+  function powerLoss(
+    from: string,
+    synced: Map<string, number>,
+    mode: 'cut' | 'zeros',
+    fraction: number,
+  ): string {
+    const to = mkdtempSync(join(scratch, 'after-'));
+    cpSync(from, to, { recursive: true });
+    const logs = readdirSync(to).filter((name) => name.endsWith('.log'));
+    const newest = logs.sort().at(-1) as string;
+    const size = statSync(join(to, newest)).size;
+    const kept = synced.get(newest) ?? 0;
+    const cut = kept + Math.floor((size - kept) * fraction);
+    truncateSync(join(to, newest), cut);
+    if (mode === 'zeros') truncateSync(join(to, newest), size);
+    return to;
+  }
+
+  it('keeps a prefix that holds every synced step, also across rotations of the log', async () => {
+    const directory = join(scratch, 'powered');
+    await using engine = await RocksEngine.open(directory, { rotateBytes: 128 << 10 });
+    const value = Buffer.alloc(700, 'v');
+    const synced = new Map<string, number>();
+    let syncedStep = 0;
+    let last = 0;
+    for (let round = 0; round < 24; round += 1) {
+      const steps = 20 + Math.floor(Math.random() * 250);
+      for (let i = 0; i < steps; i += 1) last = await step(engine, value);
+      if (round % 3 === 0) {
+        await engine.sync();
+        syncedStep = last;
+        for (const name of readdirSync(directory)) synced.set(name, statSync(join(directory, name)).size);
+      }
+      while (
+        (engine.stats()['num-running-flushes'] ?? 0) + (engine.stats()['num-running-compactions'] ?? 0) >
+        0
+      ) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      const mode = round % 2 === 0 ? 'cut' : 'zeros';
+      const after = powerLoss(directory, synced, mode, Math.random());
+      await using survivor = await RocksEngine.open(after);
+      const kept = await lastStep(survivor);
+      expect(kept).toBeGreaterThanOrEqual(syncedStep);
+      expect(kept).toBeLessThanOrEqual(last);
+      expect(await step(survivor, value)).toBe(kept + 1);
+    }
+    expect(engine.stats().rotations).toBeGreaterThan(5);
+  });
+});
