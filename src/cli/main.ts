@@ -1,5 +1,26 @@
 #!/usr/bin/env node
-// The entry of the command line.
-import { Command } from 'commander';
+// The entry of the command line: gives run() the real world and takes its exit code.
+import { RuntimeDirectory } from '../daemon/runtime-directory.js';
+import type { VolumeProvider } from '../gateway/mount-contract.js';
+import { systemClock } from '../telemetry/clock.js';
+import { run } from './run.js';
 
-await new Command('penstock').parseAsync();
+const MOUNT_MODULE = '../gateway/mount.js';
+
+process.exitCode = await run(process.argv.slice(2), {
+  stdout: process.stdout,
+  stderr: process.stderr,
+  environment: process.env,
+  directory: process.cwd(),
+  clock: systemClock,
+  entry: process.argv[1]!,
+  provider: () => import(MOUNT_MODULE) as Promise<VolumeProvider>,
+  runtime: () => RuntimeDirectory.open(),
+  onStopSignal(listener) {
+    const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+    for (const signal of signals) process.on(signal, listener);
+    return () => {
+      for (const signal of signals) process.off(signal, listener);
+    };
+  },
+});

@@ -8,12 +8,14 @@
 //       mountpoint: ./mnt
 //       cache: { directory: ./cache, size: 10GiB }
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
 import { FSYNC_POLICIES, TRANSPORTS } from '../gateway/mount-contract.js';
 import { LOG_LEVELS } from '../telemetry/logger.js';
 import { DaemonError } from './errors.js';
+import { shortHash } from './runtime-directory.js';
 import { parseSize } from './size.js';
 
 export const DEFAULT_VOLUME = 'default';
@@ -84,7 +86,8 @@ export interface DaemonConfig {
 
 /** What `penstock up` runs without a file: everything below `directory`. */
 export function embeddedDefault(directory: string): DaemonConfig {
-  const volume = { store: 'file:./.penstock/store', mountpoint: './mnt', format: true };
+  const cache = { directory: './.penstock/cache' };
+  const volume = { store: 'file:./.penstock/store', mountpoint: './mnt', cache, format: true };
   const config = parseConfig({ volumes: [volume] }, directory, 'the embedded default');
   return { ...config, volumes: config.volumes.map((each) => ({ ...each, createMountpoint: true })) };
 }
@@ -125,7 +128,7 @@ function resolveVolume(volume: z.infer<typeof volumeSchema>, directory: string):
   const storeDirectory = resolve(directory, volume.store.slice('file:'.length));
   const cacheDirectory =
     volume.cache === undefined
-      ? join(dirname(storeDirectory), 'cache', volume.name)
+      ? defaultCacheDirectory(`file:${storeDirectory}`, volume.name)
       : resolve(directory, volume.cache.directory);
   return {
     store: `file:${storeDirectory}`,
@@ -141,6 +144,19 @@ function resolveVolume(volume: z.infer<typeof volumeSchema>, directory: string):
     format: volume.format,
     createMountpoint: false,
   };
+}
+
+/**
+ * One for each volume, in a place that survives a reboot and that nobody clears: a cache holds what is not yet published.
+ */
+export function defaultCacheDirectory(
+  store: string,
+  volume: string,
+  environment: NodeJS.ProcessEnv = process.env,
+): string {
+  const state = environment.XDG_STATE_HOME || join(homedir(), '.local/state');
+  const root = process.getuid?.() === 0 ? '/var/lib/penstock' : join(state, 'penstock');
+  return join(root, 'cache', `${volume}-${shortHash(store)}`);
 }
 
 /** 10 GiB, or half of what is free on the cache's file system if that is less. */

@@ -4,7 +4,7 @@
 //   <root>/stores/<hash>.json   which process serves a store       (one at most: the claim)
 //   <root>/mounts/<hash>.json   which process serves a mountpoint  (how umount, drain, ... find it)
 //   <root>/<pid>.sock           its admin socket
-//   <root>/<pid>.log            its log, when it runs in the background
+//   <root>/<hash>.log           the log of a mount whose daemon runs in the background
 //
 // <root> is $PENSTOCK_RUNTIME_DIR, else /run/penstock for root, else $XDG_RUNTIME_DIR/penstock, else /tmp/penstock-<uid>.
 import { createHash } from 'node:crypto';
@@ -47,8 +47,8 @@ export class RuntimeDirectory {
     return join(this.root, `${pid}.sock`);
   }
 
-  log(pid: number): string {
-    return join(this.root, `${pid}.log`);
+  log(mountpoint: string): string {
+    return join(this.root, `${shortHash(mountpoint)}.log`);
   }
 }
 
@@ -60,6 +60,6 @@ function rootFor(environment: NodeJS.ProcessEnv): string {
   return `/tmp/penstock-${process.getuid?.()}`;
 }
 
-function shortHash(text: string): string {
+export function shortHash(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { embeddedDefault, loadConfig, parseConfig } from '../../src/daemon/config.js';
+import { defaultCacheDirectory, embeddedDefault, loadConfig, parseConfig } from '../../src/daemon/config.js';
 import { formatSize, parseSize } from '../../src/daemon/size.js';
 
 let directory: string;
@@ -54,7 +54,7 @@ describe('penstock.yaml', () => {
       store: `file:${directory}/store`,
       name: 'default',
       mountpoint: `${directory}/m`,
-      cacheDirectory: `${directory}/cache/default`,
+      cacheDirectory: defaultCacheDirectory(`file:${directory}/store`, 'default'),
       transport: 'native',
       fsync: 'local',
       readOnly: false,
@@ -140,7 +140,7 @@ test('the embedded default lives below one directory', () => {
       store: `file:${directory}/.penstock/store`,
       name: 'default',
       mountpoint: `${directory}/mnt`,
-      cacheDirectory: `${directory}/.penstock/cache/default`,
+      cacheDirectory: `${directory}/.penstock/cache`,
       format: true,
       createMountpoint: true,
     }),
