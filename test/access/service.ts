@@ -2,6 +2,7 @@
 import { expect } from 'vitest';
 import { LocalAccessNode } from '../../src/access/access-node.js';
 import type { Volume } from '../../src/access/authority.js';
+import type { SessionCache } from '../../src/access/session-cache.js';
 import { TokenTable } from '../../src/access/tokens.js';
 import { MemoryEngine } from '../../src/kv/memory-engine.js';
 import type { Caller, Namespace } from '../../src/metadata/contract.js';
@@ -44,6 +45,7 @@ export interface ServiceOptions {
   readonly nodes?: number;
   readonly engines?: MemoryEngine[];
   readonly coresident?: boolean;
+  readonly sessionCache?: SessionCache;
   readonly beforeEnded?: (session: SessionIdentity) => Promise<void>;
 }
 
@@ -68,6 +70,7 @@ export async function startService(options: ServiceOptions = {}): Promise<Servic
     tokens,
     clock,
     coresident: options.coresident ?? true,
+    ...(options.sessionCache === undefined ? {} : { sessionCache: options.sessionCache }),
   });
   const ended: Service['ended'] = [];
   sessions.onEnded(async (session, reason) => {
