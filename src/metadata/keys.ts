@@ -123,6 +123,9 @@ function storeKey(kind: number, rest?: Buffer): Buffer {
   return key;
 }
 
+/** Where the transaction id stands in the keys of its records. */
+export const TXID_OFFSET = 2;
+
 export const formatKey = (): Buffer => storeKey(Store.format);
 export const shardMapKey = (): Buffer => storeKey(Store.shardMap);
 export const nextVolumeKey = (): Buffer => storeKey(Store.nextVolume);

@@ -6,6 +6,8 @@
 //   │ epoch │ state │ the access subsystem's bytes │
 //   │  u32  │  u8   │                              │
 //   └───────┴───────┴──────────────────────────────┘
+import type { Caller } from './contract.js';
+import { errno } from './errors.js';
 
 export enum SessionState {
   Live = 1,
@@ -31,3 +33,17 @@ export function encodeSessionFence(
 export const fenceEpoch = (record: Buffer): number => record.readUInt32BE(0);
 export const fenceState = (record: Buffer): SessionState => record[4]! as SessionState;
 export const fenceRest = (record: Buffer): Buffer => record.subarray(SESSION_FENCE_BYTES);
+
+/** Who must still be a live session where a transaction commits; absent for reads and for the service itself. */
+export type Fence = Pick<Caller, 'session' | 'epoch'> | undefined;
+
+/** ESTALE unless `record` says that the session lives in that epoch. */
+export function checkFence(record: Buffer | undefined, fence: NonNullable<Fence>): void {
+  if (
+    record === undefined ||
+    fenceEpoch(record) !== fence.epoch ||
+    fenceState(record) !== SessionState.Live
+  ) {
+    throw errno('ESTALE', `session ${fence.session} epoch ${fence.epoch} has ended or was superseded`);
+  }
+}

@@ -1,0 +1,105 @@
+// Running an operation: on one node if its keys allow it, else across nodes.
+//
+//   run ── local attempt on the likely node ── one engine transaction: fence, reads, operation, writes, usage
+//    │          │ keys of another node
+//    │          └──> spread (spread.ts): reads collected, intents prepared, decided, committed
+//    │ an unsettled record: settle it (settle.ts), again      │ share of the quota too small: rebalance (quota.ts), again
+//
+// An embedded engine never conflicts here, for an attempt runs without a turn of the event loop; engines that answer
+// later retry by themselves, and what they give up on is tried again with a pause, a bounded number of times.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KvError, type KvTransaction } from '../kv/engine.js';
+import type { Cluster } from './cluster.js';
+import { errno } from './errors.js';
+import type { VolumeKeys } from './keys.js';
+import { LocalSource } from './local-source.js';
+import { decodeUsage, encodeUsage } from './records.js';
+import { checkFence, type Fence } from './session-fence.js';
+import { settle } from './settle.js';
+import { spread } from './spread.js';
+import { applyCharge, isFree, QuotaShort } from './usage.js';
+import { Elsewhere, IntentMet, type Operation, Restart, Suspend, View } from './view.js';
+
+const ATTEMPTS_MAX = 200;
+const PAUSE_MS_MAX = 20;
+
+export async function run<T>(
+  cluster: Cluster,
+  keys: VolumeKeys,
+  node: number,
+  fence: Fence,
+  operation: Operation<T>,
+): Promise<T> {
+  let spreading = false;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      if (spreading) return await spread(cluster, keys, fence, operation);
+      const { engine } = cluster.nodes[node]!;
+      return await engine.transact((txn) => attemptOn(cluster, keys, node, fence, operation, txn));
+    } catch (reason) {
+      if (attempt === ATTEMPTS_MAX) throw errno('EAGAIN', 'the transaction met conflicts too often');
+      if (reason instanceof Elsewhere) {
+        spreading = true;
+      } else if (reason instanceof IntentMet) {
+        await settle(cluster, reason);
+      } else if (reason instanceof QuotaShort) {
+        if (!(await cluster.rebalance(keys, reason))) {
+          throw errno('EDQUOT', 'the quota of the volume is used up');
+        }
+      } else if (
+        reason instanceof Restart ||
+        (reason instanceof KvError && reason.code === 'KV_CONFLICT')
+      ) {
+        await sleep(Math.min(PAUSE_MS_MAX, cluster.random() * attempt));
+      } else {
+        throw reason instanceof KvError ? engineFailure(reason) : reason;
+      }
+    }
+  }
+}
+
+function engineFailure(error: KvError): Error {
+  const code = error.code === 'KV_FULL' ? 'ENOSPC' : 'EIO';
+  const failure = errno(code, `metadata engine: ${error.message}`);
+  failure.cause = error;
+  return failure;
+}
+
+function attemptOn<T>(
+  cluster: Cluster,
+  keys: VolumeKeys,
+  node: number,
+  fence: Fence,
+  operation: Operation<T>,
+  txn: KvTransaction,
+  source: LocalSource = new LocalSource(node, txn),
+): T | Promise<T> {
+  try {
+    if (fence !== undefined) checkFence(source.own(cluster.sessionKey(fence.session)), fence);
+    const view = new View(keys, cluster.map, source);
+    const result = operation(view);
+    view.finish();
+    write(view, node, source, txn);
+    return result;
+  } catch (reason) {
+    if (!(reason instanceof Suspend)) throw reason;
+    return reason.ready.then(() => attemptOn(cluster, keys, node, fence, operation, txn, source));
+  }
+}
+
+function write(view: View, node: number, source: LocalSource, txn: KvTransaction): void {
+  for (const [index, charge] of view.charges.entries()) {
+    if (charge === undefined || isFree(charge)) continue;
+    if (index !== node) throw new Elsewhere(index);
+    const record = source.own(view.keys.usage);
+    if (record === undefined) throw errno('ENOENT', 'no such volume');
+    const usage = decodeUsage(record);
+    applyCharge(node, usage, charge, 1);
+    txn.put(view.keys.usage, encodeUsage(usage));
+  }
+  for (const { node: target } of view.writes) if (target !== node) throw new Elsewhere(target);
+  for (const { key, value } of view.writes) {
+    if (value === undefined) txn.delete(key);
+    else txn.put(key, value);
+  }
+}
