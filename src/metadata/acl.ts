@@ -58,13 +58,10 @@ export function parseAcl(value: Buffer): Acl {
 function checkOrder(acl: Acl): void {
   let last = 0;
   let needsMask = false;
-  const seen = new Set<string>();
   for (const { tag, id } of acl) {
     const named = tag === AclTag.User || tag === AclTag.Group;
     if (named && id === UNDEFINED_ID) throw invalid('a named entry without an id');
     if (tag < last || (tag === last && !named)) throw invalid('entries out of order');
-    if (seen.has(`${tag}:${id}`)) throw invalid('an entry twice');
-    seen.add(`${tag}:${id}`);
     last = tag;
     needsMask ||= named;
   }

@@ -187,7 +187,15 @@ export interface Namespace {
   /** The parent of a directory (its ".."); the root's is the root. */
   parentOf(caller: Caller, ino: number): Promise<number>;
   getXattr(caller: Caller, ino: number, name: Name): Promise<Buffer>;
-  setXattr(caller: Caller, ino: number, name: Name, value: Buffer, mode: XattrMode): Promise<Attributes>;
+  /** `clearSgid`: the kernel says that setting this access ACL takes the set-group-ID bit (FUSE_SETXATTR_ACL_KILL_SGID). */
+  setXattr(
+    caller: Caller,
+    ino: number,
+    name: Name,
+    value: Buffer,
+    mode: XattrMode,
+    clearSgid?: boolean,
+  ): Promise<Attributes>;
   listXattr(caller: Caller, ino: number): Promise<Name[]>;
   removeXattr(caller: Caller, ino: number, name: Name): Promise<Attributes>;
   statistics(caller: Caller): Promise<VolumeStatistics>;

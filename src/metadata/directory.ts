@@ -1,15 +1,18 @@
 // Entries of a directory on a View: find, insert, point elsewhere, remove. A name's slot is its hash; on a collision the
 // next slot, and so on; every slot that was passed is marked `Chained`, which is what a lookup follows.
 import type { Name } from './contract.js';
-import { EntryFlag } from './entry-record.js';
+import { decodeEntry, EntryFlag } from './entry-record.js';
 import { errno } from './errors.js';
 import { type Inode, isDirectory, S_IFMT } from './inode-record.js';
+import { cookieOfKey } from './keys.js';
 import { nextSlot } from './name-hash.js';
 import type { Hash64 } from './siphash.js';
 import type { Slot, View } from './view.js';
 
 /** Names of one directory that may share a hash; 62 bits make two of them a rarity. */
 const PROBES_MAX = 64;
+/** Records looked at at once for an entry that keeps a directory from being empty. */
+const PAGE = 8;
 
 /** ENOENT, ENOTDIR. */
 export function directoryOf(view: View, ino: number): Inode {
@@ -69,9 +72,13 @@ export function removeEntry(slot: Slot): void {
 /** ENOTEMPTY. Tombstones are not entries; they go with the directory. */
 export function requireEmpty(view: View, directory: Inode): void {
   const node = view.nodeOf(directory.ino);
-  const left = view.range(node, view.keys.entriesAfter(directory.ino, 0n, PROBES_MAX * 2));
-  for (const { value } of left) {
-    if (value.readDoubleLE(4) !== 0) throw errno('ENOTEMPTY', 'the directory has entries');
+  for (let cookie = 0n; ; ) {
+    const page = view.range(node, view.keys.entriesAfter(directory.ino, cookie, PAGE));
+    for (const { key, value } of page) {
+      if (decodeEntry(value).ino !== 0) throw errno('ENOTEMPTY', 'the directory has entries');
+      view.delete(node, key);
+    }
+    if (page.length < PAGE) return;
+    cookie = cookieOfKey(page[PAGE - 1]!.key);
   }
-  for (const { key } of left) view.delete(node, key);
 }

@@ -1,13 +1,14 @@
-// The inode record: 92 bytes at fixed places, so that a create touches no parser. Numbers beyond 32 bits are stored as
+// The inode record: 96 bytes at fixed places, so that a create touches no parser. Numbers beyond 32 bits are stored as
 // doubles, which hold every integer below 2^53.
 //
 //    0    1        2      4      8       12    16    20     24     32      40        48       56      64       68
 //   ┌────┬────────┬──────┬──────┬───────┬─────┬─────┬──────┬──────┬───────┬─────────┬────────┬───────┬────────┬────
-//   │tag │ unused │flags │ mode │ nlink │ uid │ gid │ rdev │ size │ pages │ version │ parent │ atime │ nsec   │ mtime, ctime
+//   │tag │ unused │flags │ mode │ nlink │ uid │ gid │ rdev │ size │ pages │ version │ parent │ atime │ nsec   │ mtime, ctime, list bytes u32
 //   │ u8 │   u8   │ u16  │ u32  │  u32  │ u32 │ u32 │ u32  │ f64  │  f64  │   f64   │  f64   │ f64 s │ u32    │ likewise
 //   └────┴────────┴──────┴──────┴───────┴─────┴─────┴──────┴──────┴───────┴─────────┴────────┴───────┴────────┴────
 //
 // `parent` is a directory's ".."; 0 for everything else, which may have many parents.
+// `listBytes`: what listxattr answers, in bytes; 0 says that there is no extended attribute.
 import type { Attributes, Timespec } from './contract.js';
 import { InodeFlag } from './contract.js';
 import { corrupt } from './errors.js';
@@ -26,7 +27,7 @@ export const S_ISGID = 0o2000;
 export const S_ISVTX = 0o1000;
 export const S_IXGRP = 0o0010;
 
-export const INODE_BYTES = 92;
+export const INODE_BYTES = 96;
 
 /** What stat shows of a directory's size; it is not counted anywhere. */
 export const DIRECTORY_SIZE = 4096;
@@ -47,6 +48,7 @@ export interface Inode {
   atime: Timespec;
   mtime: Timespec;
   ctime: Timespec;
+  listBytes: number;
 }
 
 export const isDirectory = (inode: { mode: number }): boolean => (inode.mode & S_IFMT) === S_IFDIR;
@@ -70,6 +72,7 @@ export function encodeInode(inode: Inode): Buffer {
   writeTime(record, inode.atime, 56);
   writeTime(record, inode.mtime, 68);
   writeTime(record, inode.ctime, 80);
+  record.writeUInt32LE(inode.listBytes, 92);
   return record;
 }
 
@@ -90,6 +93,7 @@ export function decodeInode(ino: number, record: Buffer): Inode {
     atime: readTime(record, 56),
     mtime: readTime(record, 68),
     ctime: readTime(record, 80),
+    listBytes: record.readUInt32LE(92),
   };
 }
 

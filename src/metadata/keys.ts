@@ -313,6 +313,9 @@ export class VolumeKeys {
   }
 }
 
+/** The cookie of an entry is the hash in its key. */
+export const cookieOfKey = (key: Buffer): bigint => key.readBigUInt64BE(12);
+
 /** What a key of the sharded part of a volume says. */
 export interface ParsedKey {
   readonly ino: number;

@@ -1,8 +1,8 @@
 // Where a name stands in its directory: a 62-bit keyed hash. The hash is the readdir cookie too, so it is never below 16
 // (0 is the beginning; the gateway adds "." and ".." under small cookies) and fits a positive 64-bit number.
 import type { Name } from './contract.js';
-import { errno } from './errors.js';
 import { MAX_NAME_BYTES } from './contract.js';
+import { errno } from './errors.js';
 import { type Hash64, SipHash } from './siphash.js';
 
 export const COOKIE_MIN = 16;

@@ -41,9 +41,9 @@ export class ShardMap {
   }
 }
 
-/** A directory's shard: its number is fresh, so mixing it spreads directories evenly over shards and nodes. */
-export function directoryShard(sequence: number): number {
-  let mixed = Math.imul(sequence >>> 0, 0x9e3779b1) ^ Math.floor(sequence / 2 ** 32);
+/** A directory's shard, from the hash of its name and its parent: spread evenly over shards and nodes. */
+export function directoryShard(parent: number, nameHash: number): number {
+  let mixed = Math.imul(parent >>> 0, 0x9e3779b1) ^ Math.floor(parent / 2 ** 32) ^ nameHash;
   mixed = Math.imul(mixed ^ (mixed >>> 15), 0x85ebca6b);
   return (mixed ^ (mixed >>> 13)) & (SHARD_COUNT - 1);
 }

@@ -13,12 +13,19 @@
 import { type KeyRange, type KeyValue, KvError, type KvTransaction } from '../kv/engine.js';
 import type { Cluster } from './cluster.js';
 import { MetadataError } from './contract.js';
-import { encodeDecision, encodeIntent, encodeParticipant, decodeDecision, isIntent, noCharge } from './intent.js';
+import {
+  decodeDecision,
+  encodeDecision,
+  encodeIntent,
+  encodeParticipant,
+  isIntent,
+  noCharge,
+} from './intent.js';
 import { coordinatorKey, participantKey, type VolumeKeys } from './keys.js';
 import { rangeName } from './local-source.js';
 import { decodeUsage, encodeUsage } from './records.js';
-import { applyParticipant, forgetFinished, moveReservation } from './settle.js';
 import { checkFence, type Fence } from './session-fence.js';
+import { applyParticipant, forgetFinished, moveReservation } from './settle.js';
 import { applyCharge, consuming, isFree } from './usage.js';
 import { IntentMet, type Operation, Restart, type Source, Suspend, View } from './view.js';
 
@@ -77,7 +84,9 @@ class SpreadSource implements Source {
     for (const { node, range, found } of this.ranges.values()) {
       const again = await this.#on(node, (txn) => txn.scan(range));
       if (again.length !== found.length) return false;
-      if (again.some(({ key, value }, at) => !key.equals(found[at]!.key) || !value.equals(found[at]!.value))) {
+      if (
+        again.some(({ key, value }, at) => !key.equals(found[at]!.key) || !value.equals(found[at]!.value))
+      ) {
         return false;
       }
     }
@@ -103,7 +112,10 @@ export async function spread<T>(
     try {
       const result = operation(view);
       view.finish();
-      if (view.writes.length === 0 && view.charges.every((charge) => charge === undefined || isFree(charge))) {
+      if (
+        view.writes.length === 0 &&
+        view.charges.every((charge) => charge === undefined || isFree(charge))
+      ) {
         if (!(await source.unchanged())) throw new Restart('a record changed between two nodes');
         return result;
       }
@@ -247,12 +259,7 @@ async function abort(cluster: Cluster, txid: Buffer, nodes: readonly number[]): 
   }
 }
 
-async function decide(
-  cluster: Cluster,
-  fence: Fence,
-  txid: Buffer,
-  nodes: readonly number[],
-): Promise<void> {
+async function decide(cluster: Cluster, fence: Fence, txid: Buffer, nodes: readonly number[]): Promise<void> {
   const coordinator = nodes[0]!;
   const { engine } = cluster.nodes[coordinator]!;
   await engine.transact(async (txn) => {

@@ -46,10 +46,7 @@ export async function run<T>(
         if (!(await cluster.rebalance(keys, reason))) {
           throw errno('EDQUOT', 'the quota of the volume is used up');
         }
-      } else if (
-        reason instanceof Restart ||
-        (reason instanceof KvError && reason.code === 'KV_CONFLICT')
-      ) {
+      } else if (reason instanceof Restart || (reason instanceof KvError && reason.code === 'KV_CONFLICT')) {
         await sleep(Math.min(PAUSE_MS_MAX, cluster.random() * attempt));
       } else {
         throw reason instanceof KvError ? engineFailure(reason) : reason;

@@ -10,6 +10,8 @@ export class QuotaShort {
     readonly node: number,
     readonly pages: number,
     readonly inodes: number,
+    /** Whose reservation on other nodes may be moved here. */
+    readonly session?: number,
   ) {}
 }
 
@@ -47,8 +49,7 @@ export const inodesFree = (usage: Usage): number => usage.inodesShare - usage.in
 
 /** Adds `charge` (`sign` -1: takes it back). Throws QuotaShort, having changed nothing, when the share does not suffice. */
 export function applyCharge(node: number, usage: Usage, charge: Charge, sign: 1 | -1): void {
-  const pages =
-    pagesFree(usage) - sign * (charge.pages + charge.reserved - charge.pagesShare);
+  const pages = pagesFree(usage) - sign * (charge.pages + charge.reserved - charge.pagesShare);
   const inodes = inodesFree(usage) - sign * (charge.inodes - charge.inodesShare);
   const grows = sign === 1 && (charge.pages > 0 || charge.pagesShare < 0);
   const multiplies = sign === 1 && (charge.inodes > 0 || charge.inodesShare < 0);

@@ -93,6 +93,11 @@ export class View {
     return this.#settled(node, this.source.get(node, key, true));
   }
 
+  /** A record without a tag, of a node's own (usage, reservation): read where one node's transaction runs. */
+  raw(node: number, key: Buffer): Buffer | undefined {
+    return this.source.get(node, key, false);
+  }
+
   range(node: number, range: KeyRange): KeyValue[] {
     const found = this.source.range(node, range);
     for (const { value } of found) this.#settled(node, value);

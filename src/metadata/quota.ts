@@ -1,0 +1,107 @@
+// Reservations, and moving free share of the quota between nodes. A move is a transaction across both nodes: the giver's
+// share shrinks when it is prepared, the taker's grows when it commits, so that at no moment more is promised than the
+// volume has.
+import type { Cluster } from './cluster.js';
+import type { VolumeKeys } from './keys.js';
+import { decodeNumber, decodeUsage, encodeNumber } from './records.js';
+import { spread } from './spread.js';
+import { inodesFree, pagesFree, QuotaShort } from './usage.js';
+import { IntentMet, Restart, type View } from './view.js';
+
+/** Beyond the need, this part of what the giver has free moves too, so that the next need is met at once. */
+const SPARE = 0.25;
+
+/** Reserves up to `pages` for a session on a node; answers how many. */
+export function reserve(view: View, node: number, session: number, pages: number): number {
+  const record = view.raw(node, view.keys.usage);
+  if (record === undefined) return 0;
+  const granted = Math.max(0, Math.min(pages, pagesFree(decodeUsage(record))));
+  if (granted === 0) return 0;
+  const key = view.keys.reservation(session);
+  view.put(node, key, encodeNumber(decodeNumber(view.raw(node, key)) + granted));
+  view.charge(node).reserved += granted;
+  return granted;
+}
+
+/** Gives back up to `pages` of a session's reservation on a node; answers how many. */
+export function giveBack(view: View, node: number, session: number, pages: number): number {
+  const key = view.keys.reservation(session);
+  const held = decodeNumber(view.raw(node, key));
+  const returned = Math.min(pages, held);
+  if (returned === 0) return 0;
+  if (held > returned) view.put(node, key, encodeNumber(held - returned));
+  else view.delete(node, key);
+  view.charge(node).reserved -= returned;
+  return returned;
+}
+
+interface Offer {
+  readonly node: number;
+  readonly pages: number;
+  readonly inodes: number;
+  readonly held: number;
+}
+
+async function offerOf(cluster: Cluster, keys: VolumeKeys, node: number, session?: number): Promise<Offer> {
+  return cluster.nodes[node]!.engine.transact(async (txn) => {
+    const record = await txn.get(keys.usage);
+    if (record === undefined) return { node, pages: 0, inodes: 0, held: 0 };
+    const usage = decodeUsage(record);
+    const held = session === undefined ? 0 : decodeNumber(await txn.get(keys.reservation(session)));
+    return { node, pages: pagesFree(usage), inodes: inodesFree(usage), held };
+  });
+}
+
+/** True when the shortage is covered. A session's own reservation elsewhere moves first, as a reservation. */
+export async function rebalance(cluster: Cluster, keys: VolumeKeys, short: QuotaShort): Promise<boolean> {
+  let { pages, inodes } = short;
+  for (const { index } of cluster.nodes) {
+    if (index === short.node || (pages <= 0 && inodes <= 0)) continue;
+    const offer = await offerOf(cluster, keys, index, short.session);
+    const held = Math.min(pages, offer.held);
+    const morePages = part(pages - held, offer.pages);
+    const moreInodes = part(inodes, offer.inodes);
+    if (held + morePages + moreInodes === 0) continue;
+    const moved = await move(cluster, keys, index, short, held, morePages, moreInodes);
+    if (!moved) continue;
+    pages -= held + morePages;
+    inodes -= moreInodes;
+  }
+  return pages <= 0 && inodes <= 0;
+}
+
+function part(need: number, free: number): number {
+  if (need <= 0 || free <= 0) return 0;
+  return Math.min(free, Math.max(need, Math.floor(free * SPARE)));
+}
+
+async function move(
+  cluster: Cluster,
+  keys: VolumeKeys,
+  giver: number,
+  short: QuotaShort,
+  held: number,
+  pages: number,
+  inodes: number,
+): Promise<boolean> {
+  try {
+    await spread(cluster, keys, undefined, (view) => {
+      for (const [node, sign] of [
+        [giver, -1],
+        [short.node, 1],
+      ] as const) {
+        const charge = view.charge(node);
+        charge.pagesShare += sign * (held + pages);
+        charge.inodesShare += sign * inodes;
+        charge.reserved += sign * held;
+        charge.session = short.session ?? 0;
+      }
+    });
+    return true;
+  } catch (reason) {
+    // Somebody else was faster there; the next node may do.
+    if (reason instanceof QuotaShort || reason instanceof Restart || reason instanceof IntentMet)
+      return false;
+    throw reason;
+  }
+}
