@@ -4,9 +4,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { compare, type Subject } from './compare.js';
+import { MountUnderTest } from '../support/mount-under-test.js';
+import { placeUnavailable } from '../support/place.js';
+import { compare, type Outcome, type Subject } from './compare.js';
 import { dataSuite } from './data-suite.js';
 import { nameSuite } from './name-suite.js';
+import { makeReference, subjectOf } from './subject.js';
 
 describe('the differential harness, disk against tmpfs', () => {
   let reference: string;
@@ -38,3 +41,38 @@ describe('the differential harness, disk against tmpfs', () => {
     expect(failure.split('\n').length).toBeLessThan(25);
   });
 });
+
+describe.skipIf(placeUnavailable())('a volume against the disk', () => {
+  let reference: string;
+  let mount: MountUnderTest;
+  beforeAll(async () => {
+    reference = makeReference();
+    mount = await MountUnderTest.start({ cacheSize: '64M' });
+  });
+  afterAll(async () => {
+    rmSync(reference, { recursive: true, force: true });
+    await mount?.[Symbol.asyncDispose]();
+  });
+
+  for (const suite of [dataSuite, nameSuite]) {
+    it(`${suite.name}: no difference`, { timeout: 180_000 }, async () => {
+      const calm = { ...subjectOf(mount), betweens: [] };
+      const outcome = await compare({ suite, reference, subject: calm, seconds: 15 });
+      report(suite.name, outcome);
+      await mount.fsck();
+    });
+
+    it(`${suite.name}: no difference across drain, remount, eviction and kill`, {
+      timeout: 180_000,
+    }, async () => {
+      const outcome = await compare({ suite, reference, subject: subjectOf(mount), seconds: 15 });
+      report(suite.name, outcome);
+      await mount.fsck();
+    });
+  }
+});
+
+function report(name: string, { programs, operations, seed, excluded }: Outcome): void {
+  const left = excluded.length > 0 ? `, not compared: ${excluded.join(', ')}` : '';
+  process.stdout.write(`${name}: ${programs} programs, ${operations} operations, seed ${seed}${left}\n`);
+}

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { packageRoot } from '../../bindings/load.js';
+import { call } from '../../src/rpc/client.js';
 
 export interface MountOptions {
   /** As the command line takes it: '64M'. */
@@ -45,10 +46,15 @@ export function commandLine(): string {
 }
 
 /** Runs `penstock ...` to its end; a command that hangs is an error of its own, not a hanging test. */
-export function penstock(argv: readonly string[], timeoutMs = COMMAND_MS_MAX): Promise<CommandResult> {
+export function penstock(
+  argv: readonly string[],
+  env: NodeJS.ProcessEnv = process.env,
+  timeoutMs = COMMAND_MS_MAX,
+): Promise<CommandResult> {
   return new Promise((resolve) => {
     const options = {
       encoding: 'utf8',
+      env,
       timeout: timeoutMs,
       killSignal: 'SIGKILL',
       maxBuffer: 64 << 20,
@@ -60,8 +66,8 @@ export function penstock(argv: readonly string[], timeoutMs = COMMAND_MS_MAX): P
   });
 }
 
-export async function penstockOrThrow(argv: readonly string[]): Promise<string> {
-  const { code, stdout, stderr } = await penstock(argv);
+export async function penstockOrThrow(argv: readonly string[], env?: NodeJS.ProcessEnv): Promise<string> {
+  const { code, stdout, stderr } = await penstock(argv, env);
   if (code !== 0) throw new Error(`penstock ${argv.join(' ')}: ${code}\n${stderr || stdout}`);
   return stdout;
 }
@@ -72,6 +78,8 @@ export class MountUnderTest implements AsyncDisposable {
   readonly path: string;
   readonly cacheDirectory: string;
   readonly storeDirectory: string;
+  /** Commands about this mount need it: daemons of tests keep their register apart from the user's. */
+  readonly environment: NodeJS.ProcessEnv;
   #daemon: ChildProcess | undefined;
   #log = '';
 
@@ -80,14 +88,17 @@ export class MountUnderTest implements AsyncDisposable {
     this.path = join(this.base, 'mnt');
     this.cacheDirectory = join(this.base, 'cache');
     this.storeDirectory = join(this.base, 'store');
-    for (const directory of [this.path, this.cacheDirectory]) mkdirSync(directory, { recursive: true });
+    const runtime = join(this.base, 'run');
+    this.environment = { ...process.env, PENSTOCK_RUNTIME_DIR: runtime };
+    for (const directory of [runtime, this.path, this.cacheDirectory])
+      mkdirSync(directory, { recursive: true });
   }
 
   static async start(options: MountOptions = {}): Promise<MountUnderTest> {
     const mount = new MountUnderTest(options);
     live.add(mount);
     try {
-      await penstockOrThrow(['format', mount.store, '--name', 'test']);
+      await mount.command('format', mount.store, '--name', 'test');
       await mount.mount();
       return mount;
     } catch (error) {
@@ -107,14 +118,22 @@ export class MountUnderTest implements AsyncDisposable {
   mountArguments(): string[] {
     const { cacheSize = '1G', arguments: more = [] } = this.options;
     const where = ['--cache-dir', this.cacheDirectory, '--cache-size', cacheSize];
-    return ['mount', this.store, this.path, ...where, ...more];
+    return ['mount', this.store, this.path, '--name', 'test', ...where, ...more];
+  }
+
+  /** Runs `penstock ...` beside this mount and answers what it printed; any exit code but 0 throws. */
+  command(...argv: readonly string[]): Promise<string> {
+    return penstockOrThrow(argv, this.environment);
   }
 
   async mount(): Promise<void> {
     // What a crash leaves behind is for the daemon to recover; the directory itself is the user's to provide.
     mkdirSync(this.cacheDirectory, { recursive: true });
     const argv = [commandLine(), ...this.mountArguments(), '--foreground'];
-    const daemon = spawn('node', argv, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const daemon = spawn('node', argv, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: this.environment,
+    });
     this.#daemon = daemon;
     this.#log = '';
     const keep = (text: Buffer) => {
@@ -134,12 +153,12 @@ export class MountUnderTest implements AsyncDisposable {
 
   /** `penstock umount`: drains, unmounts, and the daemon of the foreground ends. */
   async umount(): Promise<void> {
-    await penstockOrThrow(['umount', this.path]);
+    await this.command('umount', this.path);
     await this.#ended();
   }
 
   async drain(): Promise<void> {
-    await penstockOrThrow(['drain', this.path]);
+    await this.command('drain', this.path);
   }
 
   async kill9(): Promise<void> {
@@ -149,7 +168,7 @@ export class MountUnderTest implements AsyncDisposable {
 
   /** Takes a mount whose daemon is dead out of the tree, as the user would. */
   async umountDead(): Promise<void> {
-    await penstockOrThrow(['umount', this.path]);
+    await this.command('umount', this.path);
     if (isMounted(this.path)) throw new Error(`${this.path} is still mounted`);
   }
 
@@ -172,17 +191,26 @@ export class MountUnderTest implements AsyncDisposable {
 
   /** Throws with the problems found. Works on a mounted volume. */
   async fsck(): Promise<void> {
-    const report = JSON.parse(await penstockOrThrow(['fsck', this.path, '--json']));
+    const report = JSON.parse(await this.command('fsck', this.path, '--json'));
     if (report.problems?.length > 0)
       throw new Error(`fsck: ${JSON.stringify(report.problems).slice(0, 4000)}`);
   }
 
   async status(): Promise<Record<string, unknown>> {
-    return JSON.parse(await penstockOrThrow(['status', this.path, '--json']));
+    return JSON.parse(await this.command('status', this.path, '--json'));
   }
 
+  /** Asked of the admin socket, without a process in between: a kill may follow at once. */
   async stats(): Promise<Record<string, number>> {
-    return JSON.parse(await penstockOrThrow(['stats', this.path, '--json']));
+    const socket = join(this.base, 'run', `${this.daemonPid}.sock`);
+    const answer = await call<{ sources: { name: string; counters: Record<string, number> }[] }>(
+      socket,
+      'stats',
+      {},
+    );
+    const volume = answer.sources.find(({ name }) => name === 'volume');
+    if (!volume) throw new Error('the daemon shows no counters of a volume');
+    return volume.counters;
   }
 
   async pressure(): Promise<Pressure> {

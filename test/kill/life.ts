@@ -1,0 +1,123 @@
+// One life of a daemon: workers write and note what was acknowledged, the daemon is killed while unpublished data exists and
+// an upload is under way, the volume is mounted again, and everything acknowledged must be there.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { command } from '../support/command.js';
+import type { MountUnderTest, Pressure } from '../support/mount-under-test.js';
+import { nativeTool } from '../support/native-tool.js';
+
+const WORKERS = 3;
+/** Lives whose data stays and is verified again after every later crash. */
+const LIVES_KEPT = 3;
+const PRESSURE_MS_MAX = 20_000;
+const HANG_MS_MAX = 15_000;
+
+export interface Life {
+  readonly pressure: Pressure;
+  readonly acknowledged: number;
+  /** From the start of the mount command to a mounted volume. */
+  readonly recoveryMs: number;
+}
+
+export class Lives {
+  #count = 0;
+  readonly #kept: { directory: string; log: string }[][] = [];
+
+  constructor(
+    readonly mount: MountUnderTest,
+    readonly seed: number,
+  ) {}
+
+  async live(): Promise<Life> {
+    const number = this.#count;
+    this.#count += 1;
+    const places = Array.from({ length: WORKERS }, (_, worker) => ({
+      directory: join(this.mount.path, `life-${number}-${worker}`),
+      log: join(this.mount.base, `life-${number}-${worker}.log`),
+    }));
+    const tool = nativeTool('ackload');
+    const workers = places.map(({ directory, log }, worker) => {
+      const seed = this.seed + number * 1000 + worker;
+      return spawn(tool, ['run', directory, log, String(seed)], { stdio: ['ignore', 'ignore', 'pipe'] });
+    });
+    const ends = workers.map((worker) => ended(worker));
+    let pressure: Pressure;
+    try {
+      await sleep(randomInt(200, 1500));
+      pressure = await this.#pressed(workers);
+      await this.mount.kill9();
+      const codes = await withWatchdog(Promise.all(ends), 'a system call of a worker hangs after the kill');
+      // 0: the file system went away under it. 3: an operation was refused before; `verify` below says which.
+      if (codes.some((code) => code !== 0 && code !== 3))
+        throw new Error(`workers ended with ${codes.join(', ')}`);
+    } finally {
+      for (const worker of workers) worker.kill('SIGKILL');
+    }
+    // Every second time the dead mount is first taken away, every other time the next mount finds it there.
+    if (number % 2 === 0) await this.mount.umountDead();
+    const started = performance.now();
+    await this.mount.mount();
+    const recoveryMs = performance.now() - started;
+
+    this.#kept.push(places);
+    if (this.#kept.length > LIVES_KEPT) {
+      for (const { directory, log } of this.#kept.shift() ?? []) {
+        for (const path of [directory, log]) rmSync(path, { recursive: true });
+      }
+    }
+    let acknowledged = 0;
+    for (const { directory, log } of this.#kept.flat()) {
+      const verdict = await command(tool, ['verify', directory, log], { timeoutMs: 60_000 });
+      if (places.some((place) => place.log === log))
+        acknowledged += Number(verdict.match(/^(\d+) acknowledged/)?.[1]);
+    }
+    await this.mount.fsck();
+    return { pressure, acknowledged, recoveryMs };
+  }
+
+  /** What was acknowledged in the lives that are kept is still there. */
+  async verify(): Promise<void> {
+    for (const { directory, log } of this.#kept.flat()) {
+      await command(nativeTool('ackload'), ['verify', directory, log], { timeoutMs: 60_000 });
+    }
+  }
+
+  /** Waits for dirty pages and an upload under way: a kill without them would prove nothing, and fails. */
+  async #pressed(workers: readonly ChildProcess[]): Promise<Pressure> {
+    const end = performance.now() + PRESSURE_MS_MAX;
+    let pressure = await this.mount.pressure();
+    while (pressure.dirtyBytes === 0 || pressure.inFlightBytes === 0) {
+      if (workers.every((worker) => worker.exitCode !== null)) break;
+      if (performance.now() > end) {
+        throw new Error(
+          `no dirty pages and upload under way in ${PRESSURE_MS_MAX} ms: ${JSON.stringify(pressure)}`,
+        );
+      }
+      await sleep(2);
+      pressure = await this.mount.pressure();
+    }
+    return pressure;
+  }
+}
+
+function ended(worker: ChildProcess): Promise<number | string> {
+  return new Promise((resolve) => worker.on('exit', (code, signal) => resolve(code ?? signal ?? 'unknown')));
+}
+
+async function withWatchdog<T>(work: Promise<T>, what: string): Promise<T> {
+  const abort = new AbortController();
+  const watchdog = sleep(HANG_MS_MAX, undefined, { signal: abort.signal }).then(
+    () => {
+      throw new Error(`${what}: ${HANG_MS_MAX} ms`);
+    },
+    () => undefined as never,
+  );
+  try {
+    return await Promise.race([work, watchdog]);
+  } finally {
+    abort.abort();
+  }
+}
