@@ -1,4 +1,5 @@
-// Bounded memory, one writer, a log that never rotates by itself: every setting says which of those it serves.
+// Bounded memory, one writer, a log that never rotates by itself: every setting says which of those it
+// serves.
 #include "native/kv/rocks_options.h"
 
 #include <fcntl.h>
