@@ -40,7 +40,9 @@ class [[nodiscard]] Result {
     return std::get<0>(state_);
   }
   T* operator->() { return &value(); }
+  const T* operator->() const { return &value(); }
   T& operator*() { return value(); }
+  const T& operator*() const { return value(); }
   const Error& error() const {
     assert(!ok());
     return std::get<1>(state_);

@@ -13,6 +13,10 @@ export interface StageItem {
   readonly stripe: number;
   /** 0: the stripe is new. */
   readonly baseVersion: number;
+  /**
+   * Must be unused: EEXIST otherwise, since it might be published. After a crash between stage and publish the client takes a
+   * higher number, or first drops the version that it knows was never published.
+   */
   readonly newVersion: number;
   /** The inode whose cached pages are the source, and the page of the file where the stripe begins. */
   readonly ino: number;
@@ -21,7 +25,7 @@ export interface StageItem {
   readonly keepPages: number;
   /** Runs [first page, count] to be written from the source. */
   readonly writes: ReadonlyArray<readonly [number, number]>;
-  /** Runs [first page, count] to become holes. */
+  /** Runs [first page, count] to become holes; done after the cut and before the writes. */
   readonly holes: ReadonlyArray<readonly [number, number]>;
 }
 
@@ -35,13 +39,19 @@ export interface StorageStatistics {
 
 export interface StorageNode extends AsyncDisposable {
   readonly id: number;
-  /** Resolves when every item is durable (one journal commit and one data sync for the batch). All or none. */
+  /**
+   * Resolves when every item is durable (one journal commit and one data sync for the batch). All or none. ENOENT: a base
+   * version is not here; EEXIST: a new one is; ENOSPC: full. A base must be there before the batch begins.
+   */
   stage(items: readonly StageItem[]): Promise<void>;
   /** Forgets versions; pages no other version refers to become free. Unknown versions are ignored (idempotent). */
   drop(versions: ReadonlyArray<{ readonly id: number; readonly version: number }>): Promise<void>;
   /** Bit i of the answer: page `firstPage + i` of that version holds data (is not a hole). Length ceil(count / 8). */
   presence(stripe: number, version: number, firstPage: number, count: number): Promise<Uint8Array>;
-  /** Reads pages, verifies their checksums and fills them into the cache of `ino` (never over dirty pages). */
+  /**
+   * Reads pages, verifies their checksums and fills them into the cache of `ino` (never over dirty pages). Holes are left
+   * out. EIO names a damaged page.
+   */
   fetch(request: FetchRequest): Promise<void>;
   /** Verifies every page of every version; answers what is damaged. */
   scrub(progress?: (donePages: number, totalPages: number) => void): Promise<ScrubReport>;

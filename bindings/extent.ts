@@ -1,0 +1,133 @@
+// The typed face of the native extent store. Instructions cross as one Float64Array (layout: extent_wrap.cc).
+import { loadAddon } from './load.js';
+
+/** An addon object that can be a source or a sink of pages (bindings/native_handle.h). */
+export interface PageEndpoint {
+  pageEndpoint(): unknown;
+}
+
+export interface ExtentStoreOptions {
+  /** Of all extents together; absent: what the host has. */
+  readonly capacityBytes?: number;
+  /** An extent grows up to this; past it, blocks go to another one. */
+  readonly extentBytesMax?: number;
+  /** Bounds of one expansion. */
+  readonly growthBytesMin?: number;
+  readonly growthBytesMax?: number;
+  /** The least free space that starts an expansion ahead of need. */
+  readonly freeFloorBytes?: number;
+  readonly segmentBytes?: number;
+  readonly checkpointBytes?: number;
+}
+
+export interface ExtentStoreStatistics {
+  readonly bytesTotal: number;
+  readonly bytesFree: number;
+  readonly bytesMapped: number;
+  readonly bytesExtents: number;
+  readonly bytesLogical: number;
+  readonly bytesMemory: number;
+  readonly extents: number;
+  readonly stripes: number;
+  readonly versions: number;
+  readonly stages: number;
+  readonly drops: number;
+  readonly commitGroups: number;
+  readonly pagesWritten: number;
+  readonly pagesMoved: number;
+  readonly pagesFetched: number;
+  readonly pagesDamaged: number;
+  readonly expansionsAhead: number;
+  readonly expansionsForced: number;
+  readonly refusedFull: number;
+  readonly checkpoints: number;
+  readonly checkpointsPostponed: number;
+  readonly journalBytes: number;
+}
+
+/** Every promise rejects with an Error that has `code` (an errno name). */
+export interface ExtentStore {
+  stage(instructions: Float64Array, source: PageEndpoint): Promise<void>;
+  fetch(ranges: Float64Array, sink: PageEndpoint): Promise<void>;
+  drop(versions: Float64Array): Promise<number>;
+  presence(stripe: number, version: number, firstPage: number, count: number): Promise<Uint8Array>;
+  scrub(shard: number): Promise<Float64Array>;
+  unconfirmed(shard: number, graceMs: number): Promise<Float64Array>;
+  confirm(versions: Float64Array): Promise<void>;
+  /** Broken invariants in words. Run it when nothing else changes the store. */
+  check(): Promise<string[]>;
+  checkpoint(): Promise<void>;
+  statistics(): ExtentStoreStatistics;
+  close(): Promise<void>;
+}
+
+/** One file's pages in memory, as a source and a sink. */
+export interface PageBuffer extends PageEndpoint {
+  readonly size: number;
+  read(offset: number, length: number): Buffer;
+  write(offset: number, data: Buffer): void;
+}
+
+interface Exports {
+  readonly ExtentStore: { open(directory: string, options: ExtentStoreOptions): Promise<ExtentStore> };
+  readonly PageBuffer: new (bytes: number) => PageBuffer;
+}
+
+/** `scrub` and `unconfirmed` answer for one shard of the stripes at a time. */
+export const EXTENT_STORE_SHARDS = 64;
+
+/** `directory` is absolute. EBUSY: open elsewhere; EOPNOTSUPP: a newer format; EBADMSG: damaged. */
+export function openExtentStore(directory: string, options: ExtentStoreOptions = {}): Promise<ExtentStore> {
+  return loadAddon<Exports>().ExtentStore.open(directory, options);
+}
+
+export function createPageBuffer(bytes: number): PageBuffer {
+  return new (loadAddon<Exports>().PageBuffer)(bytes);
+}
+
+export interface StageInstruction {
+  readonly stripe: number;
+  readonly baseVersion: number;
+  readonly newVersion: number;
+  readonly ino: number;
+  readonly filePage: number;
+  readonly keepPages: number;
+  readonly writes: ReadonlyArray<readonly [number, number]>;
+  readonly holes: ReadonlyArray<readonly [number, number]>;
+}
+
+export function encodeStage(items: readonly StageInstruction[]): Float64Array {
+  let length = 1;
+  for (const item of items) length += 8 + 2 * (item.holes.length + item.writes.length);
+  const out = new Float64Array(length);
+  let at = 0;
+  out[at++] = items.length;
+  for (const item of items) {
+    out[at++] = item.stripe;
+    out[at++] = item.baseVersion;
+    out[at++] = item.newVersion;
+    out[at++] = item.ino;
+    out[at++] = item.filePage;
+    out[at++] = item.keepPages;
+    out[at++] = item.holes.length;
+    out[at++] = item.writes.length;
+    for (const runs of [item.holes, item.writes]) {
+      for (const [first, count] of runs) {
+        out[at++] = first;
+        out[at++] = count;
+      }
+    }
+  }
+  return out;
+}
+
+export function encodeVersions(
+  versions: ReadonlyArray<{ readonly id: number; readonly version: number }>,
+): Float64Array {
+  const out = new Float64Array(2 * versions.length);
+  versions.forEach(({ id, version }, index) => {
+    out[2 * index] = id;
+    out[2 * index + 1] = version;
+  });
+  return out;
+}

@@ -1,0 +1,140 @@
+// A storage node in this process: the contract over one native extent store. Pages go straight between the store and
+// `pages`, the gateway's cache; this file only passes instructions on.
+import {
+  EXTENT_STORE_SHARDS,
+  type ExtentStore,
+  type ExtentStoreOptions,
+  type ExtentStoreStatistics,
+  encodeStage,
+  encodeVersions,
+  openExtentStore,
+  type PageEndpoint,
+} from '../../bindings/extent.js';
+import type { FetchRequest, ScrubReport, StageItem, StorageNode } from './contract.js';
+
+/** How many `isPublished` questions are open at once. */
+const QUESTIONS_AT_ONCE = 64;
+
+export interface LocalStorageNodeOptions extends ExtentStoreOptions {
+  readonly id: number;
+  /** Absolute. Made when absent. */
+  readonly directory: string;
+  /** Where staged pages come from and fetched ones go. */
+  readonly pages: PageEndpoint;
+}
+
+export class LocalStorageNode implements StorageNode {
+  readonly id: number;
+  readonly #store: ExtentStore;
+  readonly #pages: PageEndpoint;
+  readonly #underWay = new Set<Promise<unknown>>();
+  #closing: Promise<void> | undefined;
+
+  private constructor(id: number, store: ExtentStore, pages: PageEndpoint) {
+    this.id = id;
+    this.#store = store;
+    this.#pages = pages;
+  }
+
+  static async open(options: LocalStorageNodeOptions): Promise<LocalStorageNode> {
+    const store = await openExtentStore(options.directory, options);
+    return new LocalStorageNode(options.id, store, options.pages);
+  }
+
+  stage(items: readonly StageItem[]): Promise<void> {
+    return this.#track(() => this.#store.stage(encodeStage(items), this.#pages));
+  }
+
+  async drop(versions: ReadonlyArray<{ readonly id: number; readonly version: number }>): Promise<void> {
+    await this.#track(() => this.#store.drop(encodeVersions(versions)));
+  }
+
+  presence(stripe: number, version: number, firstPage: number, count: number): Promise<Uint8Array> {
+    return this.#track(() => this.#store.presence(stripe, version, firstPage, count));
+  }
+
+  fetch(request: FetchRequest): Promise<void> {
+    const { stripe, version, ino, filePage, firstPage, count } = request;
+    const range = Float64Array.of(stripe, version, ino, filePage, firstPage, count);
+    return this.#track(() => this.#store.fetch(range, this.#pages));
+  }
+
+  async scrub(progress?: (donePages: number, totalPages: number) => void): Promise<ScrubReport> {
+    const total = this.#store.statistics().bytesMapped / 4096;
+    let pagesChecked = 0;
+    const damaged: { stripe: number; version: number; page: number }[] = [];
+    for (let shard = 0; shard < EXTENT_STORE_SHARDS; shard++) {
+      const answer = await this.#track(() => this.#store.scrub(shard));
+      pagesChecked += answer[0]!;
+      for (let at = 1; at < answer.length; at += 3) {
+        damaged.push({ stripe: answer[at]!, version: answer[at + 1]!, page: answer[at + 2]! });
+      }
+      progress?.(pagesChecked, Math.max(total, pagesChecked));
+    }
+    return { pagesChecked, damaged };
+  }
+
+  async collect(
+    graceMs: number,
+    isPublished: (id: number, version: number) => Promise<boolean>,
+  ): Promise<number> {
+    let dropped = 0;
+    for (let shard = 0; shard < EXTENT_STORE_SHARDS; shard++) {
+      const keys = await this.#track(() => this.#store.unconfirmed(shard, graceMs));
+      const published: { id: number; version: number }[] = [];
+      const abandoned: { id: number; version: number }[] = [];
+      for (let from = 0; from < keys.length; from += 2 * QUESTIONS_AT_ONCE) {
+        const questions: Promise<void>[] = [];
+        for (let at = from; at < Math.min(keys.length, from + 2 * QUESTIONS_AT_ONCE); at += 2) {
+          const key = { id: keys[at]!, version: keys[at + 1]! };
+          questions.push(
+            isPublished(key.id, key.version).then((yes) => {
+              (yes ? published : abandoned).push(key);
+            }),
+          );
+        }
+        await Promise.all(questions);
+      }
+      // A published version is asked about once: from then on only `drop` ends it.
+      if (published.length > 0) await this.#track(() => this.#store.confirm(encodeVersions(published)));
+      if (abandoned.length > 0)
+        dropped += await this.#track(() => this.#store.drop(encodeVersions(abandoned)));
+    }
+    return dropped;
+  }
+
+  statistics(): ExtentStoreStatistics {
+    return this.#store.statistics();
+  }
+
+  /** Broken invariants of the store in words, for `fsck`; empty when all is well. */
+  check(): Promise<string[]> {
+    return this.#track(() => this.#store.check());
+  }
+
+  /** Waits for calls under way, then releases the store's lock. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    while (this.#underWay.size > 0) await Promise.allSettled([...this.#underWay]);
+    await this.#store.close();
+  }
+
+  #track<T>(start: () => Promise<T>): Promise<T> {
+    if (this.#closing !== undefined) {
+      return Promise.reject(Object.assign(new Error('the storage node is closed'), { code: 'EBADF' }));
+    }
+    let call: Promise<T>;
+    try {
+      call = start();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const done = call.finally(() => this.#underWay.delete(done));
+    this.#underWay.add(done);
+    return done;
+  }
+}
