@@ -22,9 +22,8 @@ export interface RocksStore {
   /** On the thread pool. */
   sync(): Promise<void>;
   rotate(): void;
-  resume(): void;
   properties(): Record<string, number>;
-  /** Syncs and closes, on the thread pool. No other method may be called from now on. */
+  /** On the thread pool, without a sync. No other method may be called from now on. */
   close(): Promise<void>;
 }
 

@@ -35,7 +35,6 @@ class RocksStoreWrap : public Napi::ObjectWrap<RocksStoreWrap> {
   Napi::Value release_snapshot(const Napi::CallbackInfo& info);
   Napi::Value sync(const Napi::CallbackInfo& info);
   Napi::Value rotate(const Napi::CallbackInfo& info);
-  Napi::Value resume(const Napi::CallbackInfo& info);
   Napi::Value properties(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
@@ -103,7 +102,6 @@ void RocksStoreWrap::initialize(Napi::Env env, Napi::Object exports) {
        InstanceMethod<&RocksStoreWrap::take_snapshot>("takeSnapshot"),
        InstanceMethod<&RocksStoreWrap::release_snapshot>("releaseSnapshot"),
        InstanceMethod<&RocksStoreWrap::sync>("sync"), InstanceMethod<&RocksStoreWrap::rotate>("rotate"),
-       InstanceMethod<&RocksStoreWrap::resume>("resume"),
        InstanceMethod<&RocksStoreWrap::properties>("properties"),
        InstanceMethod<&RocksStoreWrap::close>("close")});
   exports.Set("RocksStore", constructor);
@@ -179,12 +177,6 @@ Napi::Value RocksStoreWrap::rotate(const Napi::CallbackInfo& info) {
   return rotated ? info.Env().Undefined() : fail(rotated.error());
 }
 
-Napi::Value RocksStoreWrap::resume(const Napi::CallbackInfo& info) {
-  if (refuse_closed()) return Env().Undefined();
-  const auto resumed = store_->resume();
-  return resumed ? info.Env().Undefined() : fail(resumed.error());
-}
-
 Napi::Value RocksStoreWrap::properties(const Napi::CallbackInfo& info) {
   if (refuse_closed()) return Env().Undefined();
   Napi::Object object = Napi::Object::New(info.Env());
@@ -193,14 +185,13 @@ Napi::Value RocksStoreWrap::properties(const Napi::CallbackInfo& info) {
   return object;
 }
 
-// Syncs and closes; nothing may be called afterwards. The work owns the last reference, so that closing,
-// which waits for RocksDB's background work, happens on the thread pool.
+// Nothing may be called afterwards. The work owns the last reference, so that closing, which waits for
+// RocksDB's background work, happens on the thread pool.
 Napi::Value RocksStoreWrap::close(const Napi::CallbackInfo& info) {
   if (refuse_closed()) return Env().Undefined();
   return settle_later(info.Env(), [store = std::move(store_)]() mutable {
-    Result<void> synced = store->sync();
     store.reset();
-    return synced;
+    return Result<void>();
   });
 }
 

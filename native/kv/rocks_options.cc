@@ -65,7 +65,9 @@ rocksdb::Options rocks_options(std::size_t block_cache_bytes) {
   options.write_buffer_size = kMemtableLimitBytes;
   options.arena_block_size = 256 << 10;
   options.max_write_buffer_number = 3;
-  options.max_total_wal_size = 4 * kMemtableLimitBytes;
+  // Bounds how much of the disk a log reserves ahead. Logs are switched for it only where there are column
+  // families.
+  options.max_total_wal_size = 4 << 20;
   options.memtable_whole_key_filtering = true;
   options.memtable_prefix_bloom_size_ratio = 0.01;
 

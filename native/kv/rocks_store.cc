@@ -22,6 +22,10 @@ rocksdb::Slice slice_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+Error failed_before() {
+  return Error{EIO, "the store has failed before; open it again"};
+}
+
 void store_u32(std::byte* at, std::size_t value) {
   const auto word = static_cast<uint32_t>(value);
   std::memcpy(at, &word, sizeof word);
@@ -133,8 +137,9 @@ Result<void> RocksStore::write(std::span<const std::byte> batch) {
     memtable_bytes += kMemtableEntryBytes + key_bytes + value_bytes;
     batch = batch.subspan(entry_bytes);
   }
-  const rocksdb::Status status = db_->Write(rocksdb::WriteOptions(), &writes);
-  if (!status.ok()) return to_error(status, "write");
+  if (failed_) return failed_before();
+  if (Result<void> written = outcome(db_->Write(rocksdb::WriteOptions(), &writes), "write"); !written)
+    return written;
   unrotated_bytes_ += memtable_bytes;
   return {};
 }
@@ -153,9 +158,8 @@ void RocksStore::release_snapshot(uint32_t snapshot) {
 }
 
 Result<void> RocksStore::sync() {
-  const rocksdb::Status status = db_->FlushWAL(true);
-  if (!status.ok()) return to_error(status, "sync");
-  return {};
+  if (failed_) return failed_before();
+  return outcome(db_->FlushWAL(true), "sync");
 }
 
 Result<void> RocksStore::rotate() {
@@ -163,16 +167,15 @@ Result<void> RocksStore::rotate() {
   rocksdb::FlushOptions options;
   options.wait = false;
   options.allow_write_stall = true;
-  const rocksdb::Status status = db_->Flush(options);
-  if (!status.ok()) return to_error(status, "rotate");
+  if (Result<void> begun = outcome(db_->Flush(options), "rotate"); !begun) return begun;
   unrotated_bytes_ = 0;
   return {};
 }
 
-Result<void> RocksStore::resume() {
-  const rocksdb::Status status = db_->Resume();
-  if (!status.ok()) return to_error(status, "resume");
-  return {};
+Result<void> RocksStore::outcome(const rocksdb::Status& status, const char* what) {
+  if (status.ok()) return {};
+  failed_ = true;
+  return to_error(status, what);
 }
 
 std::vector<std::pair<std::string, uint64_t>> RocksStore::properties() const {

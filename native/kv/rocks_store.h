@@ -16,9 +16,14 @@
 //   scan  in    start | end                    out  u32 count | u32 more follows | { u32 key length | u32
 //   value length | key | value } ...
 //
+// After a write, sync or rotation has failed nobody knows what the log holds. Every later one fails too,
+// without a call to RocksDB: the distributions build it with assertions, and it asserts that nobody touches a
+// log that has failed.
+//
 // Thread: one, but for `sync`, which may run on any thread beside the others.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -33,6 +38,7 @@
 namespace rocksdb {
 class DB;
 class Snapshot;
+class Status;
 struct ReadOptions;
 }  // namespace rocksdb
 
@@ -55,7 +61,7 @@ class RocksStore {
                                                   std::size_t block_cache_bytes);
   RocksStore(const RocksStore&) = delete;
   RocksStore& operator=(const RocksStore&) = delete;
-  // Does not sync: call `sync` first.
+  // Closes without a sync; waits for background work.
   ~RocksStore();
 
   // The value's length, nothing if the key is absent. The value is copied to `buffer` if it fits; `snapshot`
@@ -74,8 +80,6 @@ class RocksStore {
   Result<void> sync();
   // Syncs the log, then starts a new one; the memtable is written out in the background.
   Result<void> rotate();
-  // After a failed write: gives a RocksDB that stopped for want of space another try.
-  Result<void> resume();
   // What the current memtable holds, as an upper estimate; the measure for `rotate`.
   std::size_t unrotated_bytes() const { return unrotated_bytes_; }
   // Numbers for people, by RocksDB's own property names.
@@ -83,12 +87,16 @@ class RocksStore {
 
  private:
   RocksStore(std::unique_ptr<rocksdb::DB> db);
+  Result<void> outcome(const rocksdb::Status& status, const char* what);
   void read_as_of(rocksdb::ReadOptions& options, uint32_t snapshot) const;
 
   std::unique_ptr<rocksdb::DB> db_;
   std::map<uint32_t, const rocksdb::Snapshot*> snapshots_;
   uint32_t last_snapshot_ = 0;
   std::size_t unrotated_bytes_ = 0;
+  // Set by any thread. A sync that passes the check just before a write fails can still meet the assertion;
+  // the process then ends as by kill -9, which loses nothing.
+  std::atomic<bool> failed_{false};
 };
 
 }  // namespace penstock::kv

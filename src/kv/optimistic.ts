@@ -141,12 +141,7 @@ export class OptimisticTransactions {
   }
 
   #write(txn: Transaction): void {
-    try {
-      this.#store.write(txn.writes.values());
-    } catch (error) {
-      if (error instanceof KvError) this.refuseCommits(error);
-      throw error;
-    }
+    this.#store.write(txn.writes.values());
     this.#sequence += 1;
     if (this.#active.size > 0) this.#remember(txn);
   }

@@ -6,8 +6,13 @@
 //   memtable   0 ─────────── ROTATE/2 ────────── ROTATE
 //                            background sync     sync the rest, new log and memtable (native/kv says why)
 //
+// The disk is never filled to the last byte: below a floor of free space commits fail with KV_FULL before RocksDB sees
+// them, and go on when there is space again. Should a write or sync fail all the same, nobody knows what the log holds:
+// reads go on, every commit fails until the engine is opened again.
+//
 // The sync at ROTATE blocks this thread; the one begun at ROTATE/2 leaves it little to do.
 
+import { statfsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { openRocksStore, type RocksStore } from '../../bindings/kv.js';
 import { type Awaitable, type KvEngine, KvError, type KvTransaction } from './engine.js';
@@ -20,10 +25,16 @@ const MIB = 1 << 20;
 const BLOCK_CACHE_BYTES = 32 * MIB;
 const ROTATE_BYTES = 12 * MIB;
 
+/** Free space that commits leave for what RocksDB writes in the background, and how much they write between two looks. */
+const FREE_BYTES_MIN = 32 * MIB;
+const SPACE_CHECK_BYTES = MIB / 4;
+
 export interface RocksEngineOptions {
   readonly blockCacheBytes?: number;
   /** Smaller only in tests that want to see rotations. */
   readonly rotateBytes?: number;
+  /** Smaller only in tests with small disks. */
+  readonly freeBytesMin?: number;
 }
 
 export class RocksEngine implements KvEngine {
@@ -33,9 +44,13 @@ export class RocksEngine implements KvEngine {
   readonly #rotateBytes: number;
   readonly #transactions: OptimisticTransactions;
   readonly #sync: GroupSync;
+  readonly #freeBytesMin: number;
+  /** Zero at first and while the disk is full: the next commit looks. */
+  #bytesUntilSpaceCheck = 0;
   #presynced = false;
   #rotations = 0;
   #failedPresyncs = 0;
+  #refusedFull = 0;
   #closed: KvError | undefined;
   #closing: Promise<void> | undefined;
 
@@ -54,9 +69,14 @@ export class RocksEngine implements KvEngine {
     this.directory = directory;
     this.#native = native;
     this.#rotateBytes = options.rotateBytes ?? ROTATE_BYTES;
+    this.#freeBytesMin = options.freeBytesMin ?? FREE_BYTES_MIN;
     this.#sync = new GroupSync(() => this.#makeDurable());
     this.#transactions = new OptimisticTransactions(
-      new RocksOrderedStore(native, (unrotatedBytes) => this.#afterWrite(unrotatedBytes)),
+      new RocksOrderedStore(native, {
+        before: (bytes) => this.#checkSpace(bytes),
+        after: (unrotatedBytes) => this.#afterWrite(unrotatedBytes),
+        failed: (error) => this.#transactions.refuseCommits(error),
+      }),
     );
   }
 
@@ -74,6 +94,7 @@ export class RocksEngine implements KvEngine {
       syncs: this.#sync.count,
       rotations: this.#rotations,
       failedPresyncs: this.#failedPresyncs,
+      refusedFull: this.#refusedFull,
       activeTransactions: this.#transactions.activeCount,
       historyKeys: this.#transactions.historyKeys,
       ...this.#transactions.counters,
@@ -107,6 +128,21 @@ export class RocksEngine implements KvEngine {
       this.#transactions.refuseCommits(failure);
       throw failure;
     }
+  }
+
+  #checkSpace(bytes: number): void {
+    this.#bytesUntilSpaceCheck -= bytes;
+    if (this.#bytesUntilSpaceCheck > 0) return;
+    this.#bytesUntilSpaceCheck = 0;
+    const { bavail, bsize } = statfsSync(this.directory);
+    if (bavail * bsize < this.#freeBytesMin + bytes) {
+      this.#refusedFull += 1;
+      throw new KvError(
+        'KV_FULL',
+        `less than ${this.#freeBytesMin >> 20} MiB are free in ${this.directory}: make room`,
+      );
+    }
+    this.#bytesUntilSpaceCheck = SPACE_CHECK_BYTES;
   }
 
   #afterWrite(unrotatedBytes: number): void {

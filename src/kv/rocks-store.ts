@@ -15,15 +15,22 @@ const LIMIT_MAX = 0xffffffff;
 const NOW = 0;
 const NUL = Buffer.alloc(1);
 
+/** What its engine wants to know of every write. */
+export interface WriteHooks {
+  /** May throw to refuse it. */
+  before(bytes: number): void;
+  after(unrotatedBytes: number): void;
+  failed(error: KvError): void;
+}
+
 export class RocksOrderedStore implements OrderedStore {
   readonly #native: RocksStore;
-  readonly #afterWrite: (unrotatedBytes: number) => void;
+  readonly #hooks: WriteHooks;
   #scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
 
-  /** `afterWrite` learns how much the memtable holds and may rotate. */
-  constructor(native: RocksStore, afterWrite: (unrotatedBytes: number) => void) {
+  constructor(native: RocksStore, hooks: WriteHooks) {
     this.#native = native;
-    this.#afterWrite = afterWrite;
+    this.#hooks = hooks;
   }
 
   get(key: Key): Value | undefined {
@@ -55,10 +62,22 @@ export class RocksOrderedStore implements OrderedStore {
       if (value !== undefined) scratch.set(value, used + WRITE_HEADER_BYTES + key.length);
       used = needed;
     }
-    const buffer = this.#scratch;
-    const unrotated = attempt(() => this.#native.write(buffer, used));
-    this.#shrink();
-    this.#afterWrite(unrotated);
+    try {
+      this.#hooks.before(used);
+      this.#hooks.after(this.#write(used));
+    } finally {
+      this.#shrink();
+    }
+  }
+
+  #write(bytes: number): number {
+    try {
+      return this.#native.write(this.#scratch, bytes);
+    } catch (error) {
+      const failure = toKvError(error);
+      this.#hooks.failed(failure);
+      throw failure;
+    }
   }
 
   #get(key: Key, snapshot: number): Value | undefined {

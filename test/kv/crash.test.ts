@@ -1,6 +1,6 @@
 // What the embedded engine keeps: after kill -9 everything acknowledged, after a power loss a prefix with all that was synced.
 
-import { cpSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -56,6 +56,17 @@ describe('kill -9', () => {
 });
 
 describe('power loss', () => {
+  /** Nothing is written meanwhile, but files that are not needed any more may still be leaving. */
+  function copyQuiet(from: string, to: string): void {
+    for (const name of readdirSync(from)) {
+      try {
+        copyFileSync(join(from, name), join(to, name));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      }
+    }
+  }
+
   /** The disk as a power loss leaves it: all that was synced, and the unsynced end of the newest log cut or zeroed. */
   function powerLoss(
     from: string,
@@ -64,7 +75,7 @@ describe('power loss', () => {
     fraction: number,
   ): string {
     const to = mkdtempSync(join(scratch, 'after-'));
-    cpSync(from, to, { recursive: true });
+    copyQuiet(from, to);
     const logs = readdirSync(to).filter((name) => name.endsWith('.log'));
     const newest = logs.sort().at(-1) as string;
     const size = statSync(join(to, newest)).size;
