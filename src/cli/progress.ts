@@ -1,5 +1,5 @@
 // Progress of long work: a bar on standard error when that is a terminal, nothing otherwise.
-import { Format, SingleBar } from 'cli-progress';
+import cliProgress from 'cli-progress';
 import { formatSize } from '../daemon/size.js';
 import type { Progress } from '../gateway/mount-contract.js';
 import type { Context } from './context.js';
@@ -13,9 +13,9 @@ export interface ProgressBar {
 export function progressBar(context: Context, label: string): ProgressBar {
   if (!context.stderr.isTTY) return { onProgress: () => undefined, stop: () => undefined };
   let unit: Progress['unit'] = 'bytes';
-  const bar = new SingleBar({
+  const bar = new cliProgress.SingleBar({
     format: (options, { value, total, progress }) =>
-      `${label} ${Format.BarFormat(progress, options)} ${amount(value, unit)} of ${amount(total, unit)}`,
+      `${label} ${cliProgress.Format.BarFormat(progress, options)} ${amount(value, unit)} of ${amount(total, unit)}`,
     stream: context.stderr as NodeJS.WritableStream,
     barsize: 30,
     hideCursor: true,

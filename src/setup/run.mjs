@@ -7,7 +7,9 @@ import { fileURLToPath } from 'node:url';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-const TAIL_LINES = 30;
+/** Of a long log both ends are shown: some programs give the reason first, some last. */
+const HEAD_LINES = 10;
+const TAIL_LINES = 20;
 
 /** An error that is shown as its message alone: the reader can act on it, a stack would not help. */
 export class SetupFailure extends Error {
@@ -28,11 +30,16 @@ export async function run(program, argv, { log, advice, env = process.env }) {
       child.once('close', (exitCode, signal) => resolve(signal ?? exitCode));
     });
     if (code === 0) return;
-    const tail = readFileSync(path, 'utf8').trimEnd().split('\n').slice(-TAIL_LINES).join('\n');
     throw new SetupFailure(
-      `${tail}\n\n${program} ${argv[0]} failed (${code}); ${advice}. Whole log: ${path}`,
+      `${ends(readFileSync(path, 'utf8'))}\n\n${program} ${argv[0]} failed (${code}); ${advice}. Whole log: ${path}`,
     );
   } finally {
     closeSync(output);
   }
+}
+
+function ends(log) {
+  const lines = log.trimEnd().split('\n');
+  if (lines.length <= HEAD_LINES + TAIL_LINES) return lines.join('\n');
+  return [...lines.slice(0, HEAD_LINES), '...', ...lines.slice(-TAIL_LINES)].join('\n');
 }

@@ -10,7 +10,9 @@ import { contentHash, isCurrent, writeStamp } from './stamp.mjs';
 export async function npmDependencies({ say }) {
   if (installedMatchesLock()) return;
   say('npm dependencies');
-  await run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
+  // Not `npm ci`: it refuses a lock file made where the registry lacks binaries of foreign platforms. This takes the same
+  // versions with the same checksums, and leaves the lock file alone.
+  await run('npm', ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund'], {
     log: 'npm',
     advice: 'check that the npm registry can be reached (npm ping)',
   });
