@@ -9,6 +9,8 @@ export interface RequestContext {
   readonly uid: number;
   readonly gid: number;
   readonly pid: number;
+  /** Supplementary groups that matter to this request (the parent directory's, when the caller is in it). */
+  readonly groups?: readonly number[];
   /** Aborted when the kernel interrupts the request. */
   readonly signal?: AbortSignal;
 }
@@ -20,12 +22,19 @@ export interface Entry {
   readonly attributesTimeoutMs: number;
 }
 
+/** The name does not exist, and the kernel may remember that. (Rejecting with ENOENT says it for once.) */
+export interface MissingEntry {
+  readonly missingTimeoutMs: number;
+}
+
 export interface OpenReply {
   readonly handle: bigint;
   readonly keepCache: boolean;
   readonly directIo: boolean;
   /** FOPEN_NOFLUSH: close(2) needs no FLUSH. */
   readonly noFlush: boolean;
+  /** The last close of the handle needs no call of `release`. */
+  readonly simpleRelease?: boolean;
   /** >= 0: backing file descriptor for kernel passthrough. */
   readonly passthroughFd?: number;
 }
@@ -44,13 +53,14 @@ export interface LockArguments {
   readonly flock: boolean;
   readonly kind: 'read' | 'write' | 'unlock';
   readonly start: number;
+  /** Inclusive. Number.MAX_SAFE_INTEGER stands for the end of any file. */
   readonly end: number;
   readonly pid: number;
 }
 
 /** Every method rejects with an error that has an errno name in `code`. */
 export interface FileSystemOperations {
-  lookup(context: RequestContext, parent: number, name: Buffer): Promise<Entry>;
+  lookup(context: RequestContext, parent: number, name: Buffer): Promise<Entry | MissingEntry>;
   getAttributes(context: RequestContext, ino: number): Promise<Entry>;
   setAttributes(
     context: RequestContext,
@@ -86,6 +96,7 @@ export interface FileSystemOperations {
     flags: number,
   ): Promise<void>;
   link(context: RequestContext, ino: number, newParent: number, newName: Buffer): Promise<Entry>;
+  /** O_TRUNC is not among `flags`: the transport truncates with `setAttributes` first. Handles are below 2^62. */
   open(context: RequestContext, ino: number, flags: number): Promise<OpenReply>;
   create(
     context: RequestContext,
@@ -99,7 +110,7 @@ export interface FileSystemOperations {
   release(ino: number, handle: bigint, flockRelease: boolean, lockOwner: bigint): Promise<void>;
   fsync(context: RequestContext, ino: number, handle: bigint, dataOnly: boolean): Promise<void>;
   openDirectory(context: RequestContext, ino: number): Promise<OpenReply>;
-  /** Entries after `cookie` until `limit`; "." and ".." included. */
+  /** At most `limit` entries after `cookie`, none at the end; "." and ".." included. */
   readDirectory(
     context: RequestContext,
     ino: number,

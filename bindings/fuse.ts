@@ -1,0 +1,73 @@
+// The native FUSE session and a file store in memory, as JavaScript sees them. No logic here: see native/fuse/session.h
+// for what happens where, and src/gateway/transports/native for the JavaScript side of the protocol.
+import type { FileIoHandle } from './file-io.js';
+import { loadAddon } from './load.js';
+
+export interface FuseSessionOptions {
+  /** Absolute and normalised. */
+  readonly mountpoint: string;
+  /** First column of mount(8). */
+  readonly source: string;
+  /** Comma separated options of mount(8); `nonempty` lets the mount cover a directory with files in it. */
+  readonly mountOptions: string;
+  readonly allowOther: boolean;
+  /** Mount through fusermount3 even as root. */
+  readonly forceFusermount: boolean;
+  readonly maxBackground: number;
+  readonly passthrough: boolean;
+  readonly workers: number;
+  /** Bounds of the native caches of attributes and names. */
+  readonly inodeCapacity: number;
+  readonly dentryCapacity: number;
+  /** Nobody else changes the volume: absent names may be answered natively. */
+  readonly exclusive: boolean;
+  readonly fileIo: FileIoHandle;
+}
+
+export interface FuseSession {
+  /** Mounts and negotiates on a thread of the pool. */
+  mount(): Promise<void>;
+  /** Begins to take requests. `ring` lies over a SharedArrayBuffer; answers are encoded into `reply`. */
+  start(ring: Uint8Array, reply: Uint8Array, wake: () => void): void;
+  /** Answers the request in `slot` with a positive errno, or with 0 and the first `length` bytes of the reply buffer. */
+  reply(slot: number, errno: number, length: number): boolean;
+  /** Runs a parked READ or WRITE again. */
+  resume(id: number): boolean;
+  fail(id: number, errno: number): boolean;
+  /** Drops what native code caches. Whoever changes an inode or a name other than in answer to a request calls this first. */
+  forgetInode(ino: number): void;
+  forgetEntry(parent: number, name: Uint8Array): void;
+  /** The same, and then has the kernel drop it too (asynchronously). */
+  invalidateInode(ino: number, offset: number, length: number): void;
+  invalidateEntry(parent: number, name: Uint8Array): void;
+  setExclusive(exclusive: boolean): void;
+  unmount(lazy: boolean): Promise<void>;
+  /** Joins the workers and closes the device, which aborts what is in flight. Idempotent. */
+  stop(): void;
+  stats(): Record<string, number>;
+  negotiated(): { readonly kernelMinor: number; readonly passthrough: boolean; readonly flags: bigint };
+}
+
+/** native/fuse/memory_file_io.h */
+export interface MemoryFileIo {
+  fileIo(): FileIoHandle;
+  attach(ino: number): void;
+  truncate(ino: number, size: number): void;
+  punch(ino: number, offset: number, length: number): void;
+  /** -1: no more data (or hole). */
+  seek(ino: number, offset: number, hole: boolean): number;
+  /** Bytes moved, or a negative errno. */
+  read(ino: number, offset: number, target: Uint8Array): number;
+  write(ino: number, offset: number, source: Uint8Array): number;
+  size(ino: number): number;
+  pages(ino: number): number;
+  remove(ino: number): void;
+}
+
+interface FuseExports {
+  readonly FuseSession: new (options: FuseSessionOptions) => FuseSession;
+  readonly MemoryFileIo: new (capacity: number, requireAttach: boolean) => MemoryFileIo;
+  readonly fuseLayout: Readonly<Record<string, number>>;
+}
+
+export const { FuseSession, MemoryFileIo, fuseLayout } = loadAddon<FuseExports>();

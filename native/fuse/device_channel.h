@@ -1,0 +1,56 @@
+// The channel over /dev/fuse itself: one descriptor per queue, all clones of the mounted one
+// (FUSE_DEV_IOC_CLONE), so that queues do not share the kernel's table of requests in processing.
+//
+// A worker blocks in read(2): one system call per request, and the kernel wakes one worker per request.
+// (poll(2) in front of it would wake all of them.) Stopping therefore interrupts the read with a signal whose
+// handler does nothing; it is sent again until every reader has left, since it can fall just before the read
+// begins.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "native/base/fd.h"
+#include "native/fuse/channel.h"
+
+namespace penstock::fuse {
+
+class DeviceChannel final : public Channel {
+ public:
+  // Takes the mounted descriptor, after INIT was answered on it.
+  static Result<std::unique_ptr<DeviceChannel>> open(Fd device, uint32_t queues);
+  ~DeviceChannel() override;
+
+  uint32_t queues() const override { return static_cast<uint32_t>(queues_.size()); }
+  std::span<std::byte> receive(uint32_t queue) override;
+  int reply(uint32_t queue, uint64_t unique, int error, std::span<const iovec> parts) override;
+  int notify(int32_t code, std::span<const iovec> parts) override;
+  void stop() override;
+  int device() const override { return queues_.front()->fd.get(); }
+
+ private:
+  struct Queue {
+    Fd fd;
+    std::byte* buffer = nullptr;  // page-aligned, kRequestBuffer bytes
+    pthread_t reader{};           // valid while `reading`
+    bool reading = false;         // under mutex_
+    Queue() = default;
+    Queue(const Queue&) = delete;
+    Queue& operator=(const Queue&) = delete;
+    ~Queue();
+  };
+
+  DeviceChannel() = default;
+
+  std::vector<std::unique_ptr<Queue>> queues_;
+  std::atomic<bool> stopping_{false};
+  std::mutex mutex_;
+  std::condition_variable left_;
+};
+
+}  // namespace penstock::fuse

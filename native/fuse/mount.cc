@@ -1,0 +1,262 @@
+#include "native/fuse/mount.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <optional>
+#include <sstream>
+#include <vector>
+
+extern char** environ;
+
+namespace penstock::fuse {
+
+namespace {
+
+constexpr const char* kDevice = "/dev/fuse";
+constexpr const char* kSubtype = "penstock";
+constexpr const char* kHelper = "fusermount3";
+constexpr unsigned kMaxRead = 1 << 20;
+
+// mountinfo writes space, tab, newline and backslash as \ooo.
+std::string unescape_octal(const std::string& text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      out.push_back(
+          static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0')));
+      i += 3;
+    } else {
+      out.push_back(text[i]);
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> split_options(const std::string& text) {
+  std::vector<std::string> out;
+  std::istringstream stream(text);
+  for (std::string item; std::getline(stream, item, ',');) {
+    if (!item.empty()) out.push_back(item);
+  }
+  return out;
+}
+
+struct FlagName {
+  const char* name;
+  unsigned long flag;
+  bool set;
+};
+constexpr std::array kFlagNames{
+    FlagName{"ro", MS_RDONLY, true},
+    FlagName{"rw", MS_RDONLY, false},
+    FlagName{"nosuid", MS_NOSUID, true},
+    FlagName{"suid", MS_NOSUID, false},
+    FlagName{"nodev", MS_NODEV, true},
+    FlagName{"dev", MS_NODEV, false},
+    FlagName{"noexec", MS_NOEXEC, true},
+    FlagName{"exec", MS_NOEXEC, false},
+    FlagName{"noatime", MS_NOATIME, true},
+    FlagName{"atime", MS_NOATIME, false},
+    FlagName{"nodiratime", MS_NODIRATIME, true},
+    FlagName{"sync", MS_SYNCHRONOUS, true},
+    FlagName{"dirsync", MS_DIRSYNC, true},
+};
+
+struct ParsedOptions {
+  unsigned long flags = 0;
+  bool nonempty = false;
+};
+
+Result<ParsedOptions> parse_options(const MountOptions& options) {
+  ParsedOptions parsed;
+  for (const std::string& item : split_options(options.extra)) {
+    if (item == "nonempty") {
+      parsed.nonempty = true;
+      continue;
+    }
+    const auto known = std::find_if(kFlagNames.begin(), kFlagNames.end(),
+                                    [&](const FlagName& candidate) { return item == candidate.name; });
+    if (known == kFlagNames.end()) return Error{EINVAL, "mount option '" + item + "' is not known"};
+    parsed.flags = known->set ? parsed.flags | known->flag : parsed.flags & ~known->flag;
+  }
+  return parsed;
+}
+
+Result<struct stat> check_mountpoint(const std::string& path, bool nonempty) {
+  if (is_mounted(path)) return Error{EBUSY, path + " is already a penstock mount; unmount it first"};
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) {
+    if (errno == ENOENT)
+      return Error{ENOENT, "mountpoint " + path + " does not exist; create the directory first"};
+    if (errno == ENOTCONN) return Error{ENOTCONN, path + " is a dead FUSE mount; run: umount -l " + path};
+    return Error::from_errno(errno, "cannot look at mountpoint " + path);
+  }
+  if (!S_ISDIR(status.st_mode)) return Error{ENOTDIR, "mountpoint " + path + " is not a directory"};
+  if (nonempty) return status;
+  DIR* directory = ::opendir(path.c_str());
+  if (directory == nullptr) return Error::from_errno(errno, "cannot read mountpoint " + path);
+  bool empty = true;
+  for (const dirent* entry = ::readdir(directory); entry != nullptr && empty; entry = ::readdir(directory)) {
+    const std::string name = entry->d_name;
+    empty = name == "." || name == "..";
+  }
+  ::closedir(directory);
+  if (!empty)
+    return Error{ENOTEMPTY,
+                 "mountpoint " + path + " is not empty; use an empty directory, or -o nonempty to cover it"};
+  return status;
+}
+
+Result<Fd> mount_as_root(const MountOptions& options, const ParsedOptions& parsed, const struct stat& root) {
+  Fd device(::open(kDevice, O_RDWR | O_CLOEXEC));
+  if (!device.valid()) {
+    if (errno == ENOENT || errno == ENODEV)
+      return Error{ENODEV, "/dev/fuse is missing; load the kernel module with: modprobe fuse"};
+    return Error::from_errno(errno, "cannot open /dev/fuse");
+  }
+  std::ostringstream data;
+  data << "fd=" << device.get() << ",rootmode=" << std::oct << (root.st_mode & S_IFMT) << std::dec
+       << ",user_id=" << ::geteuid() << ",group_id=" << ::getegid()
+       << ",default_permissions,max_read=" << kMaxRead;
+  if (options.allow_other) data << ",allow_other";
+  const std::string type = std::string("fuse.") + kSubtype;
+  if (::mount(options.source.c_str(), options.mountpoint.c_str(), type.c_str(), parsed.flags,
+              data.str().c_str()) != 0) {
+    return Error::from_errno(errno, "cannot mount on " + options.mountpoint);
+  }
+  return device;
+}
+
+std::optional<Fd> receive_descriptor(int socket) {
+  char byte = 0;
+  iovec part{&byte, 1};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  ssize_t got = 0;
+  do {
+    got = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  } while (got < 0 && errno == EINTR);
+  const cmsghdr* header = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return std::nullopt;
+  int fd = -1;
+  std::copy_n(CMSG_DATA(header), sizeof(fd), reinterpret_cast<unsigned char*>(&fd));
+  return Fd(fd);
+}
+
+// Runs fusermount3 with `arguments`; its complaints go to our standard error. Returns its exit status.
+Result<int> run_helper(std::vector<std::string> arguments, int inherited) {
+  std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  std::vector<std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  if (inherited >= 0) {
+    // dup2 onto itself clears close-on-exec in the child only.
+    posix_spawn_file_actions_adddup2(&actions, inherited, inherited);
+    variables.push_back("_FUSE_COMMFD=" + std::to_string(inherited));
+  }
+  std::vector<char*> environment;
+  for (std::string& variable : variables) environment.push_back(variable.data());
+  environment.push_back(nullptr);
+  pid_t pid = -1;
+  const int failed = ::posix_spawnp(&pid, kHelper, &actions, nullptr, argv.data(), environment.data());
+  posix_spawn_file_actions_destroy(&actions);
+  if (failed == ENOENT)
+    return Error{ENOENT, "fusermount3 is not installed; run as root, or: apt-get install fuse3"};
+  if (failed != 0) return Error::from_errno(failed, "cannot run fusermount3");
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0) {
+    // ECHILD: the host program reaps every child itself; the descriptor, or its absence, tells the outcome.
+    if (errno == ECHILD) return 0;
+    if (errno != EINTR) return Error::from_errno(errno, "cannot wait for fusermount3");
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+Result<Fd> mount_by_helper(const MountOptions& options) {
+  if (::access(kDevice, F_OK) != 0)
+    return Error{ENODEV, "/dev/fuse is missing; load the kernel module with: modprobe fuse"};
+  std::array<int, 2> pair{-1, -1};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0)
+    return Error::from_errno(errno, "cannot make a socket pair for fusermount3");
+  Fd ours(pair[0]);
+  Fd theirs(pair[1]);
+  std::string list = "fsname=" + options.source + ",subtype=" + kSubtype +
+                     ",default_permissions,max_read=" + std::to_string(kMaxRead);
+  if (options.allow_other) list += ",allow_other";
+  for (const std::string& item : split_options(options.extra)) {
+    if (item != "nonempty") list += "," + item;
+  }
+  const Result<int> exit_status = run_helper({kHelper, "-o", list, "--", options.mountpoint}, theirs.get());
+  theirs.reset();
+  if (!exit_status) return exit_status.error();
+  std::optional<Fd> device = receive_descriptor(ours.get());
+  if (!device || exit_status.value() != 0) {
+    const std::string hint =
+        options.allow_other ? " (allow_other needs user_allow_other in /etc/fuse.conf)" : "";
+    return Error{EPERM, "fusermount3 could not mount on " + options.mountpoint + hint};
+  }
+  return std::move(*device);
+}
+
+}  // namespace
+
+bool is_mounted(const std::string& mountpoint) {
+  std::ifstream table("/proc/self/mountinfo");
+  for (std::string line; std::getline(table, line);) {
+    // 36 35 98:0 ROOT MOUNTPOINT OPTIONS [optional fields] - TYPE SOURCE SUPER
+    std::istringstream fields(line);
+    std::string skip, path, field;
+    fields >> skip >> skip >> skip >> skip >> path;
+    while (fields >> field && field != "-") {
+    }
+    std::string type;
+    fields >> type;
+    if (unescape_octal(path) == mountpoint && type == std::string("fuse.") + kSubtype) return true;
+  }
+  return false;
+}
+
+Result<Fd> mount_fuse(const MountOptions& options) {
+  Result<ParsedOptions> parsed = parse_options(options);
+  if (!parsed) return parsed.error();
+  Result<struct stat> root = check_mountpoint(options.mountpoint, parsed->nonempty);
+  if (!root) return root.error();
+  if (::geteuid() == 0 && !options.force_fusermount) return mount_as_root(options, *parsed, *root);
+  return mount_by_helper(options);
+}
+
+Result<void> unmount_fuse(const std::string& mountpoint, bool lazy) {
+  if (::geteuid() == 0) {
+    if (::umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0) return {};
+    if (errno == EBUSY) return Error{EBUSY, mountpoint + " is in use; close what uses it, or unmount lazily"};
+    if (errno == EINVAL) return Error{EINVAL, mountpoint + " is not mounted"};
+    return Error::from_errno(errno, "cannot unmount " + mountpoint);
+  }
+  std::vector<std::string> arguments{kHelper, "-u"};
+  if (lazy) arguments.emplace_back("-z");
+  arguments.insert(arguments.end(), {"--", mountpoint});
+  const Result<int> exit_status = run_helper(std::move(arguments), -1);
+  if (!exit_status) return exit_status.error();
+  if (exit_status.value() != 0) return Error{EBUSY, "fusermount3 could not unmount " + mountpoint};
+  return {};
+}
+
+}  // namespace penstock::fuse

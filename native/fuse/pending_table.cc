@@ -1,0 +1,51 @@
+#include "native/fuse/pending_table.h"
+
+#include <utility>
+
+namespace penstock::fuse {
+
+PendingTable::PendingTable() : slots_(kSlots) {
+  free_.reserve(kSlots);
+  for (uint32_t slot = kSlots; slot-- > 0;) free_.push_back(slot);
+}
+
+std::optional<uint32_t> PendingTable::add(Pending pending) {
+  std::unique_lock lock(mutex_);
+  freed_.wait(lock, [this] { return closed_ || !free_.empty(); });
+  if (closed_) return std::nullopt;
+  const uint32_t slot = free_.back();
+  free_.pop_back();
+  pending.live = true;
+  slots_[slot] = std::move(pending);
+  return slot;
+}
+
+std::optional<Pending> PendingTable::take(uint32_t slot) {
+  std::lock_guard lock(mutex_);
+  if (slot >= kSlots || !slots_[slot].live) return std::nullopt;
+  Pending taken = std::exchange(slots_[slot], Pending{});
+  if (free_.empty()) freed_.notify_all();
+  free_.push_back(slot);
+  return taken;
+}
+
+std::optional<uint32_t> PendingTable::find_unique(uint64_t unique) {
+  std::lock_guard lock(mutex_);
+  for (uint32_t slot = 0; slot < kSlots; ++slot) {
+    if (slots_[slot].live && slots_[slot].unique == unique) return slot;
+  }
+  return std::nullopt;
+}
+
+uint32_t PendingTable::live() {
+  std::lock_guard lock(mutex_);
+  return kSlots - static_cast<uint32_t>(free_.size());
+}
+
+void PendingTable::close() {
+  std::lock_guard lock(mutex_);
+  closed_ = true;
+  freed_.notify_all();
+}
+
+}  // namespace penstock::fuse

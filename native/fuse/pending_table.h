@@ -1,0 +1,60 @@
+// Requests that are in JavaScript's hands, by slot number. What native code must know when the answer comes
+// is kept here, so that the answer is three integers: slot, errno, length.
+//
+// The table is bounded. A full table makes the worker wait, as a full ring does; lock waits, which may last
+// for ever, are refused well before that (ENOLCK), so that the request that would end them always finds a
+// slot.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "native/fuse/request.h"
+
+namespace penstock::fuse {
+
+struct Pending {
+  uint64_t unique = 0;
+  uint64_t nodeid = 0;
+  uint64_t clock = 0;  // NameCache clock when the request was taken
+  Opcode opcode{};
+  uint32_t queue = 0;
+  std::string name;      // parent = nodeid, or newdir for link
+  std::string new_name;  // rename
+  uint64_t newdir = 0;   // rename; copy_file_range: target inode
+  uint64_t handle = 0;   // with our tag bits
+  uint64_t lock_owner = 0;
+  uint64_t offset = 0;    // readdir
+  uint32_t flags = 0;     // open, rename, lock type, ...
+  uint32_t capacity = 0;  // largest payload the kernel accepts
+  bool live = false;
+};
+
+class PendingTable {
+ public:
+  static constexpr uint32_t kSlots = 8192;
+  static constexpr uint32_t kLockWaitLimit = kSlots / 2;
+
+  PendingTable();
+
+  // Blocks while full; nothing once closed.
+  std::optional<uint32_t> add(Pending pending);
+  // Empties the slot. Nothing when it holds no request.
+  std::optional<Pending> take(uint32_t slot);
+  std::optional<uint32_t> find_unique(uint64_t unique);
+  uint32_t live();
+  void close();
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  std::vector<Pending> slots_;
+  std::vector<uint32_t> free_;
+  bool closed_ = false;
+};
+
+}  // namespace penstock::fuse

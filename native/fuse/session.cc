@@ -1,0 +1,137 @@
+#include "native/fuse/session.h"
+
+#include <cassert>
+
+#include "native/fuse/device_channel.h"
+
+namespace penstock::fuse {
+
+Session::Session(SessionOptions options, std::shared_ptr<FileIo> file_io)
+    : options_(std::move(options)),
+      file_io_(std::move(file_io)),
+      names_(options_.inode_capacity, options_.dentry_capacity),
+      exclusive_(options_.exclusive) {}
+
+Result<std::unique_ptr<Session>> Session::mount(SessionOptions options, std::shared_ptr<FileIo> file_io) {
+  assert(file_io != nullptr && options.workers > 0);
+  std::unique_ptr<Session> session(new Session(std::move(options), std::move(file_io)));
+  Result<Fd> device = mount_fuse(session->options_.mount);
+  if (!device) return device.error();
+  Result<Negotiated> negotiated = handshake(device->get(), session->options_.handshake);
+  if (!negotiated) {
+    static_cast<void>(
+        unmount_fuse(session->options_.mount.mountpoint, true));  // the first error is the one to tell
+    return negotiated.error();
+  }
+  session->negotiated_ = *negotiated;
+  auto channel = DeviceChannel::open(std::move(*device), session->options_.workers);
+  if (!channel) {
+    static_cast<void>(unmount_fuse(session->options_.mount.mountpoint, true));
+    return channel.error();
+  }
+  session->channel_ = std::move(*channel);
+  return session;
+}
+
+Session::~Session() {
+  stop();
+}
+
+void Session::start(std::span<std::byte> ring_memory, std::function<void()> wake) {
+  assert(ring_ == nullptr);
+  ring_ = std::make_unique<UpcallRing>(ring_memory, std::move(wake));
+  data_path_ = std::make_unique<DataPath>(*channel_, *file_io_, *ring_, names_);
+  notifier_ = std::make_unique<Notifier>(*channel_);
+  running_ = channel_->queues();
+  for (uint32_t queue = 0; queue < channel_->queues(); ++queue) {
+    workers_.emplace_back([this, queue] { work(queue); });
+  }
+}
+
+void Session::stop() {
+  if (ring_ != nullptr) ring_->close();
+  pending_.close();
+  if (data_path_ != nullptr) data_path_->stop();
+  if (channel_ != nullptr) channel_->stop();
+  if (notifier_ != nullptr) notifier_->stop();
+  for (std::thread& worker : workers_) worker.join();
+  workers_.clear();
+}
+
+bool Session::reply(uint32_t slot, int error, std::span<std::byte> payload) {
+  const std::optional<Pending> pending = pending_.take(slot);
+  if (!pending) return false;
+  if (error == 0 && payload.size() > pending->capacity) error = EIO;
+  settle(*pending, error, payload);
+  answer(pending->queue, pending->unique, error, payload.data(), payload.size());
+  return true;
+}
+
+void Session::forget_inode(uint64_t ino) {
+  names_.change_inode(ino, 0);
+}
+
+void Session::forget_entry(uint64_t parent, std::string_view name) {
+  names_.directory_incomplete(parent);
+  names_.change_name(parent, name, 0);
+}
+
+void Session::invalidate_inode(uint64_t ino, int64_t offset, int64_t length) {
+  forget_inode(ino);
+  notifier_->invalidate_inode(ino, offset, length);
+}
+
+void Session::invalidate_entry(uint64_t parent, std::string_view name) {
+  forget_entry(parent, name);
+  notifier_->invalidate_entry(parent, std::string(name));
+}
+
+void Session::set_exclusive(bool exclusive) {
+  exclusive_ = exclusive;
+  if (!exclusive) names_.forget_everything();
+}
+
+Result<void> Session::unmount(bool lazy) {
+  return unmount_fuse(options_.mount.mountpoint, lazy);
+}
+
+std::vector<std::pair<std::string, uint64_t>> Session::stats() {
+  const NameCacheCounters names = names_.counters();
+  const DataPathCounters& data = data_path_->counters();
+  return {
+      {"requests", counters_.requests},
+      {"upcalls", counters_.upcalls},
+      {"upcallWakes", ring_->wakes()},
+      {"upcallStalls", ring_->stalls()},
+      {"pending", pending_.live()},
+      {"forgets", counters_.forgets},
+      {"interrupts", counters_.interrupts},
+      {"nativeLookups", names.lookup_hits},
+      {"nativeNegativeLookups", names.negative_hits},
+      {"nativeGetattrs", names.getattr_hits},
+      {"nativeXattrs", counters_.native_xattr},
+      {"nativeFlushes", counters_.native_flush},
+      {"nativeReleases", counters_.native_release},
+      {"overtakenAnswers", names.refused_stale},
+      {"cacheEvictions", names.evictions},
+      {"cachedInodes", names.inodes},
+      {"cachedNames", names.dentries},
+      {"reads", data.reads},
+      {"readBytes", data.read_bytes},
+      {"writes", data.writes},
+      {"writtenBytes", data.written_bytes},
+      {"parkedRequests", data.parked},
+      {"parkingWaits", data.park_waits},
+      {"parkedGaveUp", data.gave_up},
+      {"noticesSent", notifier_->sent()},
+      {"noticesUnneeded", notifier_->unneeded()},
+      {"unsupported", counters_.unsupported},
+      {"malformed", counters_.malformed},
+      {"lockWaitsRefused", counters_.lock_waits_refused},
+      {"replyFailures", counters_.reply_failures},
+      {"passthroughOpens", counters_.passthrough_opens},
+      {"passthroughRefused", counters_.passthrough_refused},
+  };
+}
+
+}  // namespace penstock::fuse

@@ -1,0 +1,161 @@
+// One mounted file system: its channel, its workers, and the split between what native code answers and what
+// crosses to JavaScript.
+//
+//   kernel ──channel──> worker ──┬─ READ, WRITE ─────────────> DataPath (FileIo)
+//                                ├─ known from NameCache ────> answered here      (worker.cc)
+//                                └─ everything else ─────────> PendingTable + UpcallRing
+//   JavaScript ── reply(slot, error, payload) ──> settle (overlay, caches; settle.cc) ──> channel
+//
+// Order of life: mount() -> start() -> … -> stop() (or the kernel ends it: kRecordEnded). The destructor
+// stops.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "native/fuse/channel.h"
+#include "native/fuse/data_path.h"
+#include "native/fuse/file_io.h"
+#include "native/fuse/handshake.h"
+#include "native/fuse/mount.h"
+#include "native/fuse/name_cache.h"
+#include "native/fuse/notifier.h"
+#include "native/fuse/pending_table.h"
+#include "native/fuse/request.h"
+#include "native/fuse/upcall_ring.h"
+
+namespace penstock::fuse {
+
+struct SessionOptions {
+  MountOptions mount;
+  HandshakeOptions handshake;
+  uint32_t workers = 2;
+  uint32_t inode_capacity = 1 << 16;
+  uint32_t dentry_capacity = 1 << 16;
+  // Nobody else changes the volume: a directory made here is known completely, and so are its misses.
+  bool exclusive = false;
+};
+
+// Marks in the file handle that the kernel hands back; a handle of JavaScript's is below 2^62.
+inline constexpr uint64_t kHandleSimple = 1ULL << 63;       // RELEASE needs no JavaScript
+inline constexpr uint64_t kHandlePassthrough = 1ULL << 62;  // RELEASE drops a share of the inode's backing
+inline constexpr uint64_t kHandleMask = kHandlePassthrough - 1;
+
+// In OpenOut::open_flags between JavaScript and here only.
+inline constexpr uint32_t kOpenSimpleRelease = 1U << 31;
+
+struct SessionCounters {
+  std::atomic<uint64_t> requests{0};
+  std::atomic<uint64_t> upcalls{0};
+  std::atomic<uint64_t> forgets{0};
+  std::atomic<uint64_t> interrupts{0};
+  std::atomic<uint64_t> native_xattr{0};
+  std::atomic<uint64_t> native_flush{0};
+  std::atomic<uint64_t> native_release{0};
+  std::atomic<uint64_t> unsupported{0};
+  std::atomic<uint64_t> malformed{0};
+  std::atomic<uint64_t> lock_waits_refused{0};
+  std::atomic<uint64_t> reply_failures{0};
+  std::atomic<uint64_t> passthrough_opens{0};
+  std::atomic<uint64_t> passthrough_refused{0};
+};
+
+class Session {
+ public:
+  // Mounts and shakes hands; no request is taken before start(). Blocks: not for the JavaScript thread.
+  static Result<std::unique_ptr<Session>> mount(SessionOptions options, std::shared_ptr<FileIo> file_io);
+  ~Session();
+
+  // `ring_memory` outlives the session; `wake` may be called from any worker.
+  void start(std::span<std::byte> ring_memory, std::function<void()> wake);
+  void stop();
+
+  // ---- From JavaScript.
+  // `payload` is the whole result for error 0; it may be modified. False when the slot holds no request.
+  bool reply(uint32_t slot, int error, std::span<std::byte> payload);
+  bool resume(uint32_t id) { return data_path_->resume(id); }
+  bool fail(uint32_t id, int error) { return data_path_->fail(id, error); }
+  // Forget what is cached here, not what the kernel has cached.
+  void forget_inode(uint64_t ino);
+  void forget_entry(uint64_t parent, std::string_view name);
+  void set_exclusive(bool exclusive);
+  // Forget here, then have the kernel forget.
+  void invalidate_inode(uint64_t ino, int64_t offset, int64_t length);
+  void invalidate_entry(uint64_t parent, std::string_view name);
+
+  // Blocks until every file that must be closed is closed, unless lazy: not for the JavaScript thread.
+  Result<void> unmount(bool lazy);
+
+  const Negotiated& negotiated() const { return negotiated_; }
+  std::vector<std::pair<std::string, uint64_t>> stats();
+
+ private:
+  struct Backing {
+    int32_t id = 0;
+    uint32_t handles = 0;
+  };
+
+  Session(SessionOptions options, std::shared_ptr<FileIo> file_io);
+
+  // worker.cc
+  void work(uint32_t queue);
+  void serve(uint32_t queue, const Request& request, const TransferBuffer& buffer);
+  bool serve_natively(uint32_t queue, const Request& request);
+  bool serve_lookup(uint32_t queue, const Request& request);
+  bool serve_getattr(uint32_t queue, const Request& request);
+  bool serve_xattr(uint32_t queue, const Request& request);
+  bool serve_flush(uint32_t queue, const Request& request);
+  bool serve_release(uint32_t queue, const Request& request);
+  void serve_interrupt(uint32_t queue, const Request& request);
+  void upcall(uint32_t queue, const Request& request);
+  void note_lock_owner(const Request& request);
+  void answer(uint32_t queue, uint64_t unique, int error, const void* data = nullptr, std::size_t length = 0);
+
+  // settle.cc
+  void settle(const Pending& pending, int error, std::span<std::byte> payload);
+  void settle_entry(const Pending& pending, std::span<std::byte> payload, bool made);
+  void settle_attr(const Pending& pending, std::span<std::byte> payload, bool changed);
+  void settle_open(const Pending& pending, OpenOut& open);
+  void settle_listing(const Pending& pending, std::span<std::byte> payload);
+  void settle_removal(const Pending& pending);
+  void settle_rename(const Pending& pending);
+  void settle_uncertain(const Pending& pending);
+  void keep_attr(Attr& attr, uint64_t valid_until, uint64_t since, bool keep);
+  void keep_entry(EntryOut& entry, uint64_t parent, std::string_view name, uint64_t since, bool keep);
+  bool open_backing(uint64_t ino, OpenOut& open);
+  void release_backing(uint64_t ino);
+
+  SessionOptions options_;
+  std::shared_ptr<FileIo> file_io_;
+  Negotiated negotiated_;
+  std::unique_ptr<Channel> channel_;
+  std::unique_ptr<UpcallRing> ring_;
+  NameCache names_;
+  PendingTable pending_;
+  std::unique_ptr<DataPath> data_path_;
+  std::unique_ptr<Notifier> notifier_;
+  std::vector<std::thread> workers_;
+  std::atomic<uint32_t> running_{0};
+  std::atomic<bool> exclusive_;
+  SessionCounters counters_;
+
+  // POSIX lock owners seen per inode: a FLUSH by anybody else has no lock to release.
+  static constexpr std::size_t kLockOwnersMax = 1 << 16;
+  std::mutex lock_owners_mutex_;
+  std::unordered_set<uint64_t> lock_owners_;  // hashes of (inode, owner)
+  bool lock_owners_overflowed_ = false;
+
+  std::mutex backings_mutex_;
+  std::unordered_map<uint64_t, Backing> backings_;
+};
+
+}  // namespace penstock::fuse

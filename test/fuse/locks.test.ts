@@ -1,0 +1,63 @@
+// POSIX, open-file-description and BSD locks, waits that are granted and waits that are interrupted.
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type MemoryMount, mountMemoryFs } from '../support/memory-mount.js';
+
+let mount: MemoryMount;
+
+beforeAll(async () => {
+  mount = await mountMemoryFs({ simpleRelease: true }, { exclusive: true });
+});
+
+afterAll(async () => {
+  expect(mount.faults).toEqual([]);
+  await mount[Symbol.asyncDispose]();
+});
+
+test('fcntl locks exclude another process and go with the last close', async () => {
+  const out = await mount.python(`
+import os, fcntl
+fd = os.open('p', os.O_CREAT | os.O_RDWR)
+fcntl.lockf(fd, fcntl.LOCK_EX, 10, 5)
+def child(what):
+  r, w = os.pipe()
+  if os.fork() == 0:
+    f = os.open('p', os.O_RDWR)
+    try: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, *what); os.write(w, b'granted')
+    except OSError as error: os.write(w, str(error.errno).encode())
+    os._exit(0)
+  os.wait(); return os.read(r, 100).decode()
+print(child((10, 5)), child((3, 0)))
+os.close(os.open('p', os.O_RDONLY))
+print(child((10, 5)))
+`);
+  expect(out.split('\n')).toEqual(['11 granted', 'granted']);
+});
+
+test('flock waits until the holder lets go', async () => {
+  const out = await mount.python(`
+import os, fcntl, time
+fd = os.open('b', os.O_CREAT | os.O_RDWR); fcntl.flock(fd, fcntl.LOCK_EX)
+if os.fork() == 0:
+  f = os.open('b', os.O_RDWR); fcntl.flock(f, fcntl.LOCK_EX); print('child', flush=True); os._exit(0)
+time.sleep(0.3); print('parent', flush=True); fcntl.flock(fd, fcntl.LOCK_UN); os.wait()
+`);
+  expect(out.split('\n')).toEqual(['parent', 'child']);
+});
+
+test('a waiting lock is interrupted by a signal', async () => {
+  const out = await mount.python(`
+import os, fcntl, signal, time
+fd = os.open('i', os.O_CREAT | os.O_RDWR); fcntl.lockf(fd, fcntl.LOCK_EX)
+pid = os.fork()
+if pid == 0:
+  class Alarm(Exception): pass
+  def ring(*_): raise Alarm()
+  signal.signal(signal.SIGALRM, ring); signal.setitimer(signal.ITIMER_REAL, 0.2)
+  try: fcntl.lockf(os.open('i', os.O_RDWR), fcntl.LOCK_EX); print('granted', flush=True)
+  except Alarm: print('interrupted', flush=True)
+  os._exit(0)
+os.waitpid(pid, 0)
+`);
+  expect(out).toBe('interrupted');
+  expect(mount.transport.stats().interrupts).toBeGreaterThan(0);
+});
