@@ -105,6 +105,7 @@ export class Daemon implements AsyncDisposable {
   }
 
   async #start(config: DaemonConfig): Promise<void> {
+    this.runtime.sweep();
     const socket = this.runtime.socket(process.pid);
     for (const store of new Set(config.volumes.map((volume) => volume.store)))
       this.#claimStore(store, socket);

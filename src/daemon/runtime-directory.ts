@@ -8,7 +8,7 @@
 //
 // <root> is $PENSTOCK_RUNTIME_DIR, else /run/penstock for root, else $XDG_RUNTIME_DIR/penstock, else /tmp/penstock-<uid>.
 import { createHash } from 'node:crypto';
-import { lstatSync, mkdirSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DaemonError } from './errors.js';
 
@@ -45,6 +45,14 @@ export class RuntimeDirectory {
 
   socket(pid: number): string {
     return join(this.root, `${pid}.sock`);
+  }
+
+  /** Removes the sockets of processes that are gone. */
+  sweep(): void {
+    for (const name of readdirSync(this.root)) {
+      const pid = /^(\d+)\.sock$/.exec(name)?.[1];
+      if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(this.root, name), { force: true });
+    }
   }
 
   log(mountpoint: string): string {

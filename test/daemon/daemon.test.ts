@@ -76,6 +76,15 @@ describe('start', () => {
     expect(livingClaims(runtime.mounts)).toEqual([]);
   });
 
+  test('the socket of a dead process is swept away', async () => {
+    const child = spawn('true');
+    await new Promise((resolve) => child.once('close', resolve));
+    writeFileSync(runtime.socket(child.pid!), '');
+    await start();
+    expect(existsSync(runtime.socket(child.pid!))).toBe(false);
+    expect(existsSync(socket())).toBe(true);
+  });
+
   test('a second daemon on the same store is refused, the first goes on', async () => {
     await start();
     await expect(start()).rejects.toMatchObject({
