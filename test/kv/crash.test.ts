@@ -1,9 +1,11 @@
 // What the embedded engine keeps: after kill -9 everything acknowledged, after a power loss a prefix with all that was synced.
 
-import { copyFileSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { packageRoot } from '../../bindings/load.js';
 import { RocksEngine } from '../../src/kv/rocks-engine.js';
 import { compile, start } from './child.js';
 import { lastStep, step } from './history-child.js';
@@ -56,26 +58,57 @@ describe('kill -9', () => {
 });
 
 describe('power loss', () => {
-  /** Nothing is written meanwhile, but files that are not needed any more may still be leaving. */
-  function copyQuiet(from: string, to: string): void {
-    for (const name of readdirSync(from)) {
-      try {
-        copyFileSync(join(from, name), join(to, name));
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  it('never meets a log with commits while the one before it is not wholly synced', async () => {
+    const shim = join(scratch, 'record-writes.so');
+    const source = join(packageRoot(), 'test', 'kv', 'record-writes.c');
+    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-Wall', '-Werror', '-o', shim, source, '-ldl']);
+    const record = join(scratch, 'record');
+    const directory = join(scratch, 'recorded');
+    const args = [`LD_PRELOAD=${shim}`, `RECORD_WRITES=${record}`, process.execPath];
+    const child = start('env', [...args, js.entry('test/kv/history-child.ts'), directory, String(100 << 10)]);
+    while (Number(await child.line()) !== 1500);
+    await child.kill();
+
+    const written = new Map<string, number>();
+    const synced = new Map<string, number>();
+    const syncing = new Map<string, number>();
+    for (const line of readFileSync(record, 'utf8').split('\n').slice(0, -1)) {
+      const [kind = '', thread = '', path = ''] = line.split(' ');
+      const writes = written.get(path) ?? 0;
+      if (kind === 'syncing') syncing.set(thread, writes);
+      else if (kind === 'synced') synced.set(path, Math.max(synced.get(path) ?? 0, syncing.get(thread) ?? 0));
+      else {
+        const behind = [...written].filter(([other, count]) => other !== path && synced.get(other) !== count);
+        expect(behind, `not wholly synced when ${path} was written`).toEqual([]);
+        written.set(path, writes + 1);
       }
+    }
+    expect(written.size).toBeGreaterThan(5);
+  });
+
+  /** A copy as of one instant: RocksDB's own background work must not have touched the directory meanwhile. */
+  async function copyAtRest(from: string): Promise<string> {
+    const fingerprint = () =>
+      readdirSync(from).map((name) => [name, statSync(join(from, name), { throwIfNoEntry: false })?.size]);
+    for (;;) {
+      const to = mkdtempSync(join(scratch, 'after-'));
+      const before = JSON.stringify(fingerprint());
+      // A file that leaves while it is copied makes `cp` fail, and the fingerprints differ.
+      spawnSync('cp', ['-r', `${from}/.`, to], { stdio: 'ignore' });
+      if (JSON.stringify(fingerprint()) === before) return to;
+      rmSync(to, { recursive: true });
+      await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }
 
   /** The disk as a power loss leaves it: all that was synced, and the unsynced end of the newest log cut or zeroed. */
-  function powerLoss(
+  async function powerLoss(
     from: string,
     synced: Map<string, number>,
     mode: 'cut' | 'zeros',
     fraction: number,
-  ): string {
-    const to = mkdtempSync(join(scratch, 'after-'));
-    copyQuiet(from, to);
+  ): Promise<string> {
+    const to = await copyAtRest(from);
     const logs = readdirSync(to).filter((name) => name.endsWith('.log'));
     const newest = logs.sort().at(-1) as string;
     const size = statSync(join(to, newest)).size;
@@ -99,7 +132,9 @@ describe('power loss', () => {
       if (round % 3 === 0) {
         await engine.sync();
         syncedStep = last;
-        for (const name of readdirSync(directory)) synced.set(name, statSync(join(directory, name)).size);
+        const logs = readdirSync(directory).filter((name) => name.endsWith('.log'));
+        for (const name of logs)
+          synced.set(name, statSync(join(directory, name), { throwIfNoEntry: false })?.size ?? 0);
       }
       while (
         (engine.stats()['num-running-flushes'] ?? 0) + (engine.stats()['num-running-compactions'] ?? 0) >
@@ -108,7 +143,7 @@ describe('power loss', () => {
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
       const mode = round % 2 === 0 ? 'cut' : 'zeros';
-      const after = powerLoss(directory, synced, mode, Math.random());
+      const after = await powerLoss(directory, synced, mode, Math.random());
       await using survivor = await RocksEngine.open(after);
       const kept = await lastStep(survivor);
       expect(kept).toBeGreaterThanOrEqual(syncedStep);
