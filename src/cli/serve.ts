@@ -4,6 +4,9 @@ import { Daemon } from '../daemon/daemon.js';
 import { createLogger } from '../telemetry/logger.js';
 import type { Context } from './context.js';
 
+/** One Ctrl-C may arrive twice: from the terminal, and passed on by npm. */
+const SAME_SIGNAL_MS = 1000;
+
 /** A second signal does not wait: what is unpublished is safe in the cache, and the next start clears the dead mount away. */
 export async function serve(
   context: Context,
@@ -17,8 +20,11 @@ export async function serve(
       : config.log,
   );
   const stop = new AbortController();
+  let firstMs: number | undefined;
   const forget = context.onStopSignal(() => {
-    if (stop.signal.aborted) process.exit(1);
+    const nowMs = context.clock.monotonicMs();
+    if (firstMs !== undefined && nowMs - firstMs > SAME_SIGNAL_MS) process.exit(1);
+    firstMs ??= nowMs;
     stop.abort();
   });
   try {
