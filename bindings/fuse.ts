@@ -29,8 +29,11 @@ export interface FuseSession {
   mount(): Promise<void>;
   /** Begins to take requests. `ring` lies over a SharedArrayBuffer; answers are encoded into `reply`. */
   start(ring: Uint8Array, reply: Uint8Array, wake: () => void): void;
-  /** Answers the request in `slot` with a positive errno, or with 0 and the first `length` bytes of the reply buffer. */
-  reply(slot: number, errno: number, length: number): boolean;
+  /**
+   * Answers the request in `slot` with a positive errno, or with 0 and the first `length` bytes of the reply buffer.
+   * `annex` more bytes are whole AttrOut records for native code alone: directories as the operation left them.
+   */
+  reply(slot: number, errno: number, length: number, annex: number): boolean;
   /** Runs a parked READ or WRITE again. */
   resume(id: number): boolean;
   fail(id: number, errno: number): boolean;

@@ -131,8 +131,12 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
     const uint32_t slot = info[0].As<Napi::Number>().Uint32Value();
     const int error = info[1].As<Napi::Number>().Int32Value();
     const uint32_t length = info[2].As<Napi::Number>().Uint32Value();
-    if (session_ == nullptr || length > reply_memory_.size()) return Napi::Boolean::New(info.Env(), false);
-    return Napi::Boolean::New(info.Env(), session_->reply(slot, error, reply_memory_.first(length)));
+    const uint32_t annex = info[3].As<Napi::Number>().Uint32Value();
+    if (session_ == nullptr || std::size_t{length} + annex > reply_memory_.size())
+      return Napi::Boolean::New(info.Env(), false);
+    const bool found =
+        session_->reply(slot, error, reply_memory_.first(length), reply_memory_.subspan(length, annex));
+    return Napi::Boolean::New(info.Env(), found);
   }
 
   Napi::Value resume(const Napi::CallbackInfo& info) {

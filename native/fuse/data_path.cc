@@ -26,6 +26,9 @@ DataNeedPayload need_of(const IoOutcome& outcome) {
     case IoStatus::need_fetch:
       need.kind = static_cast<uint32_t>(DataNeedKind::fetch);
       break;
+    case IoStatus::need_clean:
+      need.kind = static_cast<uint32_t>(DataNeedKind::clean);
+      break;
     default:
       assert(outcome.status == IoStatus::need_grant);
       need.kind = static_cast<uint32_t>(DataNeedKind::grant);

@@ -32,6 +32,7 @@ enum class IoStatus : uint8_t {
   need_map,     // which pages of chunk [need_offset, need_length) exist in the store is unknown
   need_fetch,   // pages [need_offset, need_length) must be downloaded first
   need_grant,   // no page grant left: JavaScript must reserve quota and space
+  need_clean,   // too much is dirty: JavaScript must publish some of it first
   error,        // errno in `error`
 };
 

@@ -55,9 +55,17 @@ NameCache::Dentry* NameCache::find_dentry(uint64_t parent, std::string_view name
                         [&](const Dentry& dentry) { return dentry.parent == parent && dentry.name == name; });
 }
 
+// Stamps the directory too, so that a listing under way does not make it complete again.
 void NameCache::incomplete(uint64_t directory) {
+  inode_stamp(directory) = ++clock_;
   complete_.erase(mix(directory),
                   [directory](const Complete& complete) { return complete.ino == directory; });
+}
+
+bool NameCache::is_complete(uint64_t directory) {
+  return complete_.find(mix(directory), [directory](const Complete& complete) {
+    return complete.ino == directory;
+  }) != nullptr;
 }
 
 void NameCache::put_dentry(Dentry dentry, uint64_t hash) {
@@ -82,11 +90,9 @@ std::optional<NameCache::Name> NameCache::lookup(uint64_t parent, std::string_vi
   std::lock_guard lock(mutex_);
   const Dentry* dentry = find_dentry(parent, name, hash_name(parent, name));
   if (dentry == nullptr || (dentry->ino == 0 && dentry->valid_until <= now)) {
-    const Complete* complete =
-        complete_.find(mix(parent), [parent](const Complete& candidate) { return candidate.ino == parent; });
-    if (complete == nullptr || complete->valid_until <= now) return std::nullopt;
+    if (!is_complete(parent)) return std::nullopt;
     ++counters_.negative_hits;
-    return Name{.negative = true, .valid_until = complete->valid_until};
+    return Name{.negative = true, .valid_until = UINT64_MAX};
   }
   if (dentry->valid_until <= now) return std::nullopt;
   if (dentry->ino == 0) {
@@ -119,11 +125,11 @@ Privileges NameCache::capability(uint64_t ino) {
   return inode == nullptr ? Privileges::unknown : inode->capability;
 }
 
-std::optional<uint64_t> NameCache::child(uint64_t parent, std::string_view name) {
+NameCache::Child NameCache::child(uint64_t parent, std::string_view name) {
   std::lock_guard lock(mutex_);
   const Dentry* dentry = find_dentry(parent, name, hash_name(parent, name));
-  if (dentry == nullptr || dentry->ino == 0) return std::nullopt;
-  return dentry->ino;
+  if (dentry == nullptr) return {.known = is_complete(parent)};
+  return {.known = true, .ino = dentry->ino, .valid_until = dentry->valid_until};
 }
 
 void NameCache::store_inode(const Attr& attr, uint32_t flags, uint64_t valid_until, uint64_t since) {
@@ -152,6 +158,15 @@ void NameCache::store_name(uint64_t parent, std::string_view name, uint64_t ino,
   put_dentry(Dentry{parent, std::string(name), ino, valid_until}, hash);
 }
 
+void NameCache::store_listed(uint64_t parent, std::string_view name, uint64_t ino, uint64_t since) {
+  {
+    std::lock_guard lock(mutex_);
+    const Dentry* known = find_dentry(parent, name, hash_name(parent, name));
+    if (known != nullptr && known->ino == ino) return;
+  }
+  store_name(parent, name, ino, 0, since);
+}
+
 void NameCache::store_negative(uint64_t parent, std::string_view name, uint64_t valid_until, uint64_t since) {
   std::lock_guard lock(mutex_);
   const uint64_t hash = hash_name(parent, name);
@@ -162,14 +177,13 @@ void NameCache::store_negative(uint64_t parent, std::string_view name, uint64_t 
   put_dentry(Dentry{parent, std::string(name), 0, valid_until}, hash);
 }
 
-void NameCache::store_complete(uint64_t parent, uint64_t valid_until, uint64_t since) {
+void NameCache::store_complete(uint64_t parent, uint64_t since) {
   std::lock_guard lock(mutex_);
   if (inode_stamp(parent) > since || floor_ > since) {
     ++counters_.refused_stale;
     return;
   }
-  incomplete(parent);
-  complete_.insert(mix(parent), Complete{parent, valid_until}, kNothingToDo);
+  if (!is_complete(parent)) complete_.insert(mix(parent), Complete{parent}, kNothingToDo);
 }
 
 bool NameCache::change_inode(uint64_t ino, uint64_t since) {
@@ -203,7 +217,6 @@ void NameCache::change_all_inodes() {
 
 void NameCache::directory_incomplete(uint64_t directory) {
   std::lock_guard lock(mutex_);
-  inode_stamp(directory) = ++clock_;
   incomplete(directory);
 }
 

@@ -76,15 +76,22 @@ class NameCache {
   // Whether a write must first clear suid, sgid or security.capability. Survives expiry of the attributes.
   Privileges suid_or_sgid(uint64_t ino);
   Privileges capability(uint64_t ino);
-  // The inode a name leads to, when known.
-  std::optional<uint64_t> child(uint64_t parent, std::string_view name);
+  struct Child {
+    bool known = false;
+    uint64_t ino = 0;  // 0: known not to exist
+    uint64_t valid_until = 0;
+  };
+  // What a name leads to, expired or not: changes from elsewhere were forgotten when they became known.
+  Child child(uint64_t parent, std::string_view name);
 
   // Fills. `since` is the clock of the request the answer belongs to.
   void store_inode(const Attr& attr, uint32_t flags, uint64_t valid_until, uint64_t since);
   void store_name(uint64_t parent, std::string_view name, uint64_t ino, uint64_t valid_until, uint64_t since);
+  // The name exists, that is all: enough to know its directory completely.
+  void store_listed(uint64_t parent, std::string_view name, uint64_t ino, uint64_t since);
   void store_negative(uint64_t parent, std::string_view name, uint64_t valid_until, uint64_t since);
-  // `parent` has no names but the ones stored here, until `valid_until`.
-  void store_complete(uint64_t parent, uint64_t valid_until, uint64_t since);
+  // `parent` has no names but the ones stored here, which remains so until it is said otherwise.
+  void store_complete(uint64_t parent, uint64_t since);
 
   // Changes: forget, and overtake whatever was asked before. True when nothing else changed it since `since`,
   // so that the answer of the changing request itself may be stored right after.
@@ -118,7 +125,6 @@ class NameCache {
   };
   struct Complete {
     uint64_t ino = 0;
-    uint64_t valid_until = 0;
   };
   static constexpr std::size_t kStamps = 1 << 14;
 
@@ -129,6 +135,7 @@ class NameCache {
   Dentry* find_dentry(uint64_t parent, std::string_view name, uint64_t hash);
   void put_dentry(Dentry dentry, uint64_t hash);
   void incomplete(uint64_t directory);
+  bool is_complete(uint64_t directory);
 
   std::mutex mutex_;
   uint64_t clock_ = 1;

@@ -58,11 +58,12 @@ void Session::stop() {
   workers_.clear();
 }
 
-bool Session::reply(uint32_t slot, int error, std::span<std::byte> payload) {
+bool Session::reply(uint32_t slot, int error, std::span<std::byte> payload, std::span<std::byte> annex) {
   const std::optional<Pending> pending = pending_.take(slot);
   if (!pending) return false;
   if (error == 0 && payload.size() > pending->capacity) error = EIO;
   settle(*pending, error, payload);
+  if (error == 0) settle_annex(annex);
   answer(pending->queue, pending->unique, error, payload.data(), payload.size());
   return true;
 }

@@ -10,6 +10,7 @@
 // stops.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -80,8 +81,9 @@ class Session {
   void stop();
 
   // ---- From JavaScript.
-  // `payload` is the whole result for error 0; it may be modified. False when the slot holds no request.
-  bool reply(uint32_t slot, int error, std::span<std::byte> payload);
+  // `payload` is the whole result for error 0; it may be modified. `annex` holds AttrOut records of the
+  // directories the operation changed, as it left them; they stay here. False when the slot holds no request.
+  bool reply(uint32_t slot, int error, std::span<std::byte> payload, std::span<std::byte> annex);
   bool resume(uint32_t id) { return data_path_->resume(id); }
   bool fail(uint32_t id, int error) { return data_path_->fail(id, error); }
   // Forget what is cached here, not what the kernel has cached.
@@ -126,9 +128,12 @@ class Session {
   void settle_attr(const Pending& pending, std::span<std::byte> payload, bool changed);
   void settle_open(const Pending& pending, OpenOut& open);
   void settle_listing(const Pending& pending, std::span<std::byte> payload);
+  void note_listing(const Pending& pending, bool at_end, uint64_t last_offset);
   void settle_removal(const Pending& pending);
   void settle_rename(const Pending& pending);
   void settle_uncertain(const Pending& pending);
+  void change_directory(std::size_t index, uint64_t ino, uint64_t since);
+  void settle_annex(std::span<std::byte> annex);
   void keep_attr(Attr& attr, uint64_t valid_until, uint64_t since, bool keep);
   void keep_entry(EntryOut& entry, uint64_t parent, std::string_view name, uint64_t since, bool keep);
   bool open_backing(uint64_t ino, OpenOut& open);
@@ -147,6 +152,24 @@ class Session {
   std::atomic<uint32_t> running_{0};
   std::atomic<bool> exclusive_;
   SessionCounters counters_;
+
+  // Directories changed by the answer being settled. Used by JavaScript's thread alone.
+  struct ChangedDirectory {
+    uint64_t ino = 0;
+    bool alone = false;  // nothing else changed it since the request was taken
+    uint64_t clock = 0;  // after the change
+  };
+  std::array<ChangedDirectory, 2> changed_directories_{};
+
+  // Listings under way, by directory (whichever handle reads on: what counts is that the ranges cover it):
+  // one that ran from the start to the end, with no change of the directory in between, makes it known
+  // completely. Used by JavaScript's thread alone.
+  struct Listing {
+    uint64_t since = 0;
+    uint64_t next_offset = 0;
+  };
+  static constexpr std::size_t kListingsMax = 256;
+  std::unordered_map<uint64_t, Listing> listings_;
 
   // POSIX lock owners seen per inode: a FLUSH by anybody else has no lock to release.
   static constexpr std::size_t kLockOwnersMax = 1 << 16;

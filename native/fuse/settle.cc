@@ -33,6 +33,7 @@ constexpr std::size_t padded(std::size_t bytes) {
 }  // namespace
 
 void Session::settle(const Pending& pending, int error, std::span<std::byte> payload) {
+  changed_directories_.fill({});
   if (error != 0) {
     if (outcome_uncertain(error)) settle_uncertain(pending);
     if (pending.opcode == Opcode::release && (pending.handle & kHandlePassthrough) != 0)
@@ -112,12 +113,12 @@ void Session::settle_entry(const Pending& pending, std::span<std::byte> payload,
     // The answer is kept against the clock after our own change, provided nothing else came between.
     const bool name_alone = names_.change_name(pending.nodeid, pending.name, pending.clock);
     inode_alone = names_.change_inode(entry->nodeid, pending.clock);
-    names_.change_inode(pending.nodeid, pending.clock);
+    change_directory(0, pending.nodeid, pending.clock);
     if (name_alone) since = names_.clock();
   }
   keep_entry(*entry, pending.nodeid, pending.name, since, inode_alone);
   if (pending.opcode == Opcode::mkdir && exclusive_) {
-    names_.store_complete(entry->nodeid, UINT64_MAX, since);
+    names_.store_complete(entry->nodeid, since);
   }
   if (pending.opcode == Opcode::create) {
     if (auto* open = view<OpenOut>(payload, sizeof(EntryOut))) {
@@ -141,30 +142,60 @@ void Session::settle_attr(const Pending& pending, std::span<std::byte> payload, 
 }
 
 void Session::settle_removal(const Pending& pending) {
-  const auto child = names_.child(pending.nodeid, pending.name);
+  const NameCache::Child child = names_.child(pending.nodeid, pending.name);
   names_.change_name(pending.nodeid, pending.name, pending.clock);
-  names_.change_inode(pending.nodeid, pending.clock);
-  if (child) {
-    names_.change_inode(*child, pending.clock);
+  change_directory(0, pending.nodeid, pending.clock);
+  if (child.ino != 0) {
+    names_.change_inode(child.ino, pending.clock);
   } else {
-    // Which inode lost a link is not known here: its link count must not be answered from the cache.
+    // Which inode lost a link is not known here: no link count may be answered from the cache.
     names_.change_all_inodes();
   }
 }
 
 void Session::settle_rename(const Pending& pending) {
-  const auto moved = names_.child(pending.nodeid, pending.name);
-  const auto replaced = names_.child(pending.newdir, pending.new_name);
-  names_.change_name(pending.nodeid, pending.name, pending.clock);
-  names_.change_name(pending.newdir, pending.new_name, pending.clock);
-  names_.change_inode(pending.nodeid, pending.clock);
-  names_.change_inode(pending.newdir, pending.clock);
-  if (replaced) names_.change_inode(*replaced, pending.clock);
-  if (moved) names_.change_inode(*moved, pending.clock);
-  if (!moved || !replaced) names_.change_all_inodes();
-  // The names as they are now come back with the next lookups.
-  names_.directory_incomplete(pending.newdir);
-  if ((pending.flags & RENAME_EXCHANGE) != 0) names_.directory_incomplete(pending.nodeid);
+  const NameCache::Child moved = names_.child(pending.nodeid, pending.name);
+  const NameCache::Child replaced = names_.child(pending.newdir, pending.new_name);
+  const bool old_alone = names_.change_name(pending.nodeid, pending.name, pending.clock);
+  const bool new_alone = names_.change_name(pending.newdir, pending.new_name, pending.clock);
+  change_directory(0, pending.nodeid, pending.clock);
+  if (pending.newdir != pending.nodeid) change_directory(1, pending.newdir, pending.clock);
+  if (moved.ino != 0) names_.change_inode(moved.ino, pending.clock);
+  if (replaced.ino != 0) names_.change_inode(replaced.ino, pending.clock);
+  if (moved.ino == 0 || !replaced.known) names_.change_all_inodes();
+
+  const uint64_t since = names_.clock();
+  const bool exchange = (pending.flags & RENAME_EXCHANGE) != 0;
+  const bool alone = old_alone && new_alone;
+  if (alone && moved.ino != 0) {
+    names_.store_name(pending.newdir, pending.new_name, moved.ino, moved.valid_until, since);
+  } else {
+    names_.directory_incomplete(pending.newdir);
+  }
+  if (exchange && alone && replaced.ino != 0) {
+    names_.store_name(pending.nodeid, pending.name, replaced.ino, replaced.valid_until, since);
+  } else if (exchange) {
+    names_.directory_incomplete(pending.nodeid);
+  }
+}
+
+// Runs after everything else of the answer: these are the directories after the change, and stay true until
+// the next.
+void Session::settle_annex(std::span<std::byte> annex) {
+  for (; annex.size() >= sizeof(AttrOut); annex = annex.subspan(sizeof(AttrOut))) {
+    auto* out = view<AttrOut>(annex);
+    for (const ChangedDirectory& changed : changed_directories_) {
+      if (changed.ino != out->attr.ino || !changed.alone) continue;
+      keep_attr(out->attr, deadline(monotonic_ns(), out->attr_valid, out->attr_valid_nsec), changed.clock,
+                true);
+      break;
+    }
+  }
+}
+
+void Session::change_directory(std::size_t index, uint64_t ino, uint64_t since) {
+  const bool alone = names_.change_inode(ino, since);
+  changed_directories_[index] = {ino, alone, names_.clock()};
 }
 
 void Session::settle_uncertain(const Pending& pending) {
@@ -199,16 +230,40 @@ void Session::settle_uncertain(const Pending& pending) {
 void Session::settle_listing(const Pending& pending, std::span<std::byte> payload) {
   const bool plus = pending.opcode == Opcode::readdirplus;
   const std::size_t fixed = (plus ? sizeof(EntryOut) : 0) + sizeof(Dirent);
+  const bool at_end = payload.empty();
+  uint64_t last_offset = pending.offset;
   while (payload.size() >= fixed) {
     const auto* dirent = view<Dirent>(payload, fixed - sizeof(Dirent));
     const std::size_t length = padded(fixed + dirent->namelen);
     if (length > payload.size()) return;  // never made by our encoder; the kernel ignores a torn last record
-    if (plus) {
-      auto* entry = view<EntryOut>(payload);
-      const std::string_view name(reinterpret_cast<const char*>(payload.data() + fixed), dirent->namelen);
-      if (entry->nodeid != 0) keep_entry(*entry, pending.nodeid, name, pending.clock, true);
+    const std::string_view name(reinterpret_cast<const char*>(payload.data() + fixed), dirent->namelen);
+    auto* entry = plus ? view<EntryOut>(payload) : nullptr;
+    if (entry != nullptr && entry->nodeid != 0) {
+      keep_entry(*entry, pending.nodeid, name, pending.clock, true);
+    } else if (exclusive_ && name != "." && name != "..") {
+      names_.store_listed(pending.nodeid, name, dirent->ino, pending.clock);
     }
+    last_offset = dirent->off;
     payload = payload.subspan(length);
+  }
+  if (exclusive_) note_listing(pending, at_end, last_offset);
+}
+
+void Session::note_listing(const Pending& pending, bool at_end, uint64_t last_offset) {
+  if (pending.offset == 0) {
+    if (listings_.size() >= kListingsMax) listings_.clear();
+    listings_[pending.nodeid] = {pending.clock, last_offset};
+    return;
+  }
+  const auto found = listings_.find(pending.nodeid);
+  if (found == listings_.end()) return;
+  if (pending.offset != found->second.next_offset) {
+    listings_.erase(found);  // a seek: what lies between was not seen
+  } else if (!at_end) {
+    found->second.next_offset = last_offset;
+  } else {
+    names_.store_complete(pending.nodeid, found->second.since);
+    listings_.erase(found);
   }
 }
 

@@ -54,7 +54,14 @@ struct DataNeedPayload {
 };
 static_assert(sizeof(DataNeedPayload) == 24);
 
-enum class DataNeedKind : uint32_t { attach = 1, map = 2, fetch = 3, grant = 4, kill_privileges = 5 };
+enum class DataNeedKind : uint32_t {
+  attach = 1,
+  map = 2,
+  fetch = 3,
+  grant = 4,
+  kill_privileges = 5,
+  clean = 6
+};
 
 class UpcallRing {
  public:

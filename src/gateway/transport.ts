@@ -27,6 +27,17 @@ export interface MissingEntry {
   readonly missingTimeoutMs: number;
 }
 
+/**
+ * Directories that an operation changed, as it left them. Optional: told, the transport answers the kernel's next question
+ * about them (one follows every create, unlink or rename) without asking again.
+ */
+export interface DirectoryChange {
+  readonly directories?: readonly Entry[];
+}
+
+// biome-ignore lint/suspicious/noConfusingVoidType: an operation with nothing to tell returns nothing
+export type MaybeDirectoryChange = DirectoryChange | void;
+
 export interface OpenReply {
   readonly handle: bigint;
   readonly keepCache: boolean;
@@ -69,7 +80,12 @@ export interface FileSystemOperations {
     handle?: bigint,
   ): Promise<Entry>;
   readSymlink(context: RequestContext, ino: number): Promise<Buffer>;
-  makeSymlink(context: RequestContext, parent: number, name: Buffer, target: Buffer): Promise<Entry>;
+  makeSymlink(
+    context: RequestContext,
+    parent: number,
+    name: Buffer,
+    target: Buffer,
+  ): Promise<Entry & DirectoryChange>;
   makeNode(
     context: RequestContext,
     parent: number,
@@ -77,16 +93,16 @@ export interface FileSystemOperations {
     mode: number,
     rdev: number,
     umask: number,
-  ): Promise<Entry>;
+  ): Promise<Entry & DirectoryChange>;
   makeDirectory(
     context: RequestContext,
     parent: number,
     name: Buffer,
     mode: number,
     umask: number,
-  ): Promise<Entry>;
-  unlink(context: RequestContext, parent: number, name: Buffer): Promise<void>;
-  removeDirectory(context: RequestContext, parent: number, name: Buffer): Promise<void>;
+  ): Promise<Entry & DirectoryChange>;
+  unlink(context: RequestContext, parent: number, name: Buffer): Promise<MaybeDirectoryChange>;
+  removeDirectory(context: RequestContext, parent: number, name: Buffer): Promise<MaybeDirectoryChange>;
   rename(
     context: RequestContext,
     parent: number,
@@ -94,8 +110,13 @@ export interface FileSystemOperations {
     newParent: number,
     newName: Buffer,
     flags: number,
-  ): Promise<void>;
-  link(context: RequestContext, ino: number, newParent: number, newName: Buffer): Promise<Entry>;
+  ): Promise<MaybeDirectoryChange>;
+  link(
+    context: RequestContext,
+    ino: number,
+    newParent: number,
+    newName: Buffer,
+  ): Promise<Entry & DirectoryChange>;
   /** O_TRUNC is not among `flags`: the transport truncates with `setAttributes` first. Handles are below 2^62. */
   open(context: RequestContext, ino: number, flags: number): Promise<OpenReply>;
   create(
@@ -105,7 +126,7 @@ export interface FileSystemOperations {
     mode: number,
     umask: number,
     flags: number,
-  ): Promise<Entry & { readonly open: OpenReply }>;
+  ): Promise<Entry & DirectoryChange & { readonly open: OpenReply }>;
   flush(context: RequestContext, ino: number, handle: bigint, lockOwner: bigint): Promise<void>;
   release(ino: number, handle: bigint, flockRelease: boolean, lockOwner: bigint): Promise<void>;
   fsync(context: RequestContext, ino: number, handle: bigint, dataOnly: boolean): Promise<void>;

@@ -3,6 +3,7 @@
 import { MemoryFileIo } from '../../bindings/fuse.js';
 import type {
   DataNeed,
+  DirectoryChange,
   Entry,
   FileSystemOperations,
   LockArguments,
@@ -175,6 +176,10 @@ export class MemoryFs implements FileSystemOperations {
     };
   }
 
+  #changed(...inodes: Inode[]): DirectoryChange {
+    return { directories: inodes.map((inode) => this.#entry(inode)) };
+  }
+
   #touch(inode: Inode): void {
     inode.attributes.mtime = inode.attributes.ctime = now();
   }
@@ -302,16 +307,17 @@ export class MemoryFs implements FileSystemOperations {
     return this.#entry(this.#add(context, parent, name, S_IFDIR | (mode & 0o7777 & ~umask), 0));
   }
 
-  async unlink(_context: RequestContext, parent: number, name: Buffer): Promise<void> {
+  async unlink(_context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
     this.#called('unlink');
     const inode = this.#child(parent, name);
     if (inode.children !== undefined) throw new PosixError('EISDIR');
     this.#directory(parent).children.delete(keyOf(name));
     this.#touch(this.#inode(parent));
     this.#drop(inode);
+    return this.#changed(this.#inode(parent));
   }
 
-  async removeDirectory(_context: RequestContext, parent: number, name: Buffer): Promise<void> {
+  async removeDirectory(_context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
     const inode = this.#child(parent, name);
     if (inode.children === undefined) throw new PosixError('ENOTDIR');
     if (inode.children.size > 0) throw new PosixError('ENOTEMPTY');
@@ -320,6 +326,7 @@ export class MemoryFs implements FileSystemOperations {
     directory.attributes.nlink -= 1;
     this.#touch(directory);
     this.#drop(inode);
+    return this.#changed(directory);
   }
 
   async rename(
@@ -329,7 +336,7 @@ export class MemoryFs implements FileSystemOperations {
     newParent: number,
     newName: Buffer,
     flags: number,
-  ): Promise<void> {
+  ): Promise<DirectoryChange> {
     this.#called('rename');
     const from = this.#directory(parent);
     const to = this.#directory(newParent);
@@ -338,7 +345,7 @@ export class MemoryFs implements FileSystemOperations {
     const replaced = replacedIno === undefined ? undefined : this.#inode(replacedIno);
     if ((flags & RENAME_NOREPLACE) !== 0 && replaced !== undefined) throw new PosixError('EEXIST');
     if ((flags & RENAME_EXCHANGE) !== 0 && replaced === undefined) throw new PosixError('ENOENT');
-    if (moved === replaced) return;
+    if (moved === replaced) return {};
     if (replaced?.children !== undefined && replaced.children.size > 0 && (flags & RENAME_EXCHANGE) === 0)
       throw new PosixError('ENOTEMPTY');
     from.children.delete(keyOf(name));
@@ -351,6 +358,7 @@ export class MemoryFs implements FileSystemOperations {
     }
     this.#touch(from);
     this.#touch(to);
+    return this.#changed(from, to);
   }
 
   #move(
@@ -407,7 +415,7 @@ export class MemoryFs implements FileSystemOperations {
   ): Promise<Entry & { readonly open: OpenReply }> {
     this.#called('create');
     const inode = this.#add(context, parent, name, S_IFREG | (mode & 0o7777 & ~umask), 0);
-    return { ...this.#entry(inode), open: this.#open(inode) };
+    return { ...this.#entry(inode), ...this.#changed(this.#inode(parent)), open: this.#open(inode) };
   }
 
   async flush(_context: RequestContext, ino: number, _handle: bigint, lockOwner: bigint): Promise<void> {

@@ -1,7 +1,7 @@
 // Kernel request -> FileSystemOperations -> kernel answer, one short adapter for each operation. An adapter reads what it
 // needs from the record before it returns; what it returns is encoded and sent when the operation has finished.
 import type { AttributeChanges } from '../../../metadata/contract.js';
-import type { FileSystemOperations, LockArguments } from '../../transport.js';
+import type { FileSystemOperations, LockArguments, MaybeDirectoryChange } from '../../transport.js';
 import type { UpcallContext } from './context.js';
 
 import {
@@ -79,6 +79,12 @@ type Adapter = (
 
 const NOTHING: Encode = () => 0;
 const nothing = (): Encode => NOTHING;
+
+const onlyChanged =
+  (reply: ReplyBuffer) =>
+  (change: MaybeDirectoryChange): Encode =>
+  () =>
+    reply.changed(0, change ?? undefined);
 
 function handleAt(ring: UpcallRing, offset: number): bigint {
   return ring.big(offset) & HANDLE_MASK;
@@ -205,7 +211,7 @@ export const adapters: ReadonlyMap<number, Adapter> = new Map<number, Adapter>([
       const target = ring.name(name.length + 1);
       return operations
         .makeSymlink(context, context.ino, name, target)
-        .then((entry) => () => reply.entry(entry));
+        .then((entry) => () => reply.changed(reply.entry(entry), entry));
     },
   ],
   [
@@ -220,7 +226,7 @@ export const adapters: ReadonlyMap<number, Adapter> = new Map<number, Adapter>([
           ring.u32(MknodIn.rdev),
           ring.u32(MknodIn.umask),
         )
-        .then((entry) => () => reply.entry(entry)),
+        .then((entry) => () => reply.changed(reply.entry(entry), entry)),
   ],
   [
     Opcode.mkdir,
@@ -233,36 +239,37 @@ export const adapters: ReadonlyMap<number, Adapter> = new Map<number, Adapter>([
           ring.u32(MkdirIn.mode),
           ring.u32(MkdirIn.umask),
         )
-        .then((entry) => () => reply.entry(entry)),
+        .then((entry) => () => reply.changed(reply.entry(entry), entry)),
   ],
   [
     Opcode.unlink,
-    (operations, context, ring) => operations.unlink(context, context.ino, ring.name(0)).then(nothing),
+    (operations, context, ring, reply) =>
+      operations.unlink(context, context.ino, ring.name(0)).then(onlyChanged(reply)),
   ],
   [
     Opcode.rmdir,
-    (operations, context, ring) =>
-      operations.removeDirectory(context, context.ino, ring.name(0)).then(nothing),
+    (operations, context, ring, reply) =>
+      operations.removeDirectory(context, context.ino, ring.name(0)).then(onlyChanged(reply)),
   ],
   [
     Opcode.rename,
-    (operations, context, ring) => {
+    (operations, context, ring, reply) => {
       const name = ring.name(RenameIn.bytes);
       const newName = ring.name(RenameIn.bytes + name.length + 1);
       return operations
         .rename(context, context.ino, name, ring.u64(RenameIn.newdir), newName, 0)
-        .then(nothing);
+        .then(onlyChanged(reply));
     },
   ],
   [
     Opcode.rename2,
-    (operations, context, ring) => {
+    (operations, context, ring, reply) => {
       const name = ring.name(Rename2In.bytes);
       const newName = ring.name(Rename2In.bytes + name.length + 1);
       const flags = ring.u32(Rename2In.flags);
       return operations
         .rename(context, context.ino, name, ring.u64(Rename2In.newdir), newName, flags)
-        .then(nothing);
+        .then(onlyChanged(reply));
     },
   ],
   [
@@ -270,7 +277,7 @@ export const adapters: ReadonlyMap<number, Adapter> = new Map<number, Adapter>([
     (operations, context, ring, reply) =>
       operations
         .link(context, ring.u64(0), context.ino, ring.name(LinkIn.bytes))
-        .then((entry) => () => reply.entry(entry)),
+        .then((entry) => () => reply.changed(reply.entry(entry), entry)),
   ],
   [
     Opcode.open,
@@ -297,7 +304,7 @@ export const adapters: ReadonlyMap<number, Adapter> = new Map<number, Adapter>([
           ring.u32(CreateIn.umask),
           ring.u32(CreateIn.flags),
         )
-        .then((created) => () => reply.created(created, created.open)),
+        .then((created) => () => reply.changed(reply.created(created, created.open), created)),
   ],
   [
     Opcode.statfs,

@@ -1,7 +1,7 @@
 // Encodes answers. One buffer for the whole session: an answer is encoded and sent in one synchronous step, so that it
 // is free again before anything else can run.
 import type { Attributes, Timespec, VolumeStatistics } from '../../../metadata/contract.js';
-import type { Entry, MissingEntry, OpenReply, ReadDirectoryEntry } from '../../transport.js';
+import type { DirectoryChange, Entry, MissingEntry, OpenReply, ReadDirectoryEntry } from '../../transport.js';
 import {
   Attr,
   AttrOut,
@@ -30,6 +30,7 @@ export const LOCK_TO_END = 0x7fff_ffff_ffff_ffffn;
 export class ReplyBuffer {
   readonly bytes: Uint8Array;
   readonly #view: DataView;
+  #annex = 0;
 
   constructor(size: number) {
     const memory = new ArrayBuffer(size);
@@ -84,6 +85,22 @@ export class ReplyBuffer {
     this.#attributes(at + EntryOut.attr, entry.attributes);
   }
 
+  /** Adds the directories an operation changed behind the `length` bytes of its answer; they stay in native code. */
+  changed(length: number, change: DirectoryChange | undefined): number {
+    for (const directory of change?.directories ?? []) {
+      this.#attributesAt(length + this.#annex, directory);
+      this.#annex += AttrOut.bytes;
+    }
+    return length;
+  }
+
+  /** Bytes that `changed` added to the answer just encoded. */
+  takeAnnex(): number {
+    const annex = this.#annex;
+    this.#annex = 0;
+    return annex;
+  }
+
   entry(entry: Entry): number {
     this.#entryAt(0, entry);
     return EntryOut.bytes;
@@ -95,10 +112,14 @@ export class ReplyBuffer {
     return EntryOut.bytes;
   }
 
+  #attributesAt(at: number, entry: Entry): void {
+    this.#validity(at + AttrOut.attr_valid, at + AttrOut.attr_valid_nsec, entry.attributesTimeoutMs);
+    this.#u32(at + AttrOut.attr_valid_nsec + 4, 0);
+    this.#attributes(at + AttrOut.attr, entry.attributes);
+  }
+
   attributes(entry: Entry): number {
-    this.#validity(AttrOut.attr_valid, AttrOut.attr_valid_nsec, entry.attributesTimeoutMs);
-    this.#u32(AttrOut.attr_valid_nsec + 4, 0);
-    this.#attributes(AttrOut.attr, entry.attributes);
+    this.#attributesAt(0, entry);
     return AttrOut.bytes;
   }
 

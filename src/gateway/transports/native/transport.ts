@@ -216,16 +216,16 @@ export class NativeFuseTransport implements FuseTransport {
       length = encode();
     } catch (error) {
       this.#onFault(error);
-      this.#session.reply(slot, EIO, 0);
+      this.#session.reply(slot, EIO, 0, 0);
       return;
     }
-    this.#session.reply(slot, 0, length);
+    this.#session.reply(slot, 0, length, this.#reply.takeAnnex());
   }
 
   #refuse(slot: number, error: unknown): void {
     if (this.#stopped) return;
     this.#open.delete(slot);
-    this.#session.reply(slot, this.#errno(error), 0);
+    this.#session.reply(slot, this.#errno(error), 0, 0);
   }
 
   #errno(error: unknown): number {
@@ -257,6 +257,8 @@ export class NativeFuseTransport implements FuseTransport {
         return { kind: 'fetch', ino, offset, length };
       case 4:
         return { kind: 'grant', ino, bytes: length };
+      case 6:
+        return { kind: 'clean', ino };
       default:
         return { kind: 'kill-privileges', ino };
     }
