@@ -50,6 +50,7 @@ export class Daemon implements AsyncDisposable {
   #resolveEnded!: () => void;
   #rejectEnded!: (error: unknown) => void;
   #stopping: Promise<void> | undefined;
+  #failure: { readonly error: unknown } | undefined;
 
   private constructor(private readonly dependencies: DaemonDependencies) {
     this.clock = dependencies.clock;
@@ -73,7 +74,7 @@ export class Daemon implements AsyncDisposable {
       await daemon.stop();
       throw error;
     }
-    void Promise.allSettled(daemon.#roles.map((role) => role.ended)).then(() => daemon.stop());
+    void daemon.#stopAfterRoles();
     return daemon;
   }
 
@@ -137,6 +138,14 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
+  /** Volumes can end by themselves (somebody unmounted them), well or badly. */
+  async #stopAfterRoles(): Promise<void> {
+    const results = await Promise.allSettled(this.#roles.map((role) => role.ended));
+    const failed = results.find((result) => result.status === 'rejected');
+    if (failed !== undefined) this.#failure ??= { error: failed.reason };
+    await this.stop();
+  }
+
   #claimStore(store: string, socket: string): void {
     const path = this.runtime.storeClaim(store);
     const other = takeClaim(path, { ...thisProcess(), socket, store });
@@ -158,15 +167,14 @@ export class Daemon implements AsyncDisposable {
   }
 
   async #stop(): Promise<void> {
-    let failure: { readonly error: unknown } | undefined;
     for (const undo of this.#undo.reverse()) {
       try {
         await undo();
       } catch (error) {
-        failure ??= { error };
+        this.#failure ??= { error };
       }
     }
-    if (failure === undefined) return this.#resolveEnded();
-    this.#rejectEnded(failure.error);
+    if (this.#failure === undefined) return this.#resolveEnded();
+    this.#rejectEnded(this.#failure.error);
   }
 }

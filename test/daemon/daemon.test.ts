@@ -219,6 +219,14 @@ describe('stop', () => {
   });
 });
 
+test('a volume that ends badly is the end that the daemon reports', async () => {
+  const daemon = await start();
+  provider.volumes[0]!.fail(errorWith('EIO', 'the volume did not close cleanly'));
+  await expect(daemon.ended).rejects.toThrow('did not close cleanly');
+  expect(livingClaims(runtime.mounts)).toEqual([]);
+  expect(existsSync(socket())).toBe(false);
+});
+
 describe('claims', () => {
   const holder = (pid: number, startTicks: number) => ({ pid, startTicks, socket: '', store: 's' });
 

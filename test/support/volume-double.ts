@@ -20,11 +20,13 @@ export class VolumeDouble implements MountedVolume {
   problems: string[] = [];
   readBytes = 0;
   end!: () => void;
+  fail!: (error: Error) => void;
 
   constructor(readonly options: MountOptions) {
     this.mountpoint = options.mountpoint;
-    this.ended = new Promise((resolve) => {
+    this.ended = new Promise((resolve, reject) => {
       this.end = resolve;
+      this.fail = reject;
     });
   }
 
