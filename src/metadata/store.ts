@@ -26,6 +26,8 @@ export const FORMAT_VERSION = 1;
 const MAGIC = Buffer.from('PENSTKMD');
 const UNLIMITED_PAGES = 2 ** 40;
 const UNLIMITED_INODES = 2 ** 40;
+/** Every record of every volume. */
+const VOLUME_SPACE = { start: Buffer.from([1]), end: Buffer.from([2]) };
 const VOLUME_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
 export interface VolumeOptions {
@@ -52,13 +54,17 @@ export interface VolumeRecord {
 /** EEXIST when one of the engines holds a store already. */
 export async function formatStore(engines: readonly KvEngine[]): Promise<void> {
   if (engines.length === 0) throw errno('EINVAL', 'a store has at least one node');
-  for (const engine of engines) {
-    if ((await engine.transact((txn) => txn.get(formatKey()))) !== undefined) {
+  for (const [node, engine] of engines.entries()) {
+    const [format, inUse] = await engine.transact(async (txn) => [
+      await txn.get(formatKey()),
+      await txn.scan({ ...VOLUME_SPACE, limit: 1 }),
+    ]);
+    // Nodes are formatted from the last to the first; what a crash left of that may be formatted again.
+    if (format !== undefined && (node === 0 || inUse!.length > 0)) {
       throw errno('EEXIST', 'the store is formatted already');
     }
   }
   const id = randomBytes(16);
-  // The first node last: until it says so, the store is not formatted.
   for (const [node, engine] of [...engines.entries()].reverse()) {
     const record = Buffer.alloc(32);
     MAGIC.copy(record);

@@ -6,6 +6,7 @@ import type { MemoryEngine } from '../../src/kv/memory-engine.js';
 import { MetadataService } from '../../src/metadata/service.js';
 import type { Volume } from '../../src/metadata/volume.js';
 import { Model, type Node, Refused } from './model.js';
+import { delays, generator, SCALE, TIMEOUT_MS } from './random.js';
 import { closed, codeOf, makeBench, memoryEngines, name, opened, REG, root } from './support.js';
 
 const TEXTS = ['a', 'b', 'c', 'd'];
@@ -132,52 +133,59 @@ describe('random histories', () => {
     [3, 80],
   ] as const) {
     for (const bits of [62, 1]) {
-      test(`as the model says, ${nodes} node(s), names of ${bits} hash bits`, async () => {
-        await fc.assert(
-          fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), async (steps) => {
-            const bench = await makeBench(memoryEngines(nodes), { nameHashBits: bits });
-            const model = new Model();
-            for (const it of steps) {
-              expect({ it, code: await codeOf(perform(bench.volume, it)) }).toEqual({
-                it,
-                code: codeOfModel(model, it),
-              });
-            }
-            expect(await picture(bench.volume)).toEqual(model.picture());
-            expect((await bench.service.fsck('v')).findings).toEqual([]);
-          }),
-          { numRuns: runs },
-        );
-      });
+      test(
+        `as the model says, ${nodes} node(s), names of ${bits} hash bits`,
+        async () => {
+          await fc.assert(
+            fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), async (steps) => {
+              const bench = await makeBench(memoryEngines(nodes), { nameHashBits: bits });
+              const model = new Model();
+              for (const it of steps) {
+                expect({ it, code: await codeOf(perform(bench.volume, it)) }).toEqual({
+                  it,
+                  code: codeOfModel(model, it),
+                });
+              }
+              expect(await picture(bench.volume)).toEqual(model.picture());
+              expect((await bench.service.fsck('v')).findings).toEqual([]);
+            }),
+            { numRuns: runs * SCALE },
+          );
+        },
+        TIMEOUT_MS,
+      );
     }
 
-    test(`all at once on slow engines, ${nodes} node(s)`, async () => {
-      await fc.assert(
-        fc.asyncProperty(
-          fc.array(step, { minLength: 8, maxLength: 40 }),
-          fc.integer({ min: 1, max: 0x7fffffff }),
-          async (steps, seed) => {
-            const engines = memoryEngines(nodes);
-            const quiet = await makeBench(engines);
-            for (const top of TEXTS) await quiet.volume.makeDirectory(root, 1, name(top), 0o755);
-            await quiet.service[Symbol.asyncDispose]();
-            const random = generator(seed);
-            const delay = (): Promise<void> | undefined =>
-              random() < 0.5 ? undefined : new Promise((resolve) => setImmediate(resolve));
-            const slow = engines.map(
-              (engine): MemoryEngine => engine.crash({ keep: 'all', faults: { random, delay } }),
-            );
-            const service = await MetadataService.open(slow, { random });
-            const volume = await service.volume('v');
-            const codes = await Promise.all(steps.map((it) => codeOf(perform(volume, it))));
-            for (const code of codes)
-              expect(code).toMatch(/^(none|E(NOENT|EXIST|NOTDIR|ISDIR|NOTEMPTY|PERM|INVAL))$/);
-            expect((await service.fsck('v')).findings).toEqual([]);
-          },
-        ),
-        { numRuns: Math.floor(runs / 4), endOnFailure: true },
-      );
-    });
+    test(
+      `all at once on slow engines, ${nodes} node(s)`,
+      async () => {
+        await fc.assert(
+          fc.asyncProperty(
+            fc.array(step, { minLength: 8, maxLength: 40 }),
+            fc.integer({ min: 1, max: 0x7fffffff }),
+            async (steps, seed) => {
+              const engines = memoryEngines(nodes);
+              const quiet = await makeBench(engines);
+              for (const top of TEXTS) await quiet.volume.makeDirectory(root, 1, name(top), 0o755);
+              await quiet.service[Symbol.asyncDispose]();
+              const random = generator(seed);
+              const slow = engines.map(
+                (engine): MemoryEngine =>
+                  engine.crash({ keep: 'all', faults: { random, delay: delays(random) } }),
+              );
+              const service = await MetadataService.open(slow, { random });
+              const volume = await service.volume('v');
+              const codes = await Promise.all(steps.map((it) => codeOf(perform(volume, it))));
+              for (const code of codes)
+                expect(code).toMatch(/^(none|E(NOENT|EXIST|NOTDIR|ISDIR|NOTEMPTY|PERM|INVAL))$/);
+              expect((await service.fsck('v')).findings).toEqual([]);
+            },
+          ),
+          { numRuns: Math.ceil(runs / 4) * SCALE, endOnFailure: true },
+        );
+      },
+      TIMEOUT_MS,
+    );
   }
 
   test('orphans of open files, on three nodes, until the session ends', async () => {
@@ -195,14 +203,3 @@ describe('random histories', () => {
     expect((await bench.service.fsck('v')).inodes).toBe(1 + 12 + 1);
   });
 });
-
-/** xorshift32, so that a failing run can be repeated. */
-function generator(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 32;
-  };
-}

@@ -27,6 +27,10 @@ export class Model {
     return at;
   }
 
+  lookup(parent: Node, text: string): Node {
+    return this.#get(this.#directory(parent), text);
+  }
+
   create(parent: Node, text: string, directory: boolean): Node {
     this.#directory(parent);
     if (parent.entries.has(text)) throw new Refused('EEXIST');
@@ -41,6 +45,7 @@ export class Model {
 
   link(node: Node, parent: Node, text: string): void {
     this.#directory(parent);
+    if (node.nlink === 0) throw new Refused('ENOENT');
     if (node.directory) throw new Refused('EPERM');
     if (parent.entries.has(text)) throw new Refused('EEXIST');
     parent.entries.set(text, node);
@@ -111,6 +116,7 @@ export class Model {
   }
 
   #directory(node: Node): Node {
+    if (node.nlink === 0) throw new Refused('ENOENT');
     if (!node.directory) throw new Refused('ENOTDIR');
     return node;
   }

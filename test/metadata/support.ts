@@ -56,6 +56,15 @@ export async function makeBench(
   options: ClusterOptions = {},
 ): Promise<Bench> {
   await formatStore(engines);
+  return makeVolume(engines, volumeOptions, options);
+}
+
+/** The same on a store that is formatted. */
+export async function makeVolume(
+  engines: readonly KvEngine[],
+  volumeOptions: VolumeOptions = {},
+  options: ClusterOptions = {},
+): Promise<Bench> {
   await setSession(engines);
   const service = await MetadataService.open(engines, options);
   await service.createVolume('v', volumeOptions);
