@@ -93,14 +93,14 @@ Result<ParsedOptions> parse_options(const MountOptions& options) {
 }
 
 Result<struct stat> check_mountpoint(const std::string& path, bool nonempty) {
-  if (is_mounted(path)) return Error{EBUSY, path + " is already a penstock mount; unmount it first"};
   struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) {
-    if (errno == ENOENT)
-      return Error{ENOENT, "mountpoint " + path + " does not exist; create the directory first"};
-    if (errno == ENOTCONN) return Error{ENOTCONN, path + " is a dead FUSE mount; run: umount -l " + path};
-    return Error::from_errno(errno, "cannot look at mountpoint " + path);
-  }
+  const int failed = ::stat(path.c_str(), &status) == 0 ? 0 : errno;
+  if (failed == ENOTCONN)
+    return Error{ENOTCONN, path + " is a mount whose process is gone; take it away with: umount -l " + path};
+  if (is_mounted(path)) return Error{EBUSY, path + " is already a penstock mount; unmount it first"};
+  if (failed == ENOENT)
+    return Error{ENOENT, "mountpoint " + path + " does not exist; create the directory first"};
+  if (failed != 0) return Error::from_errno(failed, "cannot look at mountpoint " + path);
   if (!S_ISDIR(status.st_mode)) return Error{ENOTDIR, "mountpoint " + path + " is not a directory"};
   if (nonempty) return status;
   DIR* directory = ::opendir(path.c_str());

@@ -305,6 +305,9 @@ inline constexpr uint32_t stream = 1 << 4;
 inline constexpr uint32_t no_flush = 1 << 5;
 inline constexpr uint32_t parallel_direct_writes = 1 << 6;
 inline constexpr uint32_t passthrough = 1 << 7;
+// The kernel answers EIO to a passthrough open that carries any other flag.
+inline constexpr uint32_t allowed_with_passthrough =
+    passthrough | direct_io | parallel_direct_writes | no_flush;
 }  // namespace open_out_flag
 
 inline constexpr uint32_t kOpenKillSuidgid = 1;  // OpenIn/CreateIn::open_flags

@@ -275,6 +275,7 @@ void Session::settle_open(const Pending& pending, OpenOut& open) {
   if (open.backing_id >= 0 && (open.open_flags & open_out_flag::passthrough) != 0) {
     if (open_backing(pending.nodeid, open)) {
       open.fh |= kHandlePassthrough;
+      open.open_flags &= open_out_flag::allowed_with_passthrough;
       return;
     }
     open.open_flags &= ~open_out_flag::passthrough;
