@@ -41,7 +41,7 @@ class Reader {
   bool get_all(std::size_t count, std::vector<T>& values) {
     if (bytes_.size() / sizeof(T) < count) return false;
     values.resize(count);
-    std::memcpy(values.data(), bytes_.data(), count * sizeof(T));
+    if (count > 0) std::memcpy(values.data(), bytes_.data(), count * sizeof(T));
     bytes_ = bytes_.subspan(count * sizeof(T));
     return true;
   }

@@ -47,7 +47,7 @@ class Extent {
   void finish_recovery();
 
  private:
-  static constexpr uint32_t kChunk = 1 << 16;  // pages an allocation of the owner counts covers
+  static constexpr uint32_t kChunk = 1 << 13;  // pages an allocation of the owner counts covers
 
   struct Retired {
     PageRun run;

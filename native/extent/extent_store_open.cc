@@ -94,6 +94,10 @@ Result<std::unique_ptr<ExtentStore>> ExtentStore::open(FileSystem& file_system, 
   }
   auto journal = Journal::create(file_system, store->directory_, store->store_id_, recovered->next_segment,
                                  recovered->next_number, store->options_.segment_bytes);
+  if (!journal && journal.error().code == ENOSPC && recovered->segments > 0) {
+    journal = Journal::resume(file_system, store->directory_, store->store_id_, recovered->next_segment - 1,
+                              recovered->next_number, store->options_.segment_bytes);
+  }
   if (!journal) return journal.error();
   store->journal_ = std::move(*journal);
   store->oldest_segment_ = recovered->next_segment - recovered->segments;
@@ -129,8 +133,8 @@ Result<void> ExtentStore::open_format() {
     const auto page = number_after(text, "pageSize");
     if (format && *format > kFormat) {
       return Error{EOPNOTSUPP, "store " + directory_ + " has format " + std::to_string(*format) +
-                                ", this release reads up to " + std::to_string(kFormat) +
-                                ": use a newer release"};
+                                   ", this release reads up to " + std::to_string(kFormat) +
+                                   ": use a newer release"};
     }
     if (!format || !id || !page || *page != kPageSize) {
       return Error{EBADMSG, directory_ + "/format is damaged: restore it from a replica or a backup"};

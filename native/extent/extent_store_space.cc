@@ -36,9 +36,10 @@ bool ExtentStore::can_grow(int extent) const {
          existing->pages() < std::min(options_.extent_bytes_max / kPageSize, kExtentPagesMax);
 }
 
-// What the host must keep free for the journal and a checkpoint, whatever the extents would like.
+// What the host must keep free for the journal up to the next checkpoint and for that, whatever the extents
+// would like.
 uint64_t ExtentStore::host_reserve() const {
-  return 2 * options_.segment_bytes + checkpoint_bytes_.load() * 5 / 4;
+  return options_.checkpoint_bytes + 2 * options_.segment_bytes + checkpoint_bytes_.load() * 5 / 4;
 }
 
 Result<void> ExtentStore::grow(Shortage shortage, uint64_t generation, bool is_ahead) {

@@ -38,12 +38,30 @@ Result<std::unique_ptr<Journal>> Journal::create(FileSystem& file_system, std::s
   return journal;
 }
 
+Result<std::unique_ptr<Journal>> Journal::resume(FileSystem& file_system, std::string directory,
+                                                 uint64_t store_id, uint64_t segment, uint64_t next_number,
+                                                 uint64_t segment_bytes) {
+  std::unique_ptr<Journal> journal(new Journal(file_system, std::move(directory), store_id, segment_bytes));
+  auto file = file_system.open(journal->directory_ + "/" + journal_name(segment), OpenMode::read_write);
+  if (!file) return file.error();
+  const auto size = (*file)->size();
+  if (!size) return size.error();
+  journal->file_ = std::move(*file);
+  journal->segment_ = segment;
+  journal->first_number_ = journal->next_number_ = next_number;
+  journal->offset_ = journal->allocated_ = *size;
+  return journal;
+}
+
 Result<void> Journal::ensure_spare() {
   if (spare_ != nullptr) return {};
   const std::string path = directory_ + "/" + kSpareName;
   auto file = file_system_.open(path, OpenMode::create);
   if (!file) return file.error();
-  Result<void> done = (*file)->truncate(0);
+  // One left by an earlier run keeps its space: on a full disk it could not be had again.
+  const auto size = (*file)->size();
+  if (!size) return size.error();
+  Result<void> done = *size == 0 ? Result<void>() : (*file)->truncate(0);
   if (done) done = (*file)->allocate(0, segment_bytes_, false);
   if (!done) {
     if (auto removed = file_system_.unlink(path); !removed) return fatal(removed.error());
@@ -82,7 +100,8 @@ Result<void> Journal::append(std::span<const std::byte> changes, Room room) {
   }
   const uint64_t header_bytes = frame_bytes(sizeof(FileHeader));
   if (offset_ + bytes > allocated_ && offset_ > header_bytes) {
-    if (auto done = rotate(); !done) return done;
+    const auto rotated = rotate();
+    if (!rotated && (rotated.error().code != ENOSPC || room == Room::normal)) return rotated;
   }
   if (offset_ + bytes > allocated_) {
     if (auto done = file_->allocate(offset_, bytes, false); !done) return done;

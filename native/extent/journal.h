@@ -33,6 +33,12 @@ class Journal {
   static Result<std::unique_ptr<Journal>> create(FileSystem& file_system, std::string directory,
                                                  uint64_t store_id, uint64_t segment, uint64_t next_number,
                                                  uint64_t segment_bytes);
+  // Goes on in a segment that recovery has read to its end, when there is no space for a new one.
+  // `first_number` is then unknown, which only a checkpoint of this very segment would need, and a checkpoint
+  // begins with a new one.
+  static Result<std::unique_ptr<Journal>> resume(FileSystem& file_system, std::string directory,
+                                                 uint64_t store_id, uint64_t segment, uint64_t next_number,
+                                                 uint64_t segment_bytes);
   Result<void> append(std::span<const std::byte> changes, Room room);
   Result<void> rotate();
 

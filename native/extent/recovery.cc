@@ -41,7 +41,7 @@ Result<Files> find_files(FileSystem& file_system, const std::string& directory) 
     if (segment != 0 && segment >= files.checkpoint) files.segments.push_back(segment);
     const bool is_old =
         (segment != 0 && segment < files.checkpoint) || (checkpoint != 0 && checkpoint < files.checkpoint);
-    if (is_old || name == kSpareName || name.ends_with(".tmp")) files.obsolete.push_back(name);
+    if (is_old || name.ends_with(".tmp")) files.obsolete.push_back(name);
   }
   std::sort(files.segments.begin(), files.segments.end());
   return files;
