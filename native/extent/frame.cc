@@ -55,10 +55,16 @@ Result<FrameReader::Outcome> FrameReader::next() {
   if (auto got = file_->read(offset_, header_bytes); !got) return got.error();
   if (!is_plausible(header) || header.number != next_number_) return Outcome::bad;
   if (size_ - offset_ < frame_bytes(header.length)) return Outcome::bad;
-  payload_.resize(header.length);
+  const std::size_t padded = frame_bytes(header.length) - kFrameHeaderBytes;
+  payload_.resize(padded);
   const Result<std::size_t> got = file_->read(offset_ + kFrameHeaderBytes, payload_);
   if (!got) return got.error();
-  if (got.value() != header.length || checksum(header, payload_) != header.crc) return Outcome::bad;
+  if (got.value() != padded) return Outcome::bad;
+  for (std::size_t at = header.length; at < padded; at++) {
+    if (payload_[at] != std::byte{0}) return Outcome::bad;
+  }
+  payload_.resize(header.length);
+  if (checksum(header, payload_) != header.crc) return Outcome::bad;
   kind_ = static_cast<FrameKind>(header.kind);
   offset_ += frame_bytes(header.length);
   next_number_++;
