@@ -36,10 +36,13 @@ test.skipIf(!judge)('clang-format 14', { timeout: TIMEOUT_MS }, () =>
   passes(clangFormat, ['--dry-run', '--Werror', ...sourceFiles(FOLDERS, /\.(cc|h)$/)]),
 );
 
-test('every source file opens with a comment', () => {
-  const silent = sourceFiles(FOLDERS, /\.(ts|mjs|cc|h)$/).filter((file) => {
-    const text = readFileSync(join(packageRoot(), file), 'utf8').replace(/^#!.*\n/, '');
-    return !/^(\/\/|\/\*)/.test(text);
+test('every source file opens with a comment, or implements a header that does', () => {
+  const opens = (file: string) =>
+    /^(#!.*\n)?(\/\/|\/\*)/.test(readFileSync(join(packageRoot(), file), 'utf8'));
+  const files = sourceFiles(FOLDERS, /\.(ts|mjs|cc|h)$/);
+  const silent = files.filter((file) => {
+    const header = file.replace(/\.cc$/, '.h');
+    return !opens(file) && !(header !== file && files.includes(header) && opens(header));
   });
   expect(silent).toEqual([]);
 });
