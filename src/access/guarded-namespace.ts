@@ -119,9 +119,18 @@ export class GuardedNamespace implements Namespace {
     return this.#gate.pass(caller).then(() => this.#inner.getXattr(caller, ino, name));
   }
 
-  setXattr(caller: Caller, ino: number, name: Name, value: Buffer, mode: XattrMode): Promise<Attributes> {
-    if (this.#gate.admits(caller)) return this.#inner.setXattr(caller, ino, name, value, mode);
-    return this.#gate.pass(caller).then(() => this.#inner.setXattr(caller, ino, name, value, mode));
+  setXattr(
+    caller: Caller,
+    ino: number,
+    name: Name,
+    value: Buffer,
+    mode: XattrMode,
+    clearSgid?: boolean,
+  ): Promise<Attributes> {
+    if (this.#gate.admits(caller)) return this.#inner.setXattr(caller, ino, name, value, mode, clearSgid);
+    return this.#gate
+      .pass(caller)
+      .then(() => this.#inner.setXattr(caller, ino, name, value, mode, clearSgid));
   }
 
   listXattr(caller: Caller, ino: number): Promise<Name[]> {

@@ -1,8 +1,7 @@
 // The metadata nodes of one store: each is one engine. What the pieces that run transactions share.
 import { randomBytes } from 'node:crypto';
 import type { KvEngine } from '../kv/engine.js';
-import type { Clock } from './clock.js';
-import { systemClock } from './clock.js';
+import { type Now, wallTime } from './clock.js';
 import { sessionKey, type VolumeKeys } from './keys.js';
 import { rebalance } from './quota.js';
 import type { ShardMap } from './shard-map.js';
@@ -14,7 +13,7 @@ export interface MetadataNode {
 }
 
 export interface ClusterOptions {
-  readonly clock?: Clock;
+  readonly now?: Now;
   /** 0 <= random() < 1, for pauses. */
   readonly random?: () => number;
   readonly txid?: () => Buffer;
@@ -27,7 +26,7 @@ export interface ClusterOptions {
 const SESSION_KEYS_MAX = 4096;
 
 export class Cluster {
-  readonly clock: Clock;
+  readonly now: Now;
   readonly random: () => number;
   readonly txid: () => Buffer;
   readonly intentTimeoutMs: number;
@@ -36,6 +35,23 @@ export class Cluster {
   readonly active = new Map<string, Promise<void>>();
   /** Committed transactions whose decision record may go once every participant is synced. */
   readonly finished: Array<{ readonly txid: Buffer; readonly coordinator: number }> = [];
+  /** What happened more often than not at all is worth a look. */
+  readonly counters = {
+    transactions: 0,
+    /** Ran across nodes. */
+    spread: 0,
+    /** Began again because a record changed meanwhile, by engine conflict or across nodes. */
+    restarts: 0,
+    /** Met an unsettled transaction and settled it or waited for it. */
+    intentsMet: 0,
+    /** A node's share of the quota was too small: moved from others, or refused. */
+    rebalanced: 0,
+    quotaRefusals: 0,
+    fenced: 0,
+    /** Background work that failed and will be tried again. */
+    failedSweeps: 0,
+    failedReservations: 0,
+  };
   readonly #sessionKeys = new Map<number, Buffer>();
 
   constructor(
@@ -43,7 +59,7 @@ export class Cluster {
     readonly map: ShardMap,
     options: ClusterOptions = {},
   ) {
-    this.clock = options.clock ?? systemClock();
+    this.now = options.now ?? wallTime();
     this.random = options.random ?? Math.random;
     this.txid = options.txid ?? (() => randomBytes(16));
     this.intentTimeoutMs = options.intentTimeoutMs ?? 2000;
@@ -61,7 +77,7 @@ export class Cluster {
   }
 
   nowMs(): number {
-    const { sec, nsec } = this.clock();
+    const { sec, nsec } = this.now();
     return sec * 1000 + nsec / 1e6;
   }
 

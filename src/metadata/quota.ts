@@ -66,6 +66,7 @@ export async function rebalance(cluster: Cluster, keys: VolumeKeys, short: Quota
     if (!moved) continue;
     pages -= held + morePages;
     inodes -= moreInodes;
+    cluster.counters.rebalanced += 1;
   }
   return pages <= 0 && inodes <= 0;
 }

@@ -42,10 +42,12 @@ export class Sequence {
     }
   }
 
-  /** A failure shows where the numbers are needed: `take` tries again. */
+  /** A failure is counted here and shows where the numbers are needed: `take` tries again. */
   #fetchAhead(): void {
     this.#ahead ??= this.#reserve(RANGE);
-    this.#ahead.catch(() => {});
+    this.#ahead.catch(() => {
+      this.cluster.counters.failedReservations += 1;
+    });
   }
 
   async #reserve(count: number): Promise<void> {

@@ -62,6 +62,11 @@ export class MetadataService implements AsyncDisposable {
     return fsck(this.cluster, new VolumeKeys(record.id), { pages, inodes: record.inodesQuota });
   }
 
+  /** Counters for `stats` and metrics. */
+  stats(): Record<string, number> {
+    return { recovered: this.recovered, ...this.cluster.counters };
+  }
+
   async #record(name: string, tenant: string): Promise<VolumeRecord> {
     const record = (await this.volumes()).find((known) => known.name === name && known.tenant === tenant);
     if (record === undefined) throw errno('ENOENT', `no volume ${name} of tenant ${tenant} in this store`);

@@ -152,7 +152,7 @@ async function writeVolume(cluster: Cluster, record: VolumeRecord, options: Volu
   const home = cluster.map.node(shardOf(ROOT_INO));
   const count = cluster.nodes.length;
   const pages = Math.floor(record.bytesQuota / PAGE_SIZE);
-  const now = cluster.clock();
+  const now = cluster.now();
   for (const { index, engine } of cluster.nodes) {
     const usage = {
       pagesShare: part(pages, index, count),

@@ -18,9 +18,11 @@ export class Sweeper {
     private readonly keys: VolumeKeys,
   ) {}
 
-  /** Sweeps in the background. A failure is left to the next sweep: the records stay. */
+  /** Sweeps in the background. A failure is counted and left to the next sweep: the records stay. */
   wake(): void {
-    this.sweep().catch(() => {});
+    this.sweep().catch(() => {
+      this.cluster.counters.failedSweeps += 1;
+    });
   }
 
   sweep(): Promise<void> {
@@ -32,7 +34,7 @@ export class Sweeper {
   }
 
   async idle(): Promise<void> {
-    await this.#running?.catch(() => {});
+    await this.#running;
   }
 
   async #run(): Promise<void> {

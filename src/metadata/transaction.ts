@@ -10,6 +10,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KvError, type KvTransaction } from '../kv/engine.js';
 import type { Cluster } from './cluster.js';
+import { MetadataError } from './contract.js';
 import { errno } from './errors.js';
 import type { VolumeKeys } from './keys.js';
 import { LocalSource } from './local-source.js';
@@ -30,7 +31,9 @@ export async function run<T>(
   fence: Fence,
   operation: Operation<T>,
 ): Promise<T> {
+  const { counters } = cluster;
   let spreading = false;
+  counters.transactions += 1;
   for (let attempt = 1; ; attempt++) {
     try {
       if (spreading) return await spread(cluster, keys, fence, operation);
@@ -40,15 +43,20 @@ export async function run<T>(
       if (attempt === ATTEMPTS_MAX) throw errno('EAGAIN', 'the transaction met conflicts too often');
       if (reason instanceof Elsewhere) {
         spreading = true;
+        counters.spread += 1;
       } else if (reason instanceof IntentMet) {
+        counters.intentsMet += 1;
         await settle(cluster, reason);
       } else if (reason instanceof QuotaShort) {
         if (!(await cluster.rebalance(keys, reason))) {
+          counters.quotaRefusals += 1;
           throw errno('EDQUOT', 'the quota of the volume is used up');
         }
       } else if (reason instanceof Restart || (reason instanceof KvError && reason.code === 'KV_CONFLICT')) {
+        counters.restarts += 1;
         await sleep(Math.min(PAUSE_MS_MAX, cluster.random() * attempt));
       } else {
+        if (reason instanceof MetadataError && reason.code === 'ESTALE') counters.fenced += 1;
         throw reason instanceof KvError ? engineFailure(reason) : reason;
       }
     }

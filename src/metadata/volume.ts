@@ -335,7 +335,7 @@ export class Volume implements Namespace, AsyncDisposable {
   }
 
   #context(caller: Caller): Context {
-    return { caller, now: this.cluster.clock(), names: this.names, sweep: false };
+    return { caller, now: this.cluster.now(), names: this.names, sweep: false };
   }
 
   #newInode(shard: number): number | Promise<number> {

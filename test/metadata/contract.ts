@@ -1,5 +1,5 @@
 // What any metadata service must do, whatever its engine and its number of nodes. Each test ends with an fsck.
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { KvEngine } from '../../src/kv/engine.js';
 import {
   type Attributes,
@@ -10,16 +10,15 @@ import {
   type Timespec,
   XattrMode,
 } from '../../src/metadata/contract.js';
+import { MetadataService } from '../../src/metadata/service.js';
 import { SessionState } from '../../src/metadata/session-fence.js';
-import type { VolumeOptions } from '../../src/metadata/store.js';
+import { formatStore, type VolumeOptions } from '../../src/metadata/store.js';
 import type { Volume } from '../../src/metadata/volume.js';
 import {
-  type Bench,
   closed,
   codeOf,
   DIR,
   EPOCH,
-  makeBench,
   name,
   opened,
   REG,
@@ -59,15 +58,20 @@ const O = 0x20;
 export function namespaceContract(label: string, open: () => Promise<Subject>): void {
   describe(label, () => {
     let subject: Subject;
-    let bench: Bench;
+    let service: MetadataService;
     let volume: Volume;
+    /** Each test has a volume of its own; opening an engine costs more than any of them. */
+    let volumes = 0;
+    let current = '';
     /** Strictly growing, so that a test can tell whether an operation moved a time. */
     let seconds = 1000;
     const clock = (): Timespec => ({ sec: ++seconds, nsec: 5 });
 
     const start = async (options: VolumeOptions = {}): Promise<void> => {
-      bench = await makeBench(subject.engines, { rootMode: 0o777, ...options }, { clock });
-      volume = bench.volume;
+      await setSession(subject.engines);
+      current = `v${++volumes}`;
+      await service.createVolume(current, { rootMode: 0o777, ...options });
+      volume = await service.volume(current);
     };
     const mkdir = (parent: number, text: string, mode = 0o777, caller = root): Promise<Attributes> =>
       volume.makeDirectory(caller, parent, name(text), mode);
@@ -97,14 +101,17 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
       removedStripes,
     });
 
-    beforeEach(async () => {
+    beforeAll(async () => {
       subject = await open();
+      await formatStore(subject.engines);
+      service = await MetadataService.open(subject.engines, { now: clock });
     });
     afterEach(async () => {
-      const { findings } = await bench.service.fsck('v');
-      await bench.service[Symbol.asyncDispose]();
+      expect((await service.fsck(current)).findings).toEqual([]);
+    });
+    afterAll(async () => {
+      await service[Symbol.asyncDispose]();
       await subject.dispose();
-      expect(findings).toEqual([]);
     });
 
     describe('names', () => {
@@ -280,7 +287,7 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         expect(gone).toMatchObject({ nlink: 0, removed: false });
         expect(gone.attributes?.nlink).toBe(0);
         expect((await volume.setAttributes(root, file.ino, { mode: 0o600 })).nlink).toBe(0);
-        expect((await bench.service.fsck('v')).findings).toEqual([]);
+        expect((await service.fsck(current)).findings).toEqual([]);
         await volume.releaseOrphan(root, file.ino);
         expect(await codeOf(stat(file.ino))).toBe('ENOENT');
         expect(await codeOf(volume.releaseOrphan(root, file.ino))).toBe('none');
