@@ -1,0 +1,120 @@
+// Opening a cache directory: whose it is, that nobody else has it, what it held.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+
+#include "native/cache/cache.h"
+#include "native/cache/replay.h"
+
+namespace penstock::cache {
+namespace {
+
+constexpr const char* kFormatName = "penstock-cache";
+constexpr unsigned kFormatVersion = 1;
+constexpr std::size_t kSmallFileMax = 4096;
+constexpr uint64_t kSegmentBytesMin = 1 << 20;
+constexpr uint64_t kSegmentBytesDefault = 32 << 20;
+constexpr uint64_t kSegmentsPerBudget = 16;
+
+std::string text_of(const std::vector<std::byte>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::span<const std::byte> bytes_of(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+// Changes with every boot of the kernel; /proc tells no sizes, so it is read as a stream.
+std::string kernel_boot_id() {
+  std::ifstream stream("/proc/sys/kernel/random/boot_id");
+  std::string id;
+  stream >> id;
+  return id;
+}
+
+}  // namespace
+
+Cache::Cache(CacheOptions options)
+    : options_(std::move(options)),
+      file_system_(options_.file_system != nullptr ? *options_.file_system : host_file_system()) {}
+
+Result<std::shared_ptr<Cache>> Cache::open(CacheOptions options) {
+  if (options.segment_bytes == 0) {
+    uint64_t bytes = kSegmentBytesMin;
+    while (bytes < kSegmentBytesDefault && bytes * kSegmentsPerBudget < options.budget_bytes) bytes *= 2;
+    options.segment_bytes = bytes;
+  }
+  if (options.boot_id.empty()) options.boot_id = kernel_boot_id();
+  const std::shared_ptr<Cache> cache(new Cache(std::move(options)));
+  if (auto opened = cache->open_directory(); !opened) return opened.error();
+  if (auto recovered = cache->recover(); !recovered) return recovered.error();
+  if (cache->options_.background)
+    cache->background_ = std::thread([raw = cache.get()] { raw->run_background(); });
+  return cache;
+}
+
+Result<void> Cache::open_directory() {
+  const std::string& directory = options_.directory;
+  if (auto made = file_system_.make_directories(directory); !made) return made;
+  auto lock = file_system_.open(directory + "/lock", OpenMode::create);
+  if (!lock) return lock.error();
+  if (auto locked = (*lock)->lock(); !locked) {
+    if (locked.error().code != EBUSY) return locked;
+    return Error{EBUSY, "cache directory " + directory +
+                            " is in use by another mount; give this one its own --cache-dir"};
+  }
+  lock_file_ = std::move(*lock);
+  auto format = read_whole(file_system_, directory + "/format", kSmallFileMax);
+  if (!format && format.error().code != ENOENT) return format.error();
+  const std::string wanted =
+      std::string(kFormatName) + " " + std::to_string(kFormatVersion) + " " + options_.identity + "\n";
+  if (!format) return replace_whole(file_system_, directory, "format", bytes_of(wanted));
+  const std::string found = text_of(*format);
+  if (found == wanted) return {};
+  const std::string prefix = std::string(kFormatName) + " ";
+  if (!found.starts_with(prefix))
+    return Error{EINVAL, directory + " holds something that is not a cache; choose another --cache-dir"};
+  if (std::strtoul(found.c_str() + prefix.size(), nullptr, 10) > kFormatVersion)
+    return Error{ENOTSUP,
+                 "cache directory " + directory + " is of a newer format; use the version that made it"};
+  return Error{EPERM, "cache directory " + directory +
+                          " belongs to another volume; give this one its own --cache-dir"};
+}
+
+Result<void> Cache::recover() {
+  const std::string& directory = options_.directory;
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0)
+    open_files_max_ = std::clamp<int64_t>(static_cast<int64_t>(files.rlim_cur / 4), 16, 8192);
+  for (unsigned index = 0; index < 256; ++index) {
+    char part[16];
+    std::snprintf(part, sizeof part, "/files/%02x", index);
+    if (auto made = file_system_.make_directories(directory + part); !made) return made;
+  }
+  auto booted = read_whole(file_system_, directory + "/boot", kSmallFileMax);
+  if (!booted && booted.error().code != ENOENT) return booted.error();
+  const std::string boot = options_.boot_id + "\n";
+  recovery_.boot_changed = !booted || text_of(*booted) != boot;
+
+  Log::Options log_options{&file_system_, directory + "/log", options_.segment_bytes};
+  auto log = Log::open(std::move(log_options));
+  if (!log) return log.error();
+  log_ = std::move(*log);
+  table_ = std::make_unique<InodeTable>();
+  Replay replay(*this, recovery_.boot_changed);
+  const auto trust = recovery_.boot_changed ? Log::Trust::checked : Log::Trust::all;
+  auto read = log_->recover(trust, [&](const ReadRecord& record) { return replay.apply(record); });
+  if (!read) return read;
+  if (auto finished = replay.finish(); !finished) return finished;
+  if (auto started = log_->start(); !started) return started;
+  if (auto recorded = replay.record_outcome(); !recorded) return recorded;
+  if (!recovery_.boot_changed) return {};
+  // Only now: a crash before this line must find that what it reads is still of the other boot.
+  if (auto synced = file_system_.sync_directory(directory); !synced) return synced;
+  return replace_whole(file_system_, directory, "boot", bytes_of(boot));
+}
+
+}  // namespace penstock::cache

@@ -1,0 +1,132 @@
+// Keeps the log bounded: the segment with the least life in it is emptied forwards and removed.
+//
+//   victim:  [state a][write a][forget b][image c][complete d]...
+//   tail:    state a'            forget b   state c' + image     state d'      (b: only while older segments
+//   exist)
+//
+// A file's newest state record makes all its earlier records void, so the files that have a record in the
+// victim since their own state record get a new one. Page images move only out of the victim.
+#include <algorithm>
+#include <set>
+
+#include "native/cache/cache.h"
+#include "native/cache/record.h"
+
+namespace penstock::cache {
+namespace {
+
+// Segments that may be fuller of the dead than of the living before compaction starts.
+constexpr std::size_t kSegmentsFree = 3;
+
+// Whether anything of the file lives in the segment: records since its state record, or page images.
+bool needs(const Inode& node, const Segment& segment) {
+  if (node.base_lsn == 0) return false;
+  if (node.base_lsn <= segment.last_lsn) return true;
+  for (uint64_t page = 0; page < kSmallPages; ++page) {
+    const Location place = node.location(page);
+    if (place < kZeros && Log::slot_of(place) == segment.slot) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<bool> Cache::compact_one() {
+  const std::vector<Segment*> sealed = log_->sealed();
+  if (sealed.size() < kSegmentsFree) return false;
+  Segment* victim = nullptr;
+  double least = 1;
+  int64_t live_bytes = totals_.files.load(std::memory_order_relaxed) * 256;
+  for (Segment* segment : sealed) {
+    const int64_t live = std::max<int64_t>(0, segment->live_images.load(std::memory_order_relaxed));
+    live_bytes += live * static_cast<int64_t>(kPageSize);
+    const double ratio = static_cast<double>(live) * kPageSize / static_cast<double>(segment->bytes);
+    if (ratio < least) {
+      least = ratio;
+      victim = segment;
+    }
+  }
+  const auto log_bytes = static_cast<int64_t>(sealed.size() * log_->segment_bytes());
+  const bool is_bloated =
+      log_bytes > 2 * live_bytes + static_cast<int64_t>(kSegmentsFree * log_->segment_bytes());
+  if (victim == nullptr || (least > 0.02 && !is_bloated)) return false;
+  // A segment without images may still be full of states that count; it goes when the log is bloated.
+  if (least <= 0.02 && !is_bloated && log_bytes < live_bytes) return false;
+
+  std::set<uint64_t> inos;
+  const bool is_oldest = victim == sealed.front();
+  Result<void> read = log_->for_each_record(*victim, [&](const ReadRecord& record) -> Result<void> {
+    inos.insert(record.header.ino);
+    return {};
+  });
+  if (!read) return read.error();
+  for (const uint64_t ino : inos) {
+    if (auto moved = move_forward(ino, *victim); !moved) return moved.error();
+    if (is_oldest) continue;
+    const Changing node(*table_, ino);
+    if (node) continue;
+    // Older segments may hold more of it.
+    RecordHeader header;
+    header.ino = ino;
+    header.kind = RecordKind::forget;
+    if (auto appended = log_->append(header, {}); !appended) return appended.error();
+  }
+  if (auto removed = log_->remove(victim); !removed) return removed.error();
+  counters_.segments_compacted.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+Result<void> Cache::move_forward(uint64_t ino, const Segment& victim) {
+  std::shared_ptr<File> data;
+  {
+    const Reading node(*table_, ino);
+    if (!node || !needs(*node, victim)) return {};
+    if (node->sparse && node->is_dirty()) {
+      Result<File*> file = sparse_file(*node);
+      if (!file) return file.error();
+      const std::lock_guard lock(node->sparse->mutex);
+      data = node->sparse->owner;
+    }
+  }
+  // The new state promises the data: the bulk of it is synced without the lock, the rest with it.
+  if (data) {
+    if (auto synced = data->sync_data(); !synced) return synced;
+  }
+  const Changing node(*table_, ino);
+  if (!node || !needs(*node, victim)) return {};
+  if (node->sparse && node->is_dirty()) {
+    Result<File*> file = sparse_file(*node);
+    if (!file) return file.error();
+    if (auto synced = (*file)->sync_data(); !synced) return synced;
+    if (!node->sparse->name_durable.load(std::memory_order_relaxed)) {
+      const std::string path = sparse_path(ino, node->sparse->id);
+      if (auto synced = file_system_.sync_directory(path.substr(0, path.rfind('/'))); !synced) return synced;
+      node->sparse->name_durable.store(true, std::memory_order_relaxed);
+    }
+    node->has_barrier = true;
+  }
+  if (!node->sparse) {
+    std::array<std::byte, kPageSize> page;
+    for (uint64_t index = 0; index < kSmallPages; ++index) {
+      const Location place = node->location(index);
+      if (place >= kZeros || log_->slot_of(place) != victim.slot) continue;
+      if (auto read = read_page(*node, index, page); !read) {
+        if (read.error().code != EBADMSG || (node->map.at(index) & (kDirty | kInFlight)) != 0) return read;
+        if (auto dropped = drop_pages(*node, index, 1); !dropped) return dropped;
+        continue;
+      }
+      const uint64_t offset = index * kPageSize;
+      const uint64_t size = node->attributes.size;
+      const std::size_t length = size > offset ? std::min<uint64_t>(kPageSize, size - offset) : 0;
+      const std::array<PageImage, 1> image{PageImage{std::span<const std::byte>(page).first(length)}};
+      Result<Appended> appended = append(*node, RecordKind::move, raw(DiskRun{index, 1}), image, 1);
+      if (!appended) return appended.error();
+      node->set_location(index, appended->images[0]);
+      counters_.images_moved.fetch_add(1, std::memory_order_relaxed);
+    }
+  }
+  counters_.states_moved.fetch_add(1, std::memory_order_relaxed);
+  return append_state(*node, false);
+}
+
+}  // namespace penstock::cache

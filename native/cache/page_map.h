@@ -1,0 +1,92 @@
+// The four bits of every page of one file (docs/data-flow.md, "Page states").
+//
+//   small file (up to 16 pages)   four 16-bit words in place: a million such files must stay cheap
+//   larger file                   a map of 4 MiB chunks, each four bitmaps of 1024 bits; an absent chunk is
+//   all zero
+//
+// `known` says of a chunk that its present bits tell the whole truth about the store; before that only set
+// bits do. Thread: the caller's lock of the file, shared for const calls.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "native/cache/geometry.h"
+
+namespace penstock::cache {
+
+enum PageBit : uint8_t {
+  kPresent = 1,   // holds data, here or in the store; else a hole
+  kValid = 2,     // its bytes are in the cache
+  kDirty = 4,     // its bytes, or its being a hole, are not published
+  kInFlight = 8,  // the same, being published now
+};
+
+// How many pages of each kind an update added (or, negative, removed).
+struct PageCounts {
+  int64_t present = 0;
+  int64_t valid = 0;
+  int64_t dirty = 0;       // holes included
+  int64_t in_flight = 0;   // holes included
+  int64_t dirty_data = 0;  // dirty and present: bytes to upload
+};
+
+struct Chunk {
+  std::array<std::array<uint64_t, kPagesPerChunk / 64>, 4> bits{};
+  bool known = false;
+  // Second chance of the eviction clock; readers set it under the shared lock.
+  mutable std::atomic<bool> referenced{false};
+};
+
+class PageMap {
+ public:
+  bool is_small() const { return chunks_ == nullptr; }
+  void grow_beyond_small();
+
+  uint8_t at(uint64_t page) const;
+  // Every page of [first, first + count) has all bits of `mask`.
+  bool all(uint64_t first, uint64_t count, uint8_t mask) const;
+  // Sets and clears bits, making absent chunks when bits are set.
+  void update(uint64_t first, uint64_t count, uint8_t set, uint8_t clear, PageCounts& delta);
+  // The first maximal run in [first, end) whose pages satisfy (bits & mask) == want; count 0: none.
+  struct Run {
+    uint64_t first = 0;
+    uint64_t count = 0;
+  };
+  Run next_run(uint64_t first, uint64_t end, uint8_t mask, uint8_t want) const;
+  template <typename Visit>
+  void for_each_run(uint64_t first, uint64_t end, uint8_t mask, uint8_t want, Visit visit) const {
+    while (first < end) {
+      const Run run = next_run(first, end, mask, want);
+      if (run.count == 0) return;
+      visit(run.first, run.count);
+      first = run.first + run.count;
+    }
+  }
+  uint64_t count(uint64_t first, uint64_t end, uint8_t mask, uint8_t want) const;
+
+  bool chunk_known(uint64_t chunk) const;
+  void set_chunk_known(uint64_t chunk);
+  // Marks the chunk as recently used. Thread: shared lock is enough.
+  void touch(uint64_t page) const;
+  Chunk* chunk(uint64_t index);
+  const Chunk* chunk(uint64_t index) const;
+  // The first chunk that exists at or after `index`; kNoLimit when there is none. Chunk 0 of a small file
+  // exists.
+  uint64_t next_chunk(uint64_t index) const;
+  std::size_t chunk_count() const { return is_small() ? 0 : chunks_->size(); }
+
+ private:
+  using Chunks = std::map<uint64_t, std::unique_ptr<Chunk>>;
+  // 64 pages of one chunk (or the 16 small ones): which of them match.
+  uint64_t match_word(uint64_t word_index, uint8_t mask, uint8_t want) const;
+
+  std::array<uint16_t, 4> small_{};
+  bool small_known_ = false;
+  std::unique_ptr<Chunks> chunks_;
+};
+
+}  // namespace penstock::cache

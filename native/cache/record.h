@@ -1,0 +1,74 @@
+// Small shared words of the cache's operations: outcomes, and the disk form of attributes.
+#pragma once
+
+#include <atomic>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "native/cache/inode.h"
+#include "native/cache/log_format.h"
+
+namespace penstock::cache {
+
+inline fuse::IoOutcome failed(int code) {
+  return {.status = fuse::IoStatus::error, .error = code};
+}
+
+inline fuse::IoOutcome counted(std::atomic<uint64_t>& counter, fuse::IoOutcome outcome) {
+  counter.fetch_add(1, std::memory_order_relaxed);
+  return outcome;
+}
+
+inline DiskAttributes to_disk(const Attributes& from) {
+  return {from.size, from.pages, from.mtime.sec, from.ctime.sec, from.mtime.nsec, from.ctime.nsec};
+}
+
+inline Attributes from_disk(const DiskAttributes& from) {
+  return {from.size, from.pages, {from.mtime_sec, from.mtime_nsec}, {from.ctime_sec, from.ctime_nsec}};
+}
+
+template <typename T>
+std::span<const std::byte> raw(const T& value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  return std::as_bytes(std::span<const T, 1>(&value, 1));
+}
+
+// A record's body, put together piece by piece.
+class BodyWriter {
+ public:
+  template <typename T>
+  BodyWriter& add(const T& value) {
+    const auto bytes = raw(value);
+    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+    return *this;
+  }
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+// Takes one apart; `ok` turns false at its end.
+class BodyReader {
+ public:
+  explicit BodyReader(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  template <typename T>
+  T take() {
+    T value{};
+    if (bytes_.size() < sizeof value) {
+      ok_ = false;
+      return value;
+    }
+    std::memcpy(&value, bytes_.data(), sizeof value);
+    bytes_ = bytes_.subspan(sizeof value);
+    return value;
+  }
+  bool ok() const { return ok_; }
+
+ private:
+  std::span<const std::byte> bytes_;
+  bool ok_ = true;
+};
+
+}  // namespace penstock::cache

@@ -1,0 +1,399 @@
+#include "native/cache/replay.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+#include "native/base/crc32c.h"
+#include "native/cache/log_image.h"
+#include "native/cache/record.h"
+
+namespace penstock::cache {
+namespace {
+
+Error malformed(const ReadRecord& record) {
+  return Error{EBADMSG, "cache log: record " + std::to_string(record.header.lsn) +
+                            " makes no sense; it was written by " +
+                            "another version, or the disk is damaged"};
+}
+
+}  // namespace
+
+Inode* Replay::find(uint64_t ino) {
+  return InodeTable::find(cache_.table_->stripe(ino), ino);
+}
+
+Replay::Doubts& Replay::doubts(uint64_t ino) {
+  const auto [found, is_new] = doubts_.try_emplace(ino);
+  if (is_new) found->second.zeros.grow_beyond_small();
+  return found->second;
+}
+
+// A newer record speaks of these pages: what older ones expect no longer counts.
+void Replay::settle_range(uint64_t ino, uint64_t first, uint64_t count) {
+  const auto found = doubts_.find(ino);
+  if (found == doubts_.end()) return;
+  const uint64_t end = count > kNoLimit - first ? kNoLimit : first + count;
+  auto& pages = found->second.pages;
+  pages.erase(pages.lower_bound(first), pages.lower_bound(end));
+  PageCounts ignored;
+  found->second.zeros.update(first, count, 0, kDirty, ignored);
+}
+
+// The places of a record's page images: one behind the other, each as long as its header says.
+std::vector<Location> Replay::images_of(const ReadRecord& record, Result<void>& failure) const {
+  std::vector<Location> images;
+  if (record.header.payload_offset == 0) return images;
+  uint64_t place = record.header.payload_offset;
+  for (unsigned index = 0; index < record.header.count; ++index) {
+    images.push_back(record.segment->slot << kOffsetBits | static_cast<uint32_t>(place / kPayloadUnit));
+    if (index + 1u == record.header.count) break;
+    uint32_t length = 0;
+    Result<std::size_t> got =
+        record.segment->file->read(place, std::as_writable_bytes(std::span(&length, 1)));
+    if (!got || length > kPageSize) {
+      failure = got ? Result<void>(malformed(record)) : Result<void>(got.error());
+      return {};
+    }
+    place += image_bytes(length);
+  }
+  return images;
+}
+
+Result<void> Replay::apply(const ReadRecord& record) {
+  const RecordHeader& header = record.header;
+  cache_.recovery_.records += 1;
+  BodyReader body(record.body);
+  if (header.kind == RecordKind::state) return apply_state(record);
+  if (header.kind == RecordKind::state_part) {
+    auto& runs = parts_[header.ino];
+    part_lsn_.try_emplace(header.ino, header.lsn);
+    for (unsigned index = 0; index < header.count; ++index) runs.push_back(body.take<DiskStateRun>());
+    return body.ok() ? Result<void>() : malformed(record);
+  }
+  Inode* node = find(header.ino);
+  // Its state record went with a compacted segment: the file was forgotten, or is described again further on.
+  if (node == nullptr) return {};
+  switch (header.kind) {
+    case RecordKind::intent: {
+      const auto run = body.take<DiskRun>();
+      // After a power loss the data of an intent is not trusted without its write record; the store has the
+      // page.
+      if (!boot_changed_) node->apply_intent(run.first, run.count);
+      if (!boot_changed_) settle_range(header.ino, run.first, run.count);
+      break;
+    }
+    case RecordKind::write:
+      apply_write(*node, record, false);
+      break;
+    case RecordKind::fill:
+      apply_write(*node, record, true);
+      break;
+    case RecordKind::change:
+      return apply_change(*node, record);
+    case RecordKind::begin:
+      node->apply_begin(body.take<PublishBody>().generation);
+      break;
+    case RecordKind::complete: {
+      const auto publish = body.take<PublishBody>();
+      node->apply_complete(publish.generation, publish.version);
+      break;
+    }
+    case RecordKind::abort:
+      node->apply_abort(body.take<PublishBody>().generation);
+      break;
+    case RecordKind::drop: {
+      const auto run = body.take<DiskRun>();
+      node->apply_drop(run.first, run.count);
+      settle_range(header.ino, run.first, run.count);
+      break;
+    }
+    case RecordKind::barrier: {
+      const auto barrier = body.take<BarrierBody>();
+      node->has_barrier = true;
+      const auto open = doubts_.find(header.ino);
+      if (open == doubts_.end()) break;
+      std::erase_if(open->second.pages,
+                    [&](const auto& page) { return page.second.lsn <= barrier.covers_lsn; });
+      PageCounts ignored;
+      if (open->second.zeros_lsn <= barrier.covers_lsn)
+        open->second.zeros.update(0, kNoLimit, 0, kDirty, ignored);
+      break;
+    }
+    case RecordKind::forget:
+      doubts_.erase(header.ino);
+      InodeTable::remove(cache_.table_->stripe(header.ino), header.ino).reset();
+      break;
+    case RecordKind::move: {
+      const auto run = body.take<DiskRun>();
+      Result<void> failure;
+      const std::vector<Location> images = images_of(record, failure);
+      if (!failure) return failure;
+      if (images.size() != 1 || !node->map.is_small() || run.first >= kSmallPages) return malformed(record);
+      if ((node->map.at(run.first) & kValid) != 0) node->set_location(run.first, images[0]);
+      break;
+    }
+    default:
+      return malformed(record);
+  }
+  return body.ok() ? Result<void>() : malformed(record);
+}
+
+Result<void> Replay::apply_state(const ReadRecord& record) {
+  BodyReader body(record.body);
+  const auto state = body.take<StateBody>();
+  const uint64_t ino = record.header.ino;
+  InodeTable::Stripe& stripe = cache_.table_->stripe(ino);
+  InodeTable::remove(stripe, ino).reset();
+  doubts_.erase(ino);
+  Inode& node = *InodeTable::insert(stripe, std::make_unique<Inode>(ino, cache_.totals_, *cache_.log_));
+  node.attributes = from_disk(state.attributes);
+  node.version = state.version;
+  node.generation = state.generation;
+  node.all_known = state.all_known != 0;
+  node.has_barrier = state.has_barrier != 0;
+  node.base_lsn = record.header.lsn;
+  if (state.file_id != 0) {
+    node.sparse = std::make_unique<SparseFile>(state.file_id);
+    node.grow_beyond_small();
+    cache_.totals_.sparse_files.fetch_add(1, std::memory_order_relaxed);
+    cache_.next_file_id_.store(std::max(cache_.next_file_id_.load(), state.file_id + 1));
+  }
+  if (state.unpublished != 0) {
+    Unpublished& open = node.dirty();
+    open.base_limit = state.base_limit;
+    open.store_limit = state.store_limit;
+    open.base_pages = state.base_pages;
+    open.attributes_dirty = state.attributes_dirty != 0;
+    if (state.flying_generation != 0) {
+      open.in_flight = InFlight{state.flying_generation, from_disk(state.flying), state.flying_base_limit,
+                                state.flying_store_limit, false};
+    }
+  }
+  std::vector<DiskStateRun> runs;
+  if (const auto parts = parts_.extract(ino); !parts.empty()) {
+    runs = std::move(parts.mapped());
+    node.base_lsn = part_lsn_[ino];
+    part_lsn_.erase(ino);
+  }
+  for (uint32_t index = 0; index < state.run_count && body.ok(); ++index)
+    runs.push_back(body.take<DiskStateRun>());
+  for (const DiskStateRun& run : runs) {
+    if (node.map.is_small() && run.first + run.count > kSmallPages) return malformed(record);
+    if (!node.unpublished && (run.bits & (kDirty | kInFlight)) != 0) return malformed(record);
+    node.update(run.first, run.count, static_cast<uint8_t>(run.bits), 0);
+  }
+  for (uint32_t index = 0; index < state.page_count && body.ok(); ++index) {
+    const auto page = body.take<DiskPage>();
+    if (node.sparse) {
+      doubts(ino).pages[page.page] = Expected{false, page.crc, kNowhere, record.header.lsn};
+      continue;
+    }
+    if (page.page >= kSmallPages) return malformed(record);
+    Result<Location> place = cache_.log_->locate(page.segment, page.offset);
+    // Its segment was compacted since: a later record says where the page is now.
+    if (place) node.set_location(page.page, *place);
+  }
+  return body.ok() ? Result<void>() : malformed(record);
+}
+
+void Replay::apply_write(Inode& node, const ReadRecord& record, bool is_fill) {
+  BodyReader body(record.body);
+  const auto written = body.take<WriteBody>();
+  const uint64_t count = record.header.count;
+  Result<void> failure;
+  const std::vector<Location> images = images_of(record, failure);
+  if (node.map.is_small() && (written.first + count > kSmallPages || images.size() != count)) return;
+  const std::span<const Location> places =
+      node.map.is_small() ? std::span(images) : std::span<const Location>();
+  if (is_fill) {
+    node.apply_fill(written.first, count, places);
+  } else {
+    node.apply_attributes(from_disk(written.attributes));
+    node.apply_write(written.first, count, places);
+  }
+  settle_range(record.header.ino, written.first, count);
+  if (!boot_changed_ || is_fill || node.map.is_small()) return;
+  auto& open = doubts(record.header.ino).pages;
+  for (uint64_t index = 0; index < count; ++index)
+    open[written.first + index] = Expected{false, body.take<uint32_t>(), kNowhere, record.header.lsn};
+}
+
+Result<void> Replay::apply_change(Inode& node, const ReadRecord& record) {
+  BodyReader body(record.body);
+  const auto change = body.take<ChangeBody>();
+  Result<void> failure;
+  const std::vector<Location> images = images_of(record, failure);
+  if (!failure) return failure;
+  if (images.size() != change.image_count) return malformed(record);
+  const uint64_t ino = record.header.ino;
+  const bool is_small = node.map.is_small();
+  node.apply_attributes(from_disk(change.attributes));
+  for (uint32_t index = 0; index < change.image_count; ++index) {
+    const auto place = body.take<DiskPage>();
+    if (is_small && place.page >= kSmallPages) return malformed(record);
+    node.apply_write(place.page, 1,
+                     is_small ? std::span(images).subspan(index, 1) : std::span<const Location>());
+    settle_range(ino, place.page, 1);
+    if (!is_small) doubts(ino).pages[place.page] = Expected{true, 0, images[index], record.header.lsn};
+  }
+  for (uint32_t index = 0; index < change.run_count && body.ok(); ++index) {
+    const auto run = body.take<DiskChangeRun>();
+    settle_range(ino, run.first, run.count);
+    if (run.action == ChangeAction::hole) {
+      node.apply_holes(run.first, run.count);
+      continue;
+    }
+    if (is_small && run.first + run.count > kSmallPages) return malformed(record);
+    node.apply_zeros(run.first, run.count);
+    if (is_small) continue;
+    PageCounts ignored;
+    Doubts& open = doubts(ino);
+    open.zeros.update(run.first, run.count, kDirty, 0, ignored);
+    open.zeros_lsn = record.header.lsn;
+  }
+  if (change.limit != kNoLimit) {
+    settle_range(ino, change.limit, kNoLimit);
+    node.apply_limit(change.limit);
+  }
+  return body.ok() ? Result<void>() : malformed(record);
+}
+
+// The page's unsynced bytes did not survive: it is what the store has, or a hole if the store has nothing.
+void Replay::lose(Inode& node, uint64_t first, uint64_t count) {
+  for (uint64_t page = first; page < first + count; ++page) {
+    const uint8_t bits = node.map.at(page);
+    if ((bits & kValid) == 0) continue;
+    cache_.recovery_.dropped_pages += 1;
+    const bool is_stored = page < node.store_limit();
+    if (is_stored && node.all_known) node.all_known = false;
+    if (!is_stored && (bits & kPresent) != 0)
+      node.attributes.pages -= std::min<uint64_t>(1, node.attributes.pages);
+    node.update(page, 1, 0, kPresent | kValid | kDirty | kInFlight);
+  }
+}
+
+Result<void> Replay::resolve(Inode& node, Doubts& open) {
+  Result<File*> file = cache_.sparse_file(node);
+  if (!file) return file.error();
+  Result<void> done;
+  open.zeros.for_each_run(0, kNoLimit, kDirty, kDirty, [&](uint64_t first, uint64_t count) {
+    if (done) done = (*file)->punch(first * kPageSize, count * kPageSize);
+  });
+  if (!done) return done;
+  std::array<std::byte, kPageSize> bytes;
+  for (const auto& [page, expected] : open.pages) {
+    if ((node.map.at(page) & kValid) == 0) continue;
+    if (expected.is_image) {
+      if (auto read = cache_.log_->read_image(expected.image, bytes); !read) return read;
+      if (auto written = (*file)->write(page * kPageSize, bytes); !written) return written;
+    } else if (boot_changed_ && (node.map.at(page) & (kDirty | kInFlight)) != 0) {
+      if (auto read = cache_.read_page(node, page, bytes); !read) return read;
+      if (crc32c(0, bytes) != expected.crc) lose(node, page, 1);
+    }
+  }
+  return boot_changed_ ? (*file)->sync_data() : Result<void>();
+}
+
+// Files on disk that no inode owns go; inodes whose file is missing lose their pages.
+Result<void> Replay::sweep_files() {
+  std::set<std::pair<uint64_t, uint64_t>> found;
+  for (unsigned index = 0; index < 256; ++index) {
+    char part[16];
+    std::snprintf(part, sizeof part, "/files/%02x", index);
+    const std::string directory = cache_.options_.directory + part;
+    auto names = cache_.file_system_.list(directory);
+    if (!names) return names.error();
+    for (const std::string& name : *names) {
+      char* dash = nullptr;
+      char* end = nullptr;
+      const uint64_t ino = std::strtoull(name.c_str(), &dash, 16);
+      const uint64_t id = *dash == '-' ? std::strtoull(dash + 1, &end, 16) : 0;
+      const Inode* node = id == 0 || *end != '\0' ? nullptr : find(ino);
+      if (node != nullptr && node->sparse && node->sparse->id == id) {
+        found.emplace(ino, id);
+        continue;
+      }
+      if (id >= cache_.next_file_id_.load()) cache_.next_file_id_.store(id + 1);
+      if (auto gone = cache_.file_system_.unlink(directory + "/" + name); !gone) return gone;
+    }
+  }
+  for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
+    InodeTable::for_each(cache_.table_->stripe_at(index), [&](Inode& node) {
+      if (!node.sparse || found.contains({node.ino, node.sparse->id})) return;
+      node.map.for_each_run(0, kNoLimit, kValid, kValid,
+                            [&](uint64_t first, uint64_t count) { lose(node, first, count); });
+      doubts_.erase(node.ino);
+      // Whoever writes to it again makes the file again.
+      auto made = cache_.file_system_.open(cache_.sparse_path(node.ino, node.sparse->id), OpenMode::create);
+      if (!made) cache_.counters_.maintenance_errors.fetch_add(1, std::memory_order_relaxed);
+      to_state_.push_back(node.ino);
+    });
+  }
+  return {};
+}
+
+Result<void> Replay::finish() {
+  if (auto swept = sweep_files(); !swept) return swept;
+  for (auto& [ino, open] : doubts_) {
+    Inode* node = find(ino);
+    if (node == nullptr || !node->sparse) continue;
+    if (auto resolved = resolve(*node, open); !resolved) return resolved;
+  }
+  Recovery& recovery = cache_.recovery_;
+  uint64_t charged = 0;
+  for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
+    InodeTable::for_each(cache_.table_->stripe_at(index), [&](Inode& node) {
+      if (node.in_flight()) {
+        const uint32_t generation = node.unpublished->in_flight->generation;
+        to_abort_.emplace_back(node.ino, generation);
+        node.apply_abort(generation);
+      }
+      if (boot_changed_ && node.sparse) {
+        // Clean pages of a sparse file have no checksum anybody kept.
+        const uint64_t clean = node.map.count(0, kNoLimit, kValid | kDirty, kValid);
+        node.apply_drop(0, kNoLimit);
+        recovery.dropped_pages += clean;
+        to_state_.push_back(node.ino);
+      }
+      if (!node.sparse) {
+        // A page whose image went with its segment and was not described again.
+        for (uint64_t page = 0; page < kSmallPages; ++page) {
+          if ((node.map.at(page) & kValid) != 0 && node.location(page) == kNowhere) lose(node, page, 1);
+        }
+      }
+      if (node.sparse) cache_.sparse_clock_.push_back(node.ino);
+      recovery.files += 1;
+      node.settle();
+      if (!node.is_dirty()) return;
+      node.attached = true;
+      charged += node.charge();
+      node.unpublished->order = cache_.next_order_++;
+      cache_.dirty_order_.emplace(node.unpublished->order, node.ino);
+      recovery.dirty_files += 1;
+      recovery.dirty_bytes += node.unpublished->dirty_data * kPageSize;
+    });
+  }
+  recovery.charged_pages = charged;
+  cache_.grants_.store(-static_cast<int64_t>(charged));
+  return {};
+}
+
+Result<void> Replay::record_outcome() {
+  for (const auto& [ino, generation] : to_abort_) {
+    Inode* node = find(ino);
+    if (node == nullptr) continue;
+    if (auto appended =
+            cache_.append(*node, RecordKind::abort, raw(PublishBody{node->version, generation, 0}));
+        !appended)
+      return appended.error();
+  }
+  for (const uint64_t ino : to_state_) {
+    Inode* node = find(ino);
+    if (node == nullptr) continue;
+    if (auto stated = cache_.append_state(*node, false); !stated) return stated;
+  }
+  return boot_changed_ ? cache_.log_->sync_all() : Result<void>();
+}
+
+}  // namespace penstock::cache

@@ -1,0 +1,55 @@
+// Rebuilds the files of a cache from its log: each record changes its file as the live call did, then the
+// sparse files are made to agree with what the records say of them.
+#pragma once
+
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "native/cache/cache.h"
+
+namespace penstock::cache {
+
+class Replay {
+ public:
+  Replay(Cache& cache, bool boot_changed) : cache_(cache), boot_changed_(boot_changed) {}
+  Result<void> apply(const ReadRecord& record);
+  // After the last record. Then, with the log open for appending, `record_outcome`.
+  Result<void> finish();
+  Result<void> record_outcome();
+
+ private:
+  // What a page of a sparse file must hold, as its newest record says.
+  struct Expected {
+    bool is_image = false;  // else a checksum
+    uint32_t crc = 0;
+    Location image = kNowhere;
+    uint64_t lsn = 0;
+  };
+  struct Doubts {
+    std::map<uint64_t, Expected> pages;
+    PageMap zeros;  // kDirty: must be zero
+    uint64_t zeros_lsn = 0;
+  };
+
+  Inode* find(uint64_t ino);
+  Result<void> apply_state(const ReadRecord& record);
+  Result<void> apply_change(Inode& node, const ReadRecord& record);
+  void apply_write(Inode& node, const ReadRecord& record, bool is_fill);
+  std::vector<Location> images_of(const ReadRecord& record, Result<void>& failure) const;
+  Doubts& doubts(uint64_t ino);
+  void settle_range(uint64_t ino, uint64_t first, uint64_t count);
+  Result<void> resolve(Inode& node, Doubts& open);
+  void lose(Inode& node, uint64_t first, uint64_t count);
+  Result<void> sweep_files();
+
+  Cache& cache_;
+  const bool boot_changed_;
+  std::unordered_map<uint64_t, Doubts> doubts_;
+  std::unordered_map<uint64_t, std::vector<DiskStateRun>> parts_;
+  std::unordered_map<uint64_t, uint64_t> part_lsn_;
+  std::vector<uint64_t> to_state_;                       // files whose state the log must say anew
+  std::vector<std::pair<uint64_t, uint32_t>> to_abort_;  // publishes that were under way
+};
+
+}  // namespace penstock::cache
