@@ -8,8 +8,13 @@ import { packageRoot } from '../../bindings/load.js';
 
 /** Builds all `test/native-tools/<name>_*.cc` into one program and answers its path. */
 export function nativeTool(name: string): string {
+  return nativeProgram(name, 'test/native-tools');
+}
+
+/** The same for any folder: every source whose name starts with `name`. */
+export function nativeProgram(name: string, relativeFolder: string): string {
   const root = packageRoot();
-  const folder = join(root, 'test/native-tools');
+  const folder = join(root, relativeFolder);
   const files = readdirSync(folder).filter((file) => file.startsWith(name));
   const sources = files.filter((file) => file.endsWith('.cc')).map((file) => join(folder, file));
   const hash = createHash('sha256');
