@@ -84,6 +84,7 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     expect(existsSync(join(volume.path, 'a'))).toBe(false);
     await volume.mount();
     expect(await readFile(join(volume.path, 'a'), 'utf8')).toBe('acknowledged');
+  });
 
   it('keeps cache and store private to their owner', async () => {
     const volume = await fixture.start();
