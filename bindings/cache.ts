@@ -40,6 +40,8 @@ export interface Cache extends GatewayCache {
   close(): Promise<void>;
   /** What a FUSE session reads and writes through. */
   fileIo(): FileIoHandle;
+  /** For a storage node: where staged pages come from and fetched ones go. */
+  pageEndpoint(): unknown;
   /** Unlinked, but not durably yet: not published from now on. */
   condemn(ino: number): void;
   /** False when a file in flight was cut, punched or forgotten meanwhile: what is staged of it must not be published. */

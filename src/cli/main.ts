@@ -5,8 +5,6 @@ import type { VolumeProvider } from '../gateway/mount-contract.js';
 import { systemClock } from '../telemetry/clock.js';
 import { run } from './run.js';
 
-const MOUNT_MODULE = '../gateway/mount.js';
-
 process.exitCode = await run(process.argv.slice(2), {
   stdout: process.stdout,
   stderr: process.stderr,
@@ -14,7 +12,7 @@ process.exitCode = await run(process.argv.slice(2), {
   directory: process.cwd(),
   clock: systemClock,
   entry: process.argv[1]!,
-  provider: () => import(MOUNT_MODULE) as Promise<VolumeProvider>,
+  provider: (): Promise<VolumeProvider> => import('../gateway/mount.js'),
   runtime: () => RuntimeDirectory.open(),
   onStopSignal(listener) {
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

@@ -57,6 +57,10 @@ export interface GatewayCache {
   attributes(ino: number): CacheFileAttributes | undefined;
   /** Forgets a clean file's attributes so that metadata owns them again; false while it is dirty. */
   detach(ino: number): boolean;
+  /** The inode is being removed: its bytes stay, but are not published from now on. */
+  condemn(ino: number): void;
+  /** False when nothing of the file may be published as staged: it was cut or forgotten meanwhile. */
+  publishable(ino: number, generation: number): boolean;
   /** The inode is gone: its bytes too, dirty ones included. They are never uploaded. */
   forget(ino: number): void;
   setMap(ino: number, chunk: number, presence: Uint8Array): void;

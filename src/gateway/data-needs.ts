@@ -26,6 +26,8 @@ export interface DataNeedsOptions {
   readonly waitForClean: () => Promise<void>;
   /** The bytes beyond the asked ones to download too. */
   readonly readAhead: (ino: number, offset: number, length: number) => number;
+  /** Called before a download: the cache must not grow beyond its budget. */
+  readonly makeRoom: (bytes: number) => void;
 }
 
 export class DataNeeds {
@@ -129,6 +131,7 @@ export class DataNeeds {
   }
 
   async #fetchRange(ino: number, offset: number, length: number): Promise<void> {
+    this.#options.makeRoom(length);
     const extended = length + this.#options.readAhead(ino, offset, length);
     const { first, last } = chunksOf(offset, extended);
     const parts: Promise<void>[] = [];
@@ -156,7 +159,7 @@ export class DataNeeds {
         stripe: stripe.id,
         version: stripe.version,
         ino,
-        filePage: overlap.filePage,
+        filePage: stripe.offset / PAGE_SIZE,
         firstPage: overlap.pageInStripe,
         count: overlap.count,
       });

@@ -12,7 +12,7 @@ import type {
   Unlinked,
   VolumeStatistics,
 } from '../metadata/contract.js';
-import { MAX_FILE_SIZE, ROOT_INO } from '../metadata/contract.js';
+import { InodeFlag, MAX_FILE_SIZE, ROOT_INO } from '../metadata/contract.js';
 import type { CacheOutcome, GatewayCache } from './cache-contract.js';
 import type { DataNeeds } from './data-needs.js';
 import { GatewayError } from './errors.js';
@@ -20,6 +20,7 @@ import type { OpenFiles } from './open-files.js';
 import type {
   DataNeed,
   Entry,
+  FileData,
   FileSystemOperations,
   LockArguments,
   OpenReply,
@@ -49,13 +50,17 @@ export interface GatewayFileSystemOptions {
   readonly publishNow: (ino: number) => Promise<void>;
   /** Asks for the file to be published soon, ahead of its turn. */
   readonly hurry: (ino: number) => void;
+  /** A read or write will fail because what it lacks cannot be had. */
+  readonly onNeedFailed: (need: DataNeed, error: unknown) => void;
+  /** The inode is gone; its cached bytes go as soon as that is durable. */
+  readonly condemn: (ino: number) => void;
   readonly fsync: 'local' | 'remote';
   readonly readOnly: boolean;
   /** Upper bound of kernel cache timeouts; the session's lease bounds them as well. */
   readonly timeoutMsMax: number;
 }
 
-export class GatewayFileSystem implements FileSystemOperations {
+export class GatewayFileSystem implements FileSystemOperations, FileData {
   readonly #options: GatewayFileSystemOptions;
   readonly #session: Session;
   readonly #cache: GatewayCache;
@@ -233,7 +238,7 @@ export class GatewayFileSystem implements FileSystemOperations {
     if (released === undefined || !released.last) return;
     if (released.orphan) {
       await this.#session.namespace.releaseOrphan(caller, ino);
-      this.#cache.forget(ino);
+      this.#options.condemn(ino);
     } else {
       this.#cache.detach(ino);
     }
@@ -363,8 +368,7 @@ export class GatewayFileSystem implements FileSystemOperations {
     const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
     const operation = this.#allocation(ino, mode & ~FALLOC_FL_KEEP_SIZE, offset, length, keepSize);
     await this.#needs.complete(ino, operation);
-    const attributes = await this.#session.namespace.getAttributes(this.#caller(context), ino);
-    if ((attributes.mode & 0o6000) !== 0 && context.uid !== 0) await this.killPrivileges(context, ino);
+    if (context.uid !== 0) await this.#killPrivilegesOfWriter(context, ino);
   }
 
   async seek(
@@ -382,17 +386,40 @@ export class GatewayFileSystem implements FileSystemOperations {
     throw new GatewayError('EOPNOTSUPP', 'copy_file_range is left to the kernel');
   }
 
+  // ---- payload, for transports without a native data path
+
+  async read(_context: RequestContext, ino: number, offset: number, target: Buffer): Promise<number> {
+    return (await this.#needs.complete(ino, () => this.#cache.readInto(ino, offset, target))).bytes;
+  }
+
+  async write(context: RequestContext, ino: number, offset: number, data: Buffer): Promise<number> {
+    this.#requireWritable();
+    if (offset + data.length > MAX_FILE_SIZE) throw new GatewayError('EFBIG', 'files end at 4 PiB');
+    if (context.uid !== 0) await this.#killPrivilegesOfWriter(context, ino);
+    return (await this.#needs.complete(ino, () => this.#cache.write(ino, offset, data))).bytes;
+  }
+
   // ---- data needs
 
   /** What the native data path lacks; see DataNeedHandler. */
   readonly provide = (need: DataNeed, context: RequestContext): Promise<void> => {
     if (need.kind === 'kill-privileges') return this.killPrivileges(context, need.ino);
-    return this.#needs.provide(need);
+    return this.#needs.provide(need).catch((error: unknown) => {
+      this.#options.onNeedFailed(need, error);
+      throw error;
+    });
   };
 
   // ---- the rest
 
   readonly #isOpen = (ino: number): boolean => this.#open.isOpen(ino);
+
+  /** A write by anybody but root takes suid, sgid and capabilities away. */
+  async #killPrivilegesOfWriter(context: RequestContext, ino: number): Promise<void> {
+    const { mode, flags } = await this.#session.namespace.getAttributes(this.#caller(context), ino);
+    if ((mode & 0o6000) === 0 && (flags & InodeFlag.HasCapability) === 0) return;
+    await this.killPrivileges(context, ino);
+  }
 
   #allocation(
     ino: number,
@@ -421,14 +448,14 @@ export class GatewayFileSystem implements FileSystemOperations {
 
   async #afterUnlink(unlinked: Unlinked): Promise<void> {
     if (unlinked.removed) {
-      this.#cache.forget(unlinked.ino);
+      this.#options.condemn(unlinked.ino);
     } else if (unlinked.nlink === 0 && this.#open.isOpen(unlinked.ino)) {
       this.#open.markOrphan(unlinked.ino);
       if (unlinked.attributes !== undefined) this.#changeTimeMoved(unlinked.attributes);
     } else if (unlinked.nlink === 0) {
       // Its last handle closed while the unlink was under way.
       await this.#session.namespace.releaseOrphan(this.#session.caller(0, 0), unlinked.ino);
-      this.#cache.forget(unlinked.ino);
+      this.#options.condemn(unlinked.ino);
     } else if (unlinked.attributes !== undefined) {
       this.#changeTimeMoved(unlinked.attributes);
     }

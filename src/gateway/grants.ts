@@ -5,7 +5,9 @@
 //                                         ^                                                         │
 //                                         └──────────── publish turns consumed pages into used ─────┘
 //
-// One request refills for everybody who waits; a refill asks for what is needed and a batch beyond, then for less.
+// One request refills for everybody who waits; a refill asks for what is needed and a batch beyond, then for less. A
+// page that is truncated before it was published, or replaces a published one, leaves its grant consumed but unused;
+// whenever nothing is dirty the books are balanced again.
 import type { Caller, Namespace } from '../metadata/contract.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
 import { GatewayError } from './errors.js';
@@ -22,13 +24,19 @@ export interface GrantOptions {
   readonly namespace: Pick<Namespace, 'reservePages' | 'returnReservation'>;
   readonly caller: Caller;
   readonly target: GrantTarget;
-  /** Pages the storage nodes can still take, beyond what was granted and not yet uploaded. */
+  /** Pages the storage nodes can still take. */
   readonly storePagesFree: () => number;
+  /** True when no file is dirty or being published: then every page that is reserved is unused. */
+  readonly isClean: () => boolean;
+  /** Publishes everything; used before a quota is declared full. */
+  readonly drain: () => Promise<void>;
 }
 
 export class Grants {
   readonly #options: GrantOptions;
   #refill: Promise<void> | undefined;
+  /** Pages that metadata holds for this session and that are not used pages yet. */
+  #reserved = 0;
 
   constructor(options: GrantOptions) {
     this.#options = options;
@@ -45,23 +53,53 @@ export class Grants {
     }
   }
 
+  /** A publish turned `pages` reserved pages into used ones (or, negative, freed used ones). */
+  published(pages: number): void {
+    this.#reserved -= Math.min(Math.max(pages, 0), this.#reserved);
+    this.balance();
+  }
+
+  /** Reserves quota for pages that were written before this session began and are still to be published. */
+  async adopt(pages: number): Promise<void> {
+    if (pages > 0) this.#reserved += await this.#options.namespace.reservePages(this.#options.caller, pages);
+  }
+
+  balance(): void {
+    const { target, isClean } = this.#options;
+    if (!isClean()) return;
+    const surplus = this.#reserved - target.grantRemaining();
+    if (surplus > 0) target.grant(surplus);
+    else if (surplus < 0) target.takeBackGrant(-surplus);
+  }
+
   /** Gives unused grants back to the volume's quota, for another session or at unmount. */
   async returnAll(): Promise<void> {
     const { target, namespace, caller } = this.#options;
-    const pages = target.takeBackGrant(target.grantRemaining());
+    const pages = Math.min(target.takeBackGrant(target.grantRemaining()), this.#reserved);
+    this.#reserved -= pages;
     if (pages > 0) await namespace.returnReservation(caller, pages);
   }
 
   async #fill(needed: number): Promise<void> {
+    if (await this.#reserve(needed)) return;
+    // What was overwritten or cut off before it was published may hold reservations that nobody needs.
+    await this.#options.drain();
+    this.balance();
+    if (this.#options.target.grantRemaining() >= needed || (await this.#reserve(needed))) return;
+    throw new GatewayError('EDQUOT', 'the byte quota of the volume is used up');
+  }
+
+  async #reserve(needed: number): Promise<boolean> {
     const { target, namespace, caller, storePagesFree } = this.#options;
-    const free = storePagesFree();
+    const free = storePagesFree() - this.#reserved;
     if (free < needed) throw new GatewayError('ENOSPC', 'the store has no space left for this write');
     const wanted = Math.min(Math.max(needed, REFILL_PAGES), free);
     for (const pages of [wanted, needed]) {
       const reserved = await namespace.reservePages(caller, pages);
+      this.#reserved += reserved;
       if (reserved > 0) target.grant(reserved);
-      if (target.grantRemaining() >= needed) return;
+      if (target.grantRemaining() >= needed) return true;
     }
-    throw new GatewayError('EDQUOT', 'the byte quota of the volume is used up');
+    return false;
   }
 }

@@ -20,6 +20,8 @@ export interface PublisherOptions {
   readonly storage: (node: number) => StorageNode;
   /** The node for new stripes. */
   readonly placeStripe: () => number;
+  /** The inode is gone; its cached bytes go as soon as that is durable. */
+  readonly condemn: (ino: number) => void;
   /** The size of new stripes. */
   readonly geometry: StripeGeometry;
   /** A file stays local this long before it is uploaded, so that short-lived files never are. */
@@ -27,8 +29,8 @@ export interface PublisherOptions {
   readonly dirtyBudgetBytes: number;
   readonly now: () => number;
   readonly onError: (error: unknown) => void;
-  /** Pages granted to these writes that did not become used pages: free to be granted again. */
-  readonly onPublished: (pagesWritten: number, pagesAdded: number) => void;
+  /** A file of the volume now uses that many pages more (or, negative, fewer). */
+  readonly onPublished: (pagesAdded: number) => void;
 }
 
 const FILES_PER_BATCH = 512;
@@ -44,6 +46,7 @@ export class Publisher {
   #timer: NodeJS.Timeout | undefined;
   #retryMs = 0;
   #stopped = false;
+  #isPressed = false;
   #cleanWaiters: Array<() => void> = [];
   readonly counters = {
     batches: 0,
@@ -72,6 +75,12 @@ export class Publisher {
   /** Publishes this file ahead of its turn, soon. */
   hurry(ino: number): void {
     this.#hurried.add(ino);
+    this.#schedule(0);
+  }
+
+  /** The cache is full of dirty data: publish ahead of time, so that there is something to evict. */
+  pressed(): void {
+    this.#isPressed = true;
     this.#schedule(0);
   }
 
@@ -104,6 +113,16 @@ export class Publisher {
       }
     }
     await this.dropReleased();
+  }
+
+  /** Runs `work` while no upload is under way. */
+  async paused<T>(work: () => Promise<T>): Promise<T> {
+    let result: T | undefined;
+    await this.#exclusive(async () => {
+      result = await work();
+      return 0;
+    });
+    return result as T;
   }
 
   /** Tells the storage nodes which old versions nothing refers to any more. */
@@ -149,6 +168,7 @@ export class Publisher {
     const state = cache.dirtyState();
     if (state.dirtyFiles === 0) return false;
     return (
+      this.#isPressed ||
       this.#cleanWaiters.length > 0 ||
       state.dirtyBytes > dirtyBudgetBytes / 2 ||
       state.oldestDirtyMs >= delayMs
@@ -162,7 +182,10 @@ export class Publisher {
       this.#hurried.clear();
       files += await this.#batch(inos);
     }
-    if (this.#isDue()) files += await this.#batch();
+    if (this.#isDue()) {
+      this.#isPressed = false;
+      files += await this.#batch();
+    }
     if (files > 0) await this.dropReleased();
     else this.#wakeCleanWaiters();
     return files;
@@ -201,9 +224,15 @@ export class Publisher {
     settle: (snapshot: PublishSnapshot) => void,
   ): Promise<void> {
     const { session, caller, cache, onPublished } = this.#options;
-    const plans = await this.#plan(snapshots, settle);
+    const planned = await this.#plan(snapshots, settle);
+    if (planned.length === 0) return;
+    await this.#stage(planned);
+    const plans: FilePlan[] = [];
+    for (const plan of planned) {
+      if (cache.publishable(plan.snapshot.ino, plan.snapshot.generation)) plans.push(plan);
+      else await this.#dropStaged(plan);
+    }
     if (plans.length === 0) return;
-    await this.#stage(plans);
     const results = await session.namespace.publish(caller, plans.map(publishOf));
     await session.namespace.sync();
     let stale = 0;
@@ -223,7 +252,7 @@ export class Publisher {
       cache.completePublish(plan.snapshot.ino, plan.snapshot.generation, result.version);
       this.counters.filesPublished += 1;
       this.counters.pagesPublished += plan.pagesWritten;
-      onPublished(plan.pagesWritten, plan.snapshot.pages - plan.basePages);
+      onPublished(plan.snapshot.pages - plan.basePages);
     }
     if (stale > 0) throw new GatewayError('ESTALE', `${stale} files changed in the service while published`);
   }
@@ -232,14 +261,14 @@ export class Publisher {
     snapshots: readonly PublishSnapshot[],
     settle: (snapshot: PublishSnapshot) => void,
   ): Promise<FilePlan[]> {
-    const { session, caller, cache, geometry, placeStripe } = this.#options;
+    const { session, caller, condemn, geometry, placeStripe } = this.#options;
     const plans: FilePlan[] = [];
     for (const snapshot of snapshots) {
       const base = await this.#baseOf(snapshot.ino);
       if (base === undefined) {
         this.counters.filesGone += 1;
         settle(snapshot);
-        cache.forget(snapshot.ino);
+        condemn(snapshot.ino);
         continue;
       }
       plans.push(planFile(snapshot, base, geometry, placeStripe));

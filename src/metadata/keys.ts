@@ -22,7 +22,6 @@
 //   │ volume │ 0xFFFF │ kind │ rest                     │
 //   └────────┴────────┴──────┴──────────────────────────┘
 //                       'A'    -                         next free inode sequence (ranges reserved by a synced commit)
-//                       'B'    -                         next free stripe id
 //                       'D'    ino u64                   inode removed, stripes still to be released in the background
 //                       'G'    stripe u64, version u64   stripe version that nothing refers to any more
 //                       'K'    session u64, any          locks by session (access subsystem)
@@ -36,6 +35,7 @@
 //   ┌──────┬──────┬───────────┐
 //   │ 0x00 │ kind │ rest      │
 //   └──────┴──────┴───────────┘
+//            'B'    -            next free stripe identifier or version (node 0): volumes share storage nodes
 //            'C'    txid 16      coordinator: state of a transaction across nodes
 //            'F'    -            format of the store, identity of the node
 //            'M'    -            shard map (node 0)
@@ -64,7 +64,6 @@ export const Kind = {
 
 const Local = {
   inodeSequence: code('A'),
-  stripeSequence: code('B'),
   pendingDelete: code('D'),
   released: code('G'),
   sessionLock: code('K'),
@@ -75,6 +74,7 @@ const Local = {
 } as const;
 
 const Store = {
+  stripeSequence: code('B'),
   coordinator: code('C'),
   format: code('F'),
   shardMap: code('M'),
@@ -129,6 +129,7 @@ export const TXID_OFFSET = 2;
 export const formatKey = (): Buffer => storeKey(Store.format);
 export const shardMapKey = (): Buffer => storeKey(Store.shardMap);
 export const nextVolumeKey = (): Buffer => storeKey(Store.nextVolume);
+export const stripeSequenceKey = (): Buffer => storeKey(Store.stripeSequence);
 export const volumeKey = (name: string): Buffer => storeKey(Store.volume, Buffer.from(name));
 export const volumeRange = (): KeyRange => prefixRange(storeKey(Store.volume));
 export const coordinatorKey = (txid: Buffer): Buffer => storeKey(Store.coordinator, txid);
@@ -156,7 +157,6 @@ export class VolumeKeys {
   readonly #prefix: number;
   readonly usage: Buffer;
   readonly inodeSequence: Buffer;
-  readonly stripeSequence: Buffer;
   readonly renameLock: Buffer;
 
   constructor(readonly volume: number) {
@@ -166,7 +166,6 @@ export class VolumeKeys {
     this.#prefix = VOLUME_SPACE + volume;
     this.usage = this.#local(Local.usage, 0);
     this.inodeSequence = this.#local(Local.inodeSequence, 0);
-    this.stripeSequence = this.#local(Local.stripeSequence, 0);
     this.renameLock = this.#local(Local.renameLock, 0);
   }
 

@@ -17,7 +17,6 @@ import {
   type PublishResult,
   type ReleasedStripe,
   type Renamed,
-  ROOT_INO,
   SHARD_COUNT,
   type Stripe,
   type Unlinked,
@@ -28,7 +27,7 @@ import { linkInode, makeInode, makeSymlinkInode } from './create.js';
 import { directoryOf, findEntry } from './directory.js';
 import { corrupt, errno } from './errors.js';
 import { type Inode, isSymlink, S_IFDIR, S_IFMT, toAttributes } from './inode-record.js';
-import { shardOf, type VolumeKeys } from './keys.js';
+import { shardOf, stripeSequenceKey, type VolumeKeys } from './keys.js';
 import { listEntries } from './listing.js';
 import { checkName, type NameHash } from './name-hash.js';
 import { findStripes, publishBatch } from './publish.js';
@@ -62,7 +61,7 @@ export class Volume implements Namespace, AsyncDisposable {
     readonly names: NameHash,
   ) {
     this.#inodes = cluster.nodes.map(({ index }) => new Sequence(cluster, index, keys.inodeSequence));
-    this.#stripes = new Sequence(cluster, this.#nodeOf(ROOT_INO), keys.stripeSequence);
+    this.#stripes = new Sequence(cluster, 0, stripeSequenceKey());
     this.#sweeper = new Sweeper(cluster, keys);
   }
 

@@ -63,8 +63,10 @@ export interface StorageNode extends AsyncDisposable {
 export interface FetchRequest {
   readonly stripe: number;
   readonly version: number;
+  /** The inode whose cache takes the pages, and the page of the file where the stripe begins. */
   readonly ino: number;
   readonly filePage: number;
+  /** The first page wanted, relative to the stripe. */
   readonly firstPage: number;
   readonly count: number;
 }

@@ -1,0 +1,309 @@
+// The whole service side of an embedded store in one process: metadata on one engine, one storage node, an access node in
+// front of both. Scaling out replaces what is opened here; a gateway cannot tell.
+//
+//   DIR/penstock.json   format version and identity of the store
+//   DIR/metadata/       the key-value engine
+//   DIR/data/           the storage node's extents and journal
+//
+// Order of closing is the reverse of opening: sessions end before metadata, metadata before its engine.
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { open, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { PageEndpoint } from '../../bindings/extent.js';
+import type { KvEngine } from '../kv/engine.js';
+import { openEngine } from '../kv/open.js';
+import { MetadataError } from '../metadata/contract.js';
+import { LockService } from '../metadata/locks.js';
+import { knownStripes } from '../metadata/published.js';
+import { MetadataService } from '../metadata/service.js';
+import { SessionStore } from '../metadata/sessions.js';
+import { formatStore } from '../metadata/store.js';
+import type { Volume as MetadataVolume } from '../metadata/volume.js';
+import type { ScrubReport, StorageNode, StorageStatistics } from '../storage/contract.js';
+import { LocalStorageNode } from '../storage/local-storage-node.js';
+import { type StripePlace, stripePlaceAt } from '../storage/stripe-policy.js';
+import type { Clock } from '../telemetry/clock.js';
+import { LocalAccessNode } from './access-node.js';
+import type { Volume } from './authority.js';
+import type { Credential, Session } from './contract.js';
+import { TokenTable } from './tokens.js';
+
+export const STORE_FORMAT = 1;
+const IDENTITY_FILE = 'penstock.json';
+const STORAGE_NODE_ID = 1;
+
+interface StoreIdentity {
+  readonly format: number;
+  readonly id: string;
+}
+
+export interface VolumeQuota {
+  readonly bytesQuota?: number;
+  readonly inodesQuota?: number;
+}
+
+/** Makes the store and a volume in it; false when `ifAbsent` and the volume exists. EEXIST otherwise. */
+export async function formatEmbedded(
+  directory: string,
+  volume: string,
+  quota: VolumeQuota,
+  ifAbsent: boolean,
+): Promise<boolean> {
+  if (!existsSync(join(directory, IDENTITY_FILE))) await makeStore(directory);
+  readIdentity(directory);
+  const engine = await openEngine(metadataUrl(directory));
+  try {
+    const metadata = await MetadataService.open([engine]);
+    try {
+      await metadata.createVolume(volume, quota);
+      return true;
+    } catch (error) {
+      if (ifAbsent && (error as { code?: string }).code === 'EEXIST') return false;
+      throw error;
+    } finally {
+      await metadata[Symbol.asyncDispose]();
+    }
+  } finally {
+    await engine[Symbol.asyncDispose]();
+  }
+}
+
+const metadataUrl = (directory: string): string => `file:${join(directory, 'metadata')}`;
+
+/** The identity file comes last: until it is there the directory holds no store, and making it starts anew. */
+async function makeStore(directory: string): Promise<void> {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  for (const part of ['metadata', 'data']) {
+    await rm(join(directory, part), { recursive: true, force: true });
+    mkdirSync(join(directory, part), { mode: 0o700 });
+  }
+  const engine = await openEngine(metadataUrl(directory));
+  await formatStore([engine]);
+  await engine[Symbol.asyncDispose]();
+  const identity: StoreIdentity = { format: STORE_FORMAT, id: randomUUID() };
+  const path = join(directory, IDENTITY_FILE);
+  await writeFile(`${path}.new`, `${JSON.stringify(identity)}\n`, { flush: true });
+  await rename(`${path}.new`, path);
+  const handle = await open(directory, 'r');
+  await handle.sync();
+  await handle.close();
+}
+
+function readIdentity(directory: string): StoreIdentity {
+  const path = join(directory, IDENTITY_FILE);
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch {
+    throw new MetadataError(
+      'ENOENT',
+      `${directory} holds no store; make one with "penstock format file:${directory} --name VOLUME"`,
+    );
+  }
+  let identity: StoreIdentity;
+  try {
+    identity = JSON.parse(text) as StoreIdentity;
+  } catch {
+    throw new MetadataError('EIO', `${path} is damaged: it must be one line of JSON with "format" and "id"`);
+  }
+  if (identity.format > STORE_FORMAT) {
+    throw new MetadataError(
+      'EPROTONOSUPPORT',
+      `the store in ${directory} has format ${identity.format}, this penstock knows ${STORE_FORMAT}; use a newer penstock`,
+    );
+  }
+  return identity;
+}
+
+export interface EmbeddedOptions {
+  readonly clock: Clock;
+  /** The client's cache: where staged pages come from and fetched ones go. */
+  readonly pages: PageEndpoint;
+}
+
+export interface EmbeddedFsckReport {
+  readonly inodesChecked: number;
+  readonly stripesChecked: number;
+  readonly problems: ReadonlyArray<{ readonly message: string }>;
+}
+
+interface OpenVolume {
+  readonly metadata: MetadataVolume;
+  readonly locks: LockService;
+}
+
+export class EmbeddedService implements AsyncDisposable {
+  readonly #volumes = new Map<string, Promise<OpenVolume>>();
+  readonly #access: LocalAccessNode;
+
+  private constructor(
+    readonly directory: string,
+    /** The identity of the store; a cache directory belongs to one store. */
+    readonly storeId: string,
+    private readonly engine: KvEngine,
+    private readonly metadata: MetadataService,
+    private readonly sessions: SessionStore,
+    private readonly node: LocalStorageNode,
+    clock: Clock,
+  ) {
+    this.#access = new LocalAccessNode({
+      sessions,
+      volumes: { find: (name) => this.#find(name) },
+      tokens: new TokenTable(engine),
+      clock,
+    });
+  }
+
+  /** The store's identity, without opening it. ENOENT: there is no store; EPROTONOSUPPORT: a newer one. */
+  static identity(directory: string): string {
+    return readIdentity(directory).id;
+  }
+
+  static async open(directory: string, options: EmbeddedOptions): Promise<EmbeddedService> {
+    const { id } = readIdentity(directory);
+    const opened: AsyncDisposable[] = [];
+    try {
+      const engine = await openEngine(metadataUrl(directory));
+      opened.push(engine);
+      const node = await LocalStorageNode.open({
+        id: STORAGE_NODE_ID,
+        directory: join(directory, 'data'),
+        pages: options.pages,
+      });
+      opened.push(node);
+      const metadata = await MetadataService.open([engine]);
+      opened.push(metadata);
+      const sessions = new SessionStore(
+        { engines: [engine], engineOf: () => engine },
+        { clock: options.clock },
+      );
+      opened.push(sessions);
+      const service = new EmbeddedService(directory, id, engine, metadata, sessions, node, options.clock);
+      await service.#recover();
+      return service;
+    } catch (error) {
+      for (const part of opened.reverse()) await part[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  openSession(credential: Credential, volume: string, clientName: string): Promise<Session> {
+    return this.#access.openSession(credential, volume, clientName);
+  }
+
+  /** ENXIO for a node that this service does not have. */
+  storage(node: number): StorageNode {
+    if (node !== STORAGE_NODE_ID) throw new MetadataError('ENXIO', `no storage node ${node} in this store`);
+    return this.node;
+  }
+
+  /** The node for a new stripe, and the stripe's place and length. */
+  placeStripe(): number {
+    return STORAGE_NODE_ID;
+  }
+
+  readonly stripeGeometry = (offset: number): StripePlace => stripePlaceAt(offset);
+
+  storageStatistics(): StorageStatistics {
+    return this.node.statistics();
+  }
+
+  /** Checks the invariants of metadata and of the storage node, and that every stripe a file has is really there. */
+  async fsck(
+    volume: string,
+    progress: (inodesDone: number, inodesTotal: number) => void,
+  ): Promise<EmbeddedFsckReport> {
+    const report = await this.metadata.fsck(volume);
+    const problems = report.findings.map(({ code, message }) => ({ message: `${code}: ${message}` }));
+    for (const message of await this.node.check()) problems.push({ message: `storage: ${message}` });
+    const { metadata } = await this.#open(volume);
+    let stripesChecked = 0;
+    for await (const stripe of knownStripes(metadata.cluster, metadata.keys)) {
+      if (!stripe.isCurrent) continue;
+      stripesChecked += 1;
+      const { id, version } = stripe;
+      await this.storage(stripe.node)
+        .presence(id, version, 0, 1)
+        .catch((error: Error) =>
+          problems.push({ message: `stripe ${id} version ${version}: ${error.message}` }),
+        );
+      if (stripesChecked % 1024 === 0) progress(Math.min(stripesChecked, report.inodes), report.inodes);
+    }
+    progress(report.inodes, report.inodes);
+    return { inodesChecked: report.inodes, stripesChecked, problems };
+  }
+
+  /** Drops staged versions older than `graceMs` that no volume knows; answers how many. */
+  async collect(graceMs: number): Promise<number> {
+    const known = new Set<number>();
+    for (const { name } of await this.metadata.volumes()) {
+      const { metadata } = await this.#open(name);
+      for await (const { version } of knownStripes(metadata.cluster, metadata.keys)) known.add(version);
+    }
+    // Versions are never used twice in a store, so the number alone identifies one.
+    return this.node.collect(graceMs, (_id, version) => Promise.resolve(known.has(version)));
+  }
+
+  scrub(progress: (donePages: number, totalPages: number) => void): Promise<ScrubReport> {
+    return this.node.scrub(progress);
+  }
+
+  stats(): Record<string, number> {
+    return { ...this.#access.stats(), ...this.engine.stats() };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#access[Symbol.asyncDispose]();
+    await this.sessions[Symbol.asyncDispose]();
+    await this.metadata[Symbol.asyncDispose]();
+    await this.node[Symbol.asyncDispose]();
+    await this.engine[Symbol.asyncDispose]();
+  }
+
+  /** Every volume hears of the ends of sessions, of those that a crash left half-ended too. */
+  async #recover(): Promise<void> {
+    this.sessions.onEnded(async ({ id }, reason) => {
+      for (const { name } of await this.metadata.volumes()) {
+        const { metadata, locks } = await this.#open(name);
+        await locks.endSession(id, reason);
+        await metadata.endSession(id);
+      }
+    });
+    await this.sessions.recover();
+    this.sessions.startSweeping();
+  }
+
+  #open(name: string): Promise<OpenVolume> {
+    let opening = this.#volumes.get(name);
+    if (opening === undefined) {
+      opening = this.#load(name);
+      opening.catch(() => this.#volumes.delete(name));
+      this.#volumes.set(name, opening);
+    }
+    return opening;
+  }
+
+  async #load(name: string): Promise<OpenVolume> {
+    const { engine, sessions } = this;
+    const metadata = await this.metadata.volume(name);
+    const locks = new LockService({
+      keys: metadata.keys,
+      engines: [engine],
+      engineOf: () => engine,
+      sessions,
+    });
+    return { metadata, locks };
+  }
+
+  async #find(name: string): Promise<Volume | undefined> {
+    try {
+      const { metadata, locks } = await this.#open(name);
+      const { uid } = statSync(this.directory);
+      return { name, ownerUid: uid, allowedUids: [], namespace: metadata, locks };
+    } catch (error) {
+      if ((error as { code?: string }).code === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,241 @@
+// A mounted volume: opens the cache, the service and a session, puts the gateway's parts together, mounts, and takes all
+// of it down again in the reverse order. What each part does stands in its own file.
+//
+//   kernel ── transport ── GatewayFileSystem ── session (access, metadata, locks)
+//                │               │
+//              FileIo         DataNeeds ── Grants, ReadAhead, storage ──┐
+//                └── cache ──────┴── Publisher, Evictor, Condemned ─────┘
+import { mkdirSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { type Cache, openCache } from '../../bindings/cache.js';
+import type { Session } from '../access/contract.js';
+import { EmbeddedService, formatEmbedded } from '../access/embedded-service.js';
+import { PAGE_SIZE } from '../metadata/contract.js';
+import { Condemned } from './condemned.js';
+import { DataNeeds } from './data-needs.js';
+import { GatewayError } from './errors.js';
+import { Evictor } from './evictor.js';
+import { GatewayFileSystem } from './file-system.js';
+import { Grants } from './grants.js';
+import type { FormatOptions, FormatReport, MountedVolume, MountOptions } from './mount-contract.js';
+import { MountedGateway } from './mounted-gateway.js';
+import { OpenFiles } from './open-files.js';
+import { Publisher } from './publisher.js';
+import { ReadAhead } from './read-ahead.js';
+
+const DIRTY_SHARE = 0.5;
+const PUBLISH_DELAY_MS = 1500;
+const EVICT_INTERVAL_MS = 200;
+const CONDEMNED_INTERVAL_MS = 1000;
+const KERNEL_TIMEOUT_MS_MAX = 3_600_000;
+
+/** The parts of one mount that work without a kernel; a transport is put in front of them. */
+export interface GatewayParts {
+  readonly cache: Cache;
+  readonly service: EmbeddedService;
+  readonly session: Session;
+  readonly openFiles: OpenFiles;
+  readonly needs: DataNeeds;
+  readonly grants: Grants;
+  readonly publisher: Publisher;
+  readonly evictor: Evictor;
+  readonly condemned: Condemned;
+  readonly operations: GatewayFileSystem;
+  readonly dirtyBytesMax: number;
+}
+
+/** `file:DIR` -> DIR. Other stores are refused with what to use instead. */
+export function storeDirectory(store: string): string {
+  if (store.startsWith('file:')) return resolve(store.slice('file:'.length));
+  if (/^postgres(ql)?:/.test(store)) {
+    throw new GatewayError('EOPNOTSUPP', 'a PostgreSQL store is not part of this version; use file:DIR');
+  }
+  throw new GatewayError('EINVAL', `"${store}" names no store; use file:DIR`);
+}
+
+export async function formatStore(options: FormatOptions): Promise<FormatReport> {
+  if (options.data !== undefined && storeDirectory(options.data) !== storeDirectory(options.store)) {
+    throw new GatewayError(
+      'EOPNOTSUPP',
+      'data apart from metadata is not part of this version; leave --data out',
+    );
+  }
+  const { bytesQuota, inodesQuota } = options;
+  const quota = {
+    ...(bytesQuota === undefined ? {} : { bytesQuota }),
+    ...(inodesQuota === undefined ? {} : { inodesQuota }),
+  };
+  const directory = storeDirectory(options.store);
+  return { created: await formatEmbedded(directory, options.volume, quota, options.ifAbsent ?? false) };
+}
+
+export async function mount(options: MountOptions): Promise<MountedVolume> {
+  const parts = await openGateway(options);
+  try {
+    const transport = await startTransport(options, parts);
+    parts.publisher.start();
+    parts.evictor.start();
+    return new MountedGateway(options, parts, transport);
+  } catch (error) {
+    await closeGateway(parts);
+    throw error;
+  }
+}
+
+async function startTransport(options: MountOptions, parts: GatewayParts) {
+  const { operations, cache } = parts;
+  const mountOptions = options.readOnly === true ? [...options.mountOptions, 'ro'] : options.mountOptions;
+  if (options.transport === 'fuse-native') {
+    const { FuseNativeTransport } = await import('./transports/fuse-native/transport.js');
+    return FuseNativeTransport.mount({
+      mountpoint: options.mountpoint,
+      operations,
+      data: operations,
+      mountOptions,
+    });
+  }
+  const { NativeFuseTransport } = await import('./transports/native/transport.js');
+  return NativeFuseTransport.mount({
+    mountpoint: options.mountpoint,
+    source: `penstock:${options.volume}`,
+    operations,
+    dataNeeds: operations.provide,
+    fileIo: cache.fileIo(),
+    mountOptions,
+    exclusive: true,
+    onFault: (error) => options.logger.error({ error }, 'an operation failed unexpectedly'),
+  });
+}
+
+/** Opens everything but the kernel side. Rejects with nothing left open. */
+export async function openGateway(options: MountOptions): Promise<GatewayParts> {
+  const directory = storeDirectory(options.store);
+  const storeId = EmbeddedService.identity(directory);
+  mkdirSync(options.cacheDirectory, { recursive: true, mode: 0o700 });
+  const dirtyBytesMax = options.dirtyBytes ?? Math.floor(options.cacheBytes * DIRTY_SHARE);
+  const { cache, recovery } = await openCache({
+    directory: options.cacheDirectory,
+    budgetBytes: options.cacheBytes,
+    dirtyBudgetBytes: dirtyBytesMax,
+    identity: `${storeId}/${options.volume}`,
+  });
+  if (recovery.dirtyFiles > 0)
+    options.logger.info({ recovery }, 'recovered files that wait for their upload');
+  try {
+    const service = await EmbeddedService.open(directory, { clock: options.clock, pages: cache });
+    try {
+      return await assemble(options, cache, service, dirtyBytesMax, recovery.chargedPages);
+    } catch (error) {
+      await service[Symbol.asyncDispose]();
+      throw error;
+    }
+  } catch (error) {
+    await cache.close();
+    throw error;
+  }
+}
+
+async function assemble(
+  options: MountOptions,
+  cache: Cache,
+  service: EmbeddedService,
+  dirtyBytesMax: number,
+  chargedPages: number,
+): Promise<GatewayParts> {
+  const { logger, clock } = options;
+  const uid = process.geteuid?.() ?? 0;
+  const gid = process.getegid?.() ?? 0;
+  const credential = { kind: 'peer', uid, gid, pid: process.pid } as const;
+  const session = await service.openSession(credential, options.volume, 'gateway');
+  const caller = session.caller(0, 0);
+  const storage = (node: number) => service.storage(node);
+  const openFiles = new OpenFiles();
+  const condemned = new Condemned({
+    cache,
+    sync: () => session.namespace.sync(),
+    intervalMs: CONDEMNED_INTERVAL_MS,
+    onError: (error) => logger.error({ error }, 'removals cannot be made durable'),
+  });
+  const condemn = (ino: number): void => condemned.add(ino);
+  const publisher: Publisher = new Publisher({
+    session,
+    caller,
+    cache,
+    storage,
+    placeStripe: () => service.placeStripe(),
+    geometry: service.stripeGeometry,
+    condemn,
+    delayMs: PUBLISH_DELAY_MS,
+    dirtyBudgetBytes: dirtyBytesMax,
+    now: () => clock.monotonicMs(),
+    onError: (error) => logger.error({ error }, 'upload failed; it will be tried again'),
+    onPublished: (pages) => grants.published(pages),
+  });
+  const grants: Grants = new Grants({
+    namespace: session.namespace,
+    caller,
+    target: cache,
+    storePagesFree: () => Math.floor(service.storageStatistics().bytesFree / PAGE_SIZE),
+    isClean: () => cache.dirtyState().dirtyFiles === 0,
+    drain: () => publisher.drain(),
+  });
+  await grants.adopt(chargedPages);
+  const evictor = new Evictor({
+    cache,
+    intervalMs: EVICT_INTERVAL_MS,
+    onPressure: () => publisher.pressed(),
+  });
+  const readAhead = new ReadAhead(
+    (ino) => cache.attributes(ino)?.size ?? 0,
+    () => options.cacheBytes / 8,
+  );
+  const needs = new DataNeeds({
+    session,
+    caller,
+    cache,
+    grants,
+    storage,
+    waitForClean: () => publisher.waitForClean(),
+    readAhead: (ino, offset, length) => readAhead.extend(ino, offset, length),
+    makeRoom: (bytes) => evictor.check(bytes),
+  });
+  const operations = new GatewayFileSystem({
+    session,
+    cache,
+    needs,
+    openFiles,
+    publishNow: (ino) => publisher.publishInode(ino),
+    hurry: (ino) => publisher.hurry(ino),
+    condemn,
+    onNeedFailed: (need, error) => logger.warn({ need, error }, 'a read or write cannot be completed'),
+    fsync: options.fsync,
+    readOnly: options.readOnly ?? false,
+    timeoutMsMax: KERNEL_TIMEOUT_MS_MAX,
+  });
+  return {
+    cache,
+    service,
+    session,
+    openFiles,
+    needs,
+    grants,
+    publisher,
+    evictor,
+    condemned,
+    operations,
+    dirtyBytesMax,
+  };
+}
+
+/** Leaves dirty data in the cache directory, durable, for the next mount. */
+export async function closeGateway(parts: GatewayParts): Promise<void> {
+  parts.evictor.stop();
+  await parts.publisher.stop();
+  await parts.condemned.settle();
+  await parts.grants.returnAll();
+  await parts.cache.syncAll();
+  await parts.session.namespace.sync();
+  await parts.session[Symbol.asyncDispose]();
+  await parts.service[Symbol.asyncDispose]();
+  await parts.cache.close();
+}

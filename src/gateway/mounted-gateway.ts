@@ -1,0 +1,191 @@
+// What the daemon and a script hold of a mounted volume: its status, the long jobs on it, and its end.
+import { PAGE_SIZE } from '../metadata/contract.js';
+import type { ScrubReport } from '../storage/contract.js';
+import { GatewayError } from './errors.js';
+import { closeGateway, type GatewayParts } from './mount.js';
+import type {
+  DrainReport,
+  FsckReport,
+  GcReport,
+  MountedVolume,
+  MountOptions,
+  OnProgress,
+  VolumeStats,
+  VolumeStatus,
+  WarmupReport,
+} from './mount-contract.js';
+import type { FuseTransport } from './transport.js';
+import { warmup } from './warmup.js';
+
+/** Staged versions younger than this may be part of an upload under way. */
+const COLLECT_GRACE_MS = 10 * 60 * 1000;
+
+export class MountedGateway implements MountedVolume {
+  readonly mountpoint: string;
+  readonly ended: Promise<void>;
+  readonly #options: MountOptions;
+  readonly #parts: GatewayParts;
+  readonly #transport: FuseTransport;
+  #state: VolumeStatus['state'] = 'mounted';
+  #closing: Promise<void> | undefined;
+
+  constructor(options: MountOptions, parts: GatewayParts, transport: FuseTransport) {
+    this.mountpoint = options.mountpoint;
+    this.#options = options;
+    this.#parts = parts;
+    this.#transport = transport;
+    parts.session.onFenced((reason) => {
+      if (this.#state === 'mounted') this.#state = 'fenced';
+      options.logger.warn({ reason }, 'the session of this mount has ended');
+    });
+    this.ended = transport.ended.then(() => this.#close());
+  }
+
+  async status(): Promise<VolumeStatus> {
+    const { store, volume, mountpoint, transport, fsync, cacheDirectory } = this.#options;
+    const state = this.#parts.cache.dirtyState();
+    return {
+      store,
+      volume,
+      mountpoint,
+      transport,
+      fsync,
+      readOnly: this.#options.readOnly ?? false,
+      state: this.#state,
+      cache: {
+        directory: cacheDirectory,
+        bytesMax: state.budgetBytes,
+        bytesUsed: state.cachedBytes,
+        dirtyBytesMax: this.#parts.dirtyBytesMax,
+        dirtyBytes: state.dirtyBytes + state.inFlightBytes,
+        dirtyFiles: state.dirtyFiles,
+      },
+    };
+  }
+
+  stats(): VolumeStats {
+    const { cache, publisher, needs, evictor, service, openFiles, condemned } = this.#parts;
+    const transport = this.#transport.stats();
+    const state = cache.dirtyState();
+    return {
+      ...prefixed('fuse', transport),
+      ...prefixed('cache', cache.stats()),
+      ...prefixed('publish', publisher.counters),
+      ...prefixed('need', needs.counters),
+      ...prefixed('evict', evictor.counters),
+      ...prefixed('service', service.stats()),
+      openHandles: openFiles.handleCount,
+      removalsForgotten: condemned.forgotten,
+      inFlightBytes: state.inFlightBytes,
+      readOperations: transport['reads'] ?? 0,
+      readBytes: transport['readBytes'] ?? 0,
+      writeOperations: transport['writes'] ?? 0,
+      writeBytes: transport['writtenBytes'] ?? 0,
+      metadataOperations: transport['upcalls'] ?? 0,
+      fetchedBytes: needs.counters.fetchedPages * PAGE_SIZE,
+      publishedBytes: publisher.counters.pagesPublished * PAGE_SIZE,
+      dirtyBytes: state.dirtyBytes + state.inFlightBytes,
+    };
+  }
+
+  async drain(onProgress: OnProgress, signal: AbortSignal): Promise<DrainReport> {
+    const { publisher, condemned, session } = this.#parts;
+    const before = { ...publisher.counters };
+    let total = 0;
+    await condemned.settle();
+    await publisher.drain((left) => {
+      const published = (publisher.counters.pagesPublished - before.pagesPublished) * PAGE_SIZE;
+      total = Math.max(total, published + left);
+      onProgress({ done: total - left, total, unit: 'bytes' });
+    }, signal);
+    await session.namespace.sync();
+    return {
+      publishedBytes: (publisher.counters.pagesPublished - before.pagesPublished) * PAGE_SIZE,
+      publishedFiles: publisher.counters.filesPublished - before.filesPublished,
+    };
+  }
+
+  warmup(path: string, onProgress: OnProgress, signal: AbortSignal): Promise<WarmupReport> {
+    return warmup(this.#parts, path, onProgress, signal);
+  }
+
+  async fsck(onProgress: OnProgress, signal: AbortSignal): Promise<FsckReport> {
+    const { service, cache, condemned, publisher } = this.#parts;
+    await condemned.settle();
+    signal.throwIfAborted();
+    const report = await publisher.paused(() =>
+      service.fsck(this.#options.volume, (done, total) => onProgress({ done, total, unit: 'inodes' })),
+    );
+    const inCache = cache.check().map((message: string) => ({ message: `cache: ${message}` }));
+    return { ...report, problems: [...report.problems, ...inCache] };
+  }
+
+  async gc(onProgress: OnProgress, signal: AbortSignal): Promise<GcReport> {
+    const { service, publisher } = this.#parts;
+    signal.throwIfAborted();
+    const freeBefore = service.storageStatistics().bytesFree;
+    const droppedBefore = publisher.counters.versionsDropped;
+    await publisher.dropReleased();
+    const collected = await service.collect(COLLECT_GRACE_MS);
+    const versionsDropped = publisher.counters.versionsDropped - droppedBefore + collected;
+    onProgress({ done: versionsDropped, total: versionsDropped, unit: 'files' });
+    const bytesFreed = Math.max(0, service.storageStatistics().bytesFree - freeBefore);
+    return { orphansRemoved: 0, versionsDropped, bytesFreed };
+  }
+
+  scrub(onProgress: OnProgress, signal: AbortSignal): Promise<ScrubReport> {
+    signal.throwIfAborted();
+    return this.#parts.service.scrub((done, total) => onProgress({ done, total, unit: 'pages' }));
+  }
+
+  async unmount(options: { readonly drain: boolean; readonly lazy?: boolean }): Promise<void> {
+    if (this.#state === 'ended') return;
+    const lazy = options.lazy ?? false;
+    if (options.drain) {
+      this.#state = 'draining';
+      await this.drain(() => {}, new AbortController().signal).catch((error: unknown) => {
+        this.#state = 'mounted';
+        throw error;
+      });
+    }
+    this.#state = 'unmounting';
+    try {
+      await this.#transport.unmount({ lazy });
+    } catch (error) {
+      this.#state = 'mounted';
+      throw error;
+    }
+    if (!lazy) await this.ended;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#state === 'ended') return;
+    this.#state = 'unmounting';
+    await this.#transport[Symbol.asyncDispose]();
+    await this.ended;
+  }
+
+  #close(): Promise<void> {
+    this.#closing ??= closeGateway(this.#parts).then(
+      () => {
+        this.#state = 'ended';
+      },
+      (error: unknown) => {
+        this.#state = 'ended';
+        throw new GatewayError('EIO', `the volume did not close cleanly: ${(error as Error).message}`, {
+          cause: error,
+        });
+      },
+    );
+    return this.#closing;
+  }
+}
+
+function prefixed(prefix: string, counters: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(counters).map(([name, value]) => [
+      `${prefix}${name.charAt(0).toUpperCase()}${name.slice(1)}`,
+      value,
+    ]),
+  );
+}

@@ -1,0 +1,80 @@
+// Brings files into the cache ahead of use: walks a path of the volume and downloads what is missing, a few files at once.
+import type { Attributes, Caller } from '../metadata/contract.js';
+import { ROOT_INO } from '../metadata/contract.js';
+import { CHUNK_SIZE } from './chunks.js';
+import { GatewayError } from './errors.js';
+import type { GatewayParts } from './mount.js';
+import type { OnProgress, WarmupReport } from './mount-contract.js';
+
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+const S_IFDIR = 0o040000;
+const ENTRIES_PER_CALL = 1024;
+
+export async function warmup(
+  parts: GatewayParts,
+  path: string,
+  onProgress: OnProgress,
+  signal: AbortSignal,
+): Promise<WarmupReport> {
+  const caller = parts.session.caller(0, 0);
+  const start = await resolvePath(parts, caller, path);
+  const before = parts.needs.counters.fetchedPages;
+  let files = 0;
+  let total = 0;
+  for await (const file of regularFiles(parts, caller, start)) {
+    signal.throwIfAborted();
+    total += 1;
+    await warmFile(parts, file, signal);
+    files += 1;
+    onProgress({ done: files, total, unit: 'files' });
+  }
+  return { files, fetchedBytes: (parts.needs.counters.fetchedPages - before) * 4096 };
+}
+
+async function resolvePath(parts: GatewayParts, caller: Caller, path: string): Promise<Attributes> {
+  const { namespace } = parts.session;
+  let attributes = await namespace.getAttributes(caller, ROOT_INO);
+  for (const name of path.split('/').filter((part) => part !== '' && part !== '.')) {
+    if (name === '..') throw new GatewayError('EINVAL', 'the path to warm up must not contain ".."');
+    attributes = await namespace.lookup(caller, attributes.ino, Buffer.from(name));
+  }
+  return attributes;
+}
+
+async function* regularFiles(
+  parts: GatewayParts,
+  caller: Caller,
+  start: Attributes,
+): AsyncGenerator<Attributes> {
+  const directories: number[] = [];
+  if ((start.mode & S_IFMT) === S_IFREG) yield start;
+  else if ((start.mode & S_IFMT) === S_IFDIR) directories.push(start.ino);
+  for (let ino = directories.pop(); ino !== undefined; ino = directories.pop()) {
+    let cookie = 0n;
+    for (;;) {
+      const { namespace } = parts.session;
+      const entries = await namespace.readDirectory(caller, ino, cookie, ENTRIES_PER_CALL, true);
+      if (entries.length === 0) break;
+      for (const { type, ino: child, attributes } of entries) {
+        if (type === S_IFDIR) directories.push(child);
+        else if (type === S_IFREG && attributes !== undefined) yield attributes;
+      }
+      cookie = entries.at(-1)!.cookie;
+    }
+  }
+}
+
+/** Chunk by chunk; what is valid already is found so by a read that touches nothing. */
+async function warmFile(parts: GatewayParts, file: Attributes, signal: AbortSignal): Promise<void> {
+  const { cache, needs } = parts;
+  await needs.attach(file.ino);
+  const size = cache.attributes(file.ino)?.size ?? file.size;
+  for (let offset = 0; offset < size; offset += CHUNK_SIZE) {
+    signal.throwIfAborted();
+    const length = Math.min(CHUNK_SIZE, size - offset);
+    if (cache.isWhollyValid(file.ino)) return;
+    await needs.provide({ kind: 'map', ino: file.ino, offset, length });
+    await needs.provide({ kind: 'fetch', ino: file.ino, offset, length });
+  }
+}
