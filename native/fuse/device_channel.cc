@@ -28,6 +28,16 @@ void install_wake_handler() {
   });
 }
 
+// A descriptor of its own with its own table of requests; where /dev/fuse may not be opened (fusermount3
+// opened the first one for us) the same file once more, which works as well and only shares that table's
+// lock.
+Fd clone_device(int device) {
+  Fd clone(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
+  uint32_t master = static_cast<uint32_t>(device);
+  if (clone.valid() && ::ioctl(clone.get(), kIoctlClone, &master) == 0) return clone;
+  return Fd(::fcntl(device, F_DUPFD_CLOEXEC, 0));
+}
+
 int write_message(int fd, OutHeader header, std::span<const iovec> parts) {
   std::array<iovec, kMaxReplyParts + 1> vector{};
   vector[0] = {&header, sizeof(header)};
@@ -60,10 +70,8 @@ Result<std::unique_ptr<DeviceChannel>> DeviceChannel::open(Fd device, uint32_t q
     if (index == 0) {
       queue->fd = std::move(device);
     } else {
-      queue->fd.reset(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
-      uint32_t master = static_cast<uint32_t>(channel->device());
-      if (!queue->fd.valid() || ::ioctl(queue->fd.get(), kIoctlClone, &master) != 0)
-        break;  // fewer queues do
+      queue->fd = clone_device(channel->device());
+      if (!queue->fd.valid()) return Error::from_errno(errno, "cannot open another FUSE queue");
     }
     void* memory =
         ::mmap(nullptr, kRequestBuffer, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -109,6 +109,18 @@ test('fusermount3 mounts and unmounts too', async () => {
   expect(await mount.shell('echo through the helper > f; cat f')).toBe('through the helper');
 });
 
+test('a process that exits while mounted exits, and its mount fails at once', async () => {
+  const path = join(directory, 'm');
+  await mkdir(path);
+  const child = join(import.meta.dirname, '../support/mount-child.mjs');
+  await expect(run(process.execPath, [child, path, '300'], { timeout: 20_000 })).rejects.toMatchObject({
+    code: 3,
+  });
+  await expect(run('timeout', ['20', 'ls', path])).rejects.toMatchObject({
+    stderr: expect.stringContaining('not connected'),
+  });
+});
+
 test('kill -9 of the mounting process leaves a mount that fails at once and can be taken away', async () => {
   const path = join(directory, 'm');
   await mkdir(path);

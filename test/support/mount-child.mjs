@@ -1,5 +1,5 @@
 // A process of its own that mounts an empty directory with the raw native session, answers nothing but the root's
-// attributes, and says when it is ready: something for a test to kill.
+// attributes, and says when it is ready: something for a test to kill, or that exits by itself after a while.
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
@@ -46,3 +46,4 @@ function drain() {
 session.start(new Uint8Array(memory), reply, drain);
 setInterval(drain, 10);
 process.stdout.write('ready\n');
+if (process.argv[3] !== undefined) setTimeout(() => process.exit(3), Number(process.argv[3]));
