@@ -31,7 +31,7 @@ const mapped = fc.constantFrom(4096, 65_536, 131_072, 1_114_112);
 
 export const dataSuite: Suite = {
   name: 'data',
-  features: ['allocate', 'keep', 'punch', 'zero', 'copy', 'seek', 'direct', 'mmap'],
+  features: ['allocate', 'keep', 'punch', 'zero', 'copy', 'seek', 'direct', 'mmap', 'lock'],
   prologue: ['open 0 f0 bc 644', 'open 1 f0 r 0', 'open 2 f1 bc 644', 'open 3 f1 ba 0'],
   operation(features) {
     const modes = ['b', 'b', 'bc', 'bc', 'bct', 'r', 'w', 'ba', 'bac'];
@@ -75,6 +75,16 @@ export const dataSuite: Suite = {
     }
     if (features.has('copy')) {
       choices.push({ weight: 3, arbitrary: line('copy', slot, offset, slot, offset, length) });
+    }
+    if (features.has('lock')) {
+      const kind = fc.constantFrom('r', 'w', 'u');
+      const start = fc.constantFrom(0, 10, 4096);
+      const span = fc.constantFrom(0, 1, 10, 5000);
+      choices.push(
+        { weight: 1, arbitrary: line('lock', slot, kind, start, span) },
+        { weight: 1, arbitrary: line('flock', slot, kind) },
+        { weight: 1, arbitrary: line('getlock', slot, fc.constantFrom('r', 'w'), start, span) },
+      );
     }
     if (features.has('seek')) choices.push({ weight: 3, arbitrary: line('seekmap', slot) });
     if (features.has('mmap')) {

@@ -81,6 +81,7 @@ export const nameSuite: Suite = {
       { weight: 2, arbitrary: line('truncate', path, size) },
       { weight: 1, arbitrary: line('deep', path, fc.constantFrom(3, 30)) },
       { weight: 1, arbitrary: line('umask', fc.constantFrom('0', '22', '77', '27')) },
+      { weight: 1, arbitrary: line('churn', path, fc.constantFrom(5, 60)) },
       { weight: 4, arbitrary: line('open', slot, path, flags, mode) },
       { weight: 2, arbitrary: line('close', slot) },
       { weight: 2, arbitrary: line('write', slot, size, seed) },

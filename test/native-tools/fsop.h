@@ -38,6 +38,8 @@ inline constexpr size_t kSlots = 16;
 inline constexpr int64_t kExplicitTimeLimit = 1'300'000'000;
 
 extern std::array<Slot, kSlots> slots;
+// A handle was closed since a lock was last refused.
+extern bool closed_lately;
 
 Slot& slot_of(const std::string& text);
 int64_t number(const std::string& text);
@@ -68,6 +70,7 @@ std::string tree();
 using Operation = std::function<std::string(Arguments)>;
 void add_data_operations(std::map<std::string, Operation>& operations);
 void add_mapping_operations(std::map<std::string, Operation>& operations);
+void add_lock_operations(std::map<std::string, Operation>& operations);
 void add_name_operations(std::map<std::string, Operation>& operations);
 void add_attribute_operations(std::map<std::string, Operation>& operations);
 

@@ -14,6 +14,7 @@
 namespace fsop {
 
 std::array<Slot, kSlots> slots;
+bool closed_lately = false;
 
 Slot& slot_of(const std::string& text) {
   return slots[static_cast<size_t>(number(text)) % kSlots];
@@ -153,7 +154,7 @@ void close_all() {
       msync(slot.mapping, slot.mapping_length, MS_SYNC);
       munmap(slot.mapping, slot.mapping_length);
     }
-    if (slot.fd >= 0) close(slot.fd);
+    if (slot.fd >= 0 && close(slot.fd) == 0) closed_lately = true;
     slot = Slot{};
   }
 }

@@ -211,6 +211,7 @@ void add_data_operations(std::map<std::string, Operation>& operations) {
     int const fd = slot.fd;
     slot.fd = -1;
     slot.direct = false;
+    closed_lately = true;
     return result(close(fd));
   };
   operations["pread"] = read_at;

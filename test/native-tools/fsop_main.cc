@@ -97,6 +97,10 @@ std::string probe() {
   note(renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE) == 0, "exchange");
   note(renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, other.c_str(), RENAME_NOREPLACE) != 0 && errno == EEXIST,
        "noreplace");
+  struct flock range {};
+  range.l_type = F_WRLCK;
+  range.l_whence = SEEK_SET;
+  note(fcntl(fd, F_OFD_SETLK, &range) == 0, "lock");
   close(fd);
   close(fd2);
   unlink(path.c_str());
@@ -109,6 +113,7 @@ int serve() {
   std::map<std::string, Operation> operations;
   add_data_operations(operations);
   add_mapping_operations(operations);
+  add_lock_operations(operations);
   add_name_operations(operations);
   add_attribute_operations(operations);
   operations["begin"] = [](Arguments a) { return begin(a[0]); };

@@ -53,6 +53,43 @@ std::string read_directory(Arguments a) {
   return ok(text);
 }
 
+// Reads a directory in small pieces while entries come and go; answers how many of those that were there
+// throughout were seen, and how many of them twice.
+std::string churn(Arguments a) {
+  std::string const path = decode(a[0]);
+  int64_t const count = number(a[1]);
+  auto const touch = [&path](const std::string& name) {
+    int const fd = open((path + "/" + name).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0) close(fd);
+  };
+  if (mkdir(path.c_str(), 0755) != 0) return failure();
+  for (int64_t i = 0; i < count; ++i) {
+    touch("stay-" + std::to_string(i));
+    touch("go-" + std::to_string(i));
+  }
+  int const fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return failure();
+  std::map<std::string, int> seen;
+  int64_t round = 0;
+  alignas(8) char buffer[1024];
+  ssize_t length = 0;
+  while ((length = getdents64(fd, buffer, sizeof buffer)) > 0) {
+    for (ssize_t at = 0; at < length;) {
+      auto const* const entry = reinterpret_cast<const dirent64*>(buffer + at);
+      if (std::strncmp(entry->d_name, "stay-", 5) == 0) ++seen[entry->d_name];
+      at += entry->d_reclen;
+    }
+    unlink((path + "/go-" + std::to_string(round * 7 % count)).c_str());
+    touch("new-" + std::to_string(round));
+    if (++round > 100 * count) break;
+  }
+  close(fd);
+  if (length < 0) return failure();
+  size_t twice = 0;
+  for (const auto& [name, times] : seen) twice += times > 1;
+  return ok(std::to_string(seen.size()) + " seen, " + std::to_string(twice) + " twice");
+}
+
 std::string put(Arguments a) {
   int const fd = open(decode(a[0]).c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
   if (fd < 0) return failure();
@@ -157,6 +194,7 @@ void add_name_operations(std::map<std::string, Operation>& operations) {
     ssize_t const length = readlink(decode(a[0]).c_str(), target, sizeof target);
     return length < 0 ? failure() : ok(encode({target, static_cast<size_t>(length)}));
   };
+  operations["churn"] = churn;
   operations["put"] = put;
   operations["get"] = [](Arguments a) { return ok(contents(decode(a[0]))); };
   operations["deep"] = [](Arguments a) {
