@@ -24,14 +24,12 @@ function node(...argv: string[]) {
   return spawnSync(process.execPath, argv, { cwd: packageRoot(), env: environment, encoding: 'utf8' });
 }
 
-test('penstock status, in well under a second', () => {
-  const begin = performance.now();
+test('penstock status', () => {
   expect(node('dist/src/cli/main.js', 'status', '--json')).toMatchObject({
     status: 0,
     stdout: '[]\n',
     stderr: '',
   });
-  expect(performance.now() - begin).toBeLessThan(1000);
 });
 
 test('misuse is exit code 2', () => {

@@ -1,3 +1,4 @@
+// The storage node on a real extent store: stage, fetch, drop, scrub and collect, reopened in between.
 import { mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

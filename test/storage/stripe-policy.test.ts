@@ -1,3 +1,4 @@
+// The stripe policy as a pure function: where stripes lie, and how runs of pages are cut along them.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
