@@ -163,6 +163,7 @@ async function commit(
     if (charge !== undefined && !isFree(charge)) locksOf(node);
   });
   const nodes = [...locks.keys()].sort((a, b) => a - b);
+  await cluster.onStep?.('read');
   const txid = cluster.txid();
   let settled = (): void => {};
   cluster.active.set(

@@ -175,10 +175,10 @@ describe('a crash between every two steps of an operation across three nodes', (
         ] as const) {
           const run = await stopped(scenario, step);
           if (!run.crashed) {
-            expect(step).toBeGreaterThanOrEqual(4);
+            expect(step).toBeGreaterThanOrEqual(5);
             return;
           }
-          const decided = !run.at.startsWith('prepared') && run.at !== 'synced';
+          const decided = !/^(read|prepared|synced)/.test(run.at);
           let view: { service: MetadataService; volume: Volume };
           if (after === 'others go on') view = run.bench;
           else {

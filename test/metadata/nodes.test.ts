@@ -1,0 +1,193 @@
+// What only goes wrong when keys lie on several nodes: cycles by renames that share no record, refusals based on two
+// moments, coordinators that are slower than the patience of others, and power losses of some nodes only.
+import { expect, test } from 'vitest';
+import type { MemoryEngine } from '../../src/kv/memory-engine.js';
+import { MetadataService } from '../../src/metadata/service.js';
+import { forgetFinished } from '../../src/metadata/settle.js';
+import type { Volume } from '../../src/metadata/volume.js';
+import { delays, generator } from './random.js';
+import { closed, codeOf, makeBench, memoryEngines, name, REG, root } from './support.js';
+
+const mkdir = async (volume: Volume, parent: number, text: string): Promise<number> =>
+  (await volume.makeDirectory(root, parent, name(text), 0o755)).ino;
+
+const rename = (volume: Volume, from: number, old: string, to: number, text: string) =>
+  volume.rename(root, from, name(old), to, name(text), 0, closed);
+
+async function slowService(engines: readonly MemoryEngine[], seed: number) {
+  const random = generator(seed);
+  const slow = engines.map((engine) =>
+    engine.crash({ keep: 'all', faults: { random, delay: delays(random) } }),
+  );
+  const service = await MetadataService.open(slow, { random });
+  return { service, volume: await service.volume('v') };
+}
+
+test('two renames that share no directory cannot make a cycle', async () => {
+  let refusals = 0;
+  for (let seed = 1; seed <= 12; seed++) {
+    const engines = memoryEngines(3);
+    const { volume: quiet } = await makeBench(engines);
+    // p/a/d and q/b/c: moving a below c and b below d touches {p, a, c} and {q, b, d}.
+    const p = await mkdir(quiet, 1, `p${seed}`);
+    const q = await mkdir(quiet, 1, `q${seed}`);
+    const a = await mkdir(quiet, p, 'a');
+    const b = await mkdir(quiet, q, 'b');
+    const c = await mkdir(quiet, b, 'c');
+    const d = await mkdir(quiet, a, 'd');
+    const { service, volume } = await slowService(engines, seed);
+    const codes = await Promise.all([
+      codeOf(rename(volume, p, 'a', c, 'x')),
+      codeOf(rename(volume, q, 'b', d, 'y')),
+    ]);
+    expect(codes.filter((code) => code === 'none').length).toBe(1);
+    if (codes.includes('EINVAL')) refusals += 1;
+    expect((await service.fsck('v')).findings).toEqual([]);
+  }
+  expect(refusals).toBe(12);
+});
+
+test('a rename that has walked to the root notices one that came between', async () => {
+  const engines = memoryEngines(3);
+  const { service, volume: other } = await makeBench(engines);
+  // p/a/d and q/b/c again, until the first rename needs several nodes.
+  for (let n = 0, spread = false; !spread; n++) {
+    const [p, q] = [await mkdir(other, 1, `p${n}`), await mkdir(other, 1, `q${n}`)];
+    const [a, b] = [await mkdir(other, p, 'a'), await mkdir(other, q, 'b')];
+    const [c, d] = [await mkdir(other, b, 'c'), await mkdir(other, a, 'd')];
+    const slow = await MetadataService.open(engines, {
+      onStep: async (step) => {
+        if (step !== 'read' || spread) return;
+        spread = true;
+        await rename(other, q, 'b', d, 'y');
+      },
+    });
+    const code = await codeOf(rename(await slow.volume('v'), p, 'a', c, 'x'));
+    expect(code).toBe(spread ? 'EINVAL' : 'none');
+  }
+  expect((await service.fsck('v')).findings).toEqual([]);
+});
+
+test('a name that is there at every moment is always found', async () => {
+  const engines = memoryEngines(3);
+  await makeBench(engines);
+  const { service, volume } = await slowService(engines, 77);
+  await mkdir(volume, 1, 'name');
+  let done = false;
+  const replacing = (async () => {
+    for (let n = 0; n < 25; n++) {
+      await mkdir(volume, 1, `next${n}`);
+      await rename(volume, 1, `next${n}`, 1, 'name');
+    }
+    done = true;
+  })();
+  const finding = async (): Promise<number> => {
+    let found = 0;
+    while (!done) {
+      const { nlink } = await volume.lookup(root, 1, name('name'));
+      expect(nlink).toBe(2);
+      found += 1;
+    }
+    return found;
+  };
+  const counts = await Promise.all([finding(), finding(), finding(), replacing]);
+  expect(counts[0]).toBeGreaterThan(0);
+  expect((await service.fsck('v')).findings).toEqual([]);
+});
+
+test('a coordinator that was too slow finds its transaction aborted, and begins again', async () => {
+  const engines = memoryEngines(3);
+  const bench = await makeBench(engines);
+  const other = await (await MetadataService.open(engines, { intentTimeoutMs: 0 })).volume('v');
+  let stopped = 0;
+  const slow = await MetadataService.open(engines, {
+    onStep: async (step) => {
+      if (step !== 'synced' || stopped++ > 0) return;
+      // While it stands here with its intents in place, another process wants the directory and has no patience.
+      await other.makeNode(root, 1, name('impatient'), REG | 0o644, 0);
+    },
+  });
+  const volume = await slow.volume('v');
+  for (let n = 0; stopped === 0; n++) await mkdir(volume, 1, `d${n}`);
+  expect(stopped).toBeGreaterThan(1);
+  const texts = (await volume.readDirectory(root, 1, 0n, 100, false)).map((entry) => entry.name.toString());
+  expect(texts).toContain('impatient');
+  expect((await volume.getAttributes(root, 1)).nlink).toBe(texts.length - 1 + 2);
+  expect((await bench.service.fsck('v')).findings).toEqual([]);
+});
+
+/** A file in a directory on each node, renamed from one node to another; a step may throw. */
+async function renameAcross(onStep: (step: string) => Promise<void>) {
+  let armed = false;
+  const engines = memoryEngines(3);
+  const bench = await makeBench(
+    engines,
+    {},
+    {
+      onStep: async (step) => {
+        if (armed) await onStep(step);
+      },
+    },
+  );
+  const { volume } = bench;
+  const { map } = bench.service.cluster;
+  const dirs: number[] = [];
+  for (let n = 0; dirs.filter((ino) => ino !== undefined).length < 3; n++) {
+    const ino = await mkdir(volume, 1, `d${n}`);
+    dirs[map.node(ino % 4096)] = ino;
+  }
+  await volume.makeNode(root, dirs[0]!, name('f'), REG | 0o644, 0);
+  await volume.sync();
+  armed = true;
+  const outcome = await rename(volume, dirs[0]!, 'f', dirs[2]!, 'g').then(
+    () => 'done',
+    (error: Error) => error.message,
+  );
+  armed = false;
+  return { engines, bench, dirs, outcome };
+}
+
+async function placesOf(engines: readonly MemoryEngine[], dirs: readonly number[]): Promise<string[]> {
+  const service = await MetadataService.open(engines);
+  const volume = await service.volume('v');
+  expect((await service.fsck('v')).findings).toEqual([]);
+  return [
+    await codeOf(volume.lookup(root, dirs[0]!, name('f'))),
+    await codeOf(volume.lookup(root, dirs[2]!, name('g'))),
+  ];
+}
+
+test('a decision is forgotten only when every participant is durable', async () => {
+  const { engines, bench, dirs, outcome } = await renameAcross(async () => {});
+  expect(outcome).toBe('done');
+  await forgetFinished(bench.service.cluster);
+  // The coordinator's disk keeps everything, the others what was synced.
+  const survivors = engines.map((engine, node) => engine.crash({ keep: node === 0 ? 'all' : 'synced' }));
+  expect(await placesOf(survivors, dirs)).toEqual(['ENOENT', 'none']);
+});
+
+test('whoever settles a decided transaction makes the decision durable first', async () => {
+  const { engines, bench, dirs, outcome } = await renameAcross(async (step) => {
+    if (step === 'decided') throw new Error('stopped');
+  });
+  expect(outcome).toBe('stopped');
+  // A reader on the participant's node settles it there; then the coordinator loses what it had not synced.
+  expect((await bench.volume.lookup(root, dirs[2]!, name('g'))).nlink).toBe(1);
+  const survivors = engines.map((engine, node) => engine.crash({ keep: node === 2 ? 'all' : 'synced' }));
+  expect(await placesOf(survivors, dirs)).toEqual(['ENOENT', 'none']);
+});
+
+test('a stripe is handed out for dropping only when the file is durably gone', async () => {
+  const engines = memoryEngines(1);
+  const { volume } = await makeBench(engines);
+  const { ino } = await volume.makeNode(root, 1, name('f'), REG | 0o644, 0);
+  const time = { sec: 1, nsec: 0 };
+  const stripes = [{ offset: 0, length: 2 ** 20, id: 1, version: 1, node: 1 }];
+  const publish = { ino, baseVersion: 0, size: 1, pages: 1, mtime: time, ctime: time, removedStripes: [] };
+  await volume.publish(root, [{ ...publish, stripes }]);
+  await volume.sync();
+  await volume.unlink(root, 1, name('f'), closed);
+  expect((await volume.takeReleased(10)).length).toBe(1);
+  const service = await MetadataService.open(engines.map((engine) => engine.crash({ keep: 'synced' })));
+  expect(await codeOf((await service.volume('v')).lookup(root, 1, name('f')))).toBe('ENOENT');
+});
