@@ -52,6 +52,7 @@ export class Cluster {
     failedSweeps: 0,
     failedReservations: 0,
   };
+  #rebalancing: Promise<void> = Promise.resolve();
   readonly #sessionKeys = new Map<number, Buffer>();
 
   constructor(
@@ -86,8 +87,16 @@ export class Cluster {
     await Promise.all(this.nodes.map(({ engine }) => engine.sync()));
   }
 
-  /** Moves free share of the quota to a node that is short of it. False: no node can spare any. */
+  /**
+   * Moves free share of the quota to a node that is short of it. False: no node can spare enough. One at a time: while
+   * share is on its way it is free nowhere, and another search would find too little.
+   */
   rebalance(keys: VolumeKeys, short: QuotaShort): Promise<boolean> {
-    return rebalance(this, keys, short);
+    const turn = this.#rebalancing.then(() => rebalance(this, keys, short));
+    this.#rebalancing = turn.then(
+      () => {},
+      () => {},
+    );
+    return turn;
   }
 }

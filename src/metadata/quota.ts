@@ -52,23 +52,39 @@ async function offerOf(cluster: Cluster, keys: VolumeKeys, node: number, session
   });
 }
 
+/** Searches that meet others at work on the same shares, before the volume counts as full. */
+const ROUNDS_MAX = 8;
+
 /** True when the shortage is covered. A session's own reservation elsewhere moves first, as a reservation. */
 export async function rebalance(cluster: Cluster, keys: VolumeKeys, short: QuotaShort): Promise<boolean> {
+  if (cluster.nodes.length === 1) return false;
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const outcome = await gather(cluster, keys, short);
+    if (outcome !== 'again') return outcome === 'covered';
+  }
+  return false;
+}
+
+type Gathered = 'covered' | 'full' | 'again';
+
+async function gather(cluster: Cluster, keys: VolumeKeys, short: QuotaShort): Promise<Gathered> {
   let { pages, inodes } = short;
+  let raced = false;
   for (const { index } of cluster.nodes) {
     if (index === short.node || (pages <= 0 && inodes <= 0)) continue;
     const offer = await offerOf(cluster, keys, index, short.session);
-    const held = Math.min(pages, offer.held);
+    const held = Math.min(Math.max(0, pages), offer.held);
     const morePages = part(pages - held, offer.pages);
     const moreInodes = part(inodes, offer.inodes);
     if (held + morePages + moreInodes === 0) continue;
-    const moved = await move(cluster, keys, index, short, held, morePages, moreInodes);
-    if (!moved) continue;
-    pages -= held + morePages;
-    inodes -= moreInodes;
-    cluster.counters.rebalanced += 1;
+    if (await move(cluster, keys, index, short, held, morePages, moreInodes)) {
+      pages -= held + morePages;
+      inodes -= moreInodes;
+      cluster.counters.rebalanced += 1;
+    } else raced = true;
   }
-  return pages <= 0 && inodes <= 0;
+  if (pages <= 0 && inodes <= 0) return 'covered';
+  return raced ? 'again' : 'full';
 }
 
 function part(need: number, free: number): number {

@@ -8,7 +8,7 @@
 // An embedded engine never conflicts here, for an attempt runs without a turn of the event loop; engines that answer
 // later retry by themselves, and what they give up on is tried again with a pause, a bounded number of times.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { KvError, type KvTransaction } from '../kv/engine.js';
+import { KvError, type KvErrorCode, type KvTransaction } from '../kv/engine.js';
 import type { Cluster } from './cluster.js';
 import { MetadataError } from './contract.js';
 import { errno } from './errors.js';
@@ -24,6 +24,15 @@ import { Elsewhere, IntentMet, type Operation, Restart, Suspend, View } from './
 const ATTEMPTS_MAX = 200;
 const PAUSE_MS_MAX = 20;
 
+const ENGINE_ERRNO: Record<KvErrorCode, string> = {
+  KV_CONFLICT: 'EAGAIN',
+  KV_CLOSED: 'ESHUTDOWN',
+  KV_CORRUPT: 'EIO',
+  KV_FULL: 'ENOSPC',
+  KV_LOCKED: 'EBUSY',
+  KV_IO: 'EIO',
+};
+
 export async function run<T>(
   cluster: Cluster,
   keys: VolumeKeys,
@@ -33,6 +42,7 @@ export async function run<T>(
 ): Promise<T> {
   const { counters } = cluster;
   let spreading = false;
+  let refused = false;
   counters.transactions += 1;
   for (let attempt = 1; ; attempt++) {
     try {
@@ -40,7 +50,9 @@ export async function run<T>(
       const { engine } = cluster.nodes[node]!;
       return await engine.transact((txn) => attemptOn(cluster, keys, node, fence, operation, txn));
     } catch (reason) {
-      if (attempt === ATTEMPTS_MAX) throw errno('EAGAIN', 'the transaction met conflicts too often');
+      if (attempt === ATTEMPTS_MAX && !(reason instanceof Error)) {
+        throw errno('EAGAIN', 'the transaction met conflicts too often');
+      }
       if (reason instanceof Elsewhere) {
         spreading = true;
         counters.spread += 1;
@@ -48,11 +60,14 @@ export async function run<T>(
         counters.intentsMet += 1;
         await settle(cluster, reason);
       } else if (reason instanceof QuotaShort) {
-        if (!(await cluster.rebalance(keys, reason))) {
+        const covered = await cluster.rebalance(keys, reason);
+        // Somebody else's search may have brought share here meanwhile: the first refusal is not the last word.
+        if (!covered && (refused || cluster.nodes.length === 1)) {
           counters.quotaRefusals += 1;
           throw errno('EDQUOT', 'the quota of the volume is used up');
         }
-      } else if (reason instanceof Restart || (reason instanceof KvError && reason.code === 'KV_CONFLICT')) {
+        refused ||= !covered;
+      } else if (reason instanceof Restart || (attempt < ATTEMPTS_MAX && isConflict(reason))) {
         counters.restarts += 1;
         await sleep(Math.min(PAUSE_MS_MAX, cluster.random() * attempt));
       } else {
@@ -63,8 +78,10 @@ export async function run<T>(
   }
 }
 
+const isConflict = (reason: unknown): boolean => reason instanceof KvError && reason.code === 'KV_CONFLICT';
+
 function engineFailure(error: KvError): Error {
-  const code = error.code === 'KV_FULL' ? 'ENOSPC' : 'EIO';
+  const code = ENGINE_ERRNO[error.code];
   const failure = errno(code, `metadata engine: ${error.message}`);
   failure.cause = error;
   return failure;

@@ -68,6 +68,27 @@ test('a rename that has walked to the root notices one that came between', async
   expect((await service.fsck('v')).findings).toEqual([]);
 });
 
+test('the quota is used up to the last inode and not beyond, whoever asks at once', async () => {
+  for (let seed = 1; seed <= 8; seed++) {
+    const engines = memoryEngines(3);
+    const { volume: quiet } = await makeBench(engines, { inodesQuota: 30, bytesQuota: 60 * 4096 });
+    const dirs: number[] = [];
+    for (let n = 0; n < 5; n++) dirs.push(await mkdir(quiet, 1, `d${n}`));
+    const { service, volume } = await slowService(engines, seed);
+    const asked = Array.from({ length: 40 }, (_, n) =>
+      n % 4 === 0
+        ? codeOf(mkdir(volume, dirs[n % 5]!, `n${n}`))
+        : codeOf(volume.makeNode(root, dirs[n % 5]!, name(`n${n}`), REG | 0o644, 0)),
+    );
+    const codes = await Promise.all(asked);
+    expect(codes.filter((code) => code === 'none').length).toBe(30 - 6);
+    expect(codes.filter((code) => code === 'EDQUOT').length).toBe(40 - 24);
+    const granted = await Promise.all([1, 2, 3, 4].map((n) => volume.reservePages(root, 10 * n)));
+    expect(granted.reduce((sum, pages) => sum + pages)).toBe(60);
+    expect((await service.fsck('v')).findings).toEqual([]);
+  }
+});
+
 test('a name that is there at every moment is always found', async () => {
   const engines = memoryEngines(3);
   await makeBench(engines);
