@@ -122,10 +122,16 @@ export async function spread<T>(
       await commit(cluster, keys, fence, view, source);
       return result;
     } catch (reason) {
-      if (!(reason instanceof Suspend)) throw reason;
-      await reason.ready;
+      if (reason instanceof Suspend) await reason.ready;
+      else
+        throw (await isBasedOnOneMoment(source, reason)) ? reason : new Restart('a refusal was out of date');
     }
   }
+}
+
+/** What was read from several nodes one after another may never have been true together: such a refusal counts for nothing. */
+async function isBasedOnOneMoment(source: SpreadSource, reason: unknown): Promise<boolean> {
+  return !(reason instanceof MetadataError) || source.unchanged();
 }
 
 interface Lock {
