@@ -7,6 +7,9 @@ export {
   type VolumeConfig,
 } from './daemon/config.js';
 export { Daemon, type DaemonDependencies, type DaemonStatus } from './daemon/daemon.js';
+export { type MountVolumeOptions, mountVolume as mount } from './daemon/mount-volume.js';
+export { volumeProvider } from './daemon/volume-provider.js';
+export { formatStore } from './gateway/mount.js';
 export type {
   DrainReport,
   FormatOptions,

@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 // The entry of the command line: gives run() the real world and takes its exit code.
 import { RuntimeDirectory } from '../daemon/runtime-directory.js';
-import type { VolumeProvider } from '../gateway/mount-contract.js';
 import { systemClock } from '../telemetry/clock.js';
 import { run } from './run.js';
 
@@ -12,7 +11,7 @@ process.exitCode = await run(process.argv.slice(2), {
   directory: process.cwd(),
   clock: systemClock,
   entry: process.argv[1]!,
-  provider: (): Promise<VolumeProvider> => import('../gateway/mount.js'),
+  provider: async () => (await import('../daemon/volume-provider.js')).volumeProvider,
   runtime: () => RuntimeDirectory.open(),
   onStopSignal(listener) {
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

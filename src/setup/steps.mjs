@@ -59,7 +59,7 @@ export async function addon({ say }) {
 }
 
 export async function typescript({ say }) {
-  const hash = contentHash(['src', 'bindings'], (name) => /\.ts$/.test(name), [
+  const hash = contentHash(['src', 'bindings', 'examples'], (name) => /\.ts$/.test(name), [
     readFileSync(join(ROOT, 'tsconfig.json'), 'utf8'),
     readFileSync(join(ROOT, 'tsconfig.build.json'), 'utf8'),
     JSON.parse(readFileSync(join(ROOT, 'node_modules/typescript/package.json'), 'utf8')).version,

@@ -1,0 +1,29 @@
+// Every script of examples/ runs, as its reader would run it, and says what it is meant to say.
+import { spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, expect, test } from 'vitest';
+import { packageRoot } from '../../bindings/load.js';
+
+const EXPECTED: Record<string, string> = {
+  'mount-and-use.ts':
+    "[ 'notes', 'notes/today.txt' ]\nwater the plants\npublished 1 file, 0 bytes are dirty\n",
+};
+
+const examples = readdirSync(join(packageRoot(), 'examples')).filter((name) => name.endsWith('.ts'));
+
+function node(...argv: string[]) {
+  return spawnSync(process.execPath, argv, { cwd: packageRoot(), encoding: 'utf8', timeout: 60_000 });
+}
+
+beforeAll(() => {
+  const setup = node('src/setup/setup.mjs');
+  expect(setup.status, setup.stderr).toBe(0);
+}, 600_000);
+
+test.each(examples)('%s', (name) => {
+  const outcome = node(join('dist/examples', name.replace(/\.ts$/, '.js')));
+  expect(outcome.stderr).toBe('');
+  expect(outcome.stdout).toBe(EXPECTED[name]);
+  expect(outcome.status).toBe(0);
+});
