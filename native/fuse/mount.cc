@@ -2,21 +2,16 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
 #include <fstream>
-#include <optional>
 #include <sstream>
 #include <vector>
 
-extern char** environ;
+#include "native/fuse/fusermount.h"
 
 namespace penstock::fuse {
 
@@ -24,7 +19,7 @@ namespace {
 
 constexpr const char* kDevice = "/dev/fuse";
 constexpr const char* kSubtype = "penstock";
-constexpr const char* kHelper = "fusermount3";
+constexpr const char* kNoDevice = "/dev/fuse is missing; load the kernel module with: modprobe fuse";
 constexpr unsigned kMaxRead = 1 << 20;
 
 // mountinfo writes space, tab, newline and backslash as \ooo.
@@ -120,8 +115,7 @@ Result<struct stat> check_mountpoint(const std::string& path, bool nonempty) {
 Result<Fd> mount_as_root(const MountOptions& options, const ParsedOptions& parsed, const struct stat& root) {
   Fd device(::open(kDevice, O_RDWR | O_CLOEXEC));
   if (!device.valid()) {
-    if (errno == ENOENT || errno == ENODEV)
-      return Error{ENODEV, "/dev/fuse is missing; load the kernel module with: modprobe fuse"};
+    if (errno == ENOENT || errno == ENODEV) return Error{ENODEV, kNoDevice};
     return Error::from_errno(errno, "cannot open /dev/fuse");
   }
   std::ostringstream data;
@@ -135,85 +129,6 @@ Result<Fd> mount_as_root(const MountOptions& options, const ParsedOptions& parse
     return Error::from_errno(errno, "cannot mount on " + options.mountpoint);
   }
   return device;
-}
-
-std::optional<Fd> receive_descriptor(int socket) {
-  char byte = 0;
-  iovec part{&byte, 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  ssize_t got = 0;
-  do {
-    got = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  } while (got < 0 && errno == EINTR);
-  const cmsghdr* header = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return std::nullopt;
-  int fd = -1;
-  std::copy_n(CMSG_DATA(header), sizeof(fd), reinterpret_cast<unsigned char*>(&fd));
-  return Fd(fd);
-}
-
-// Runs fusermount3 with `arguments`; its complaints go to our standard error. Returns its exit status.
-Result<int> run_helper(std::vector<std::string> arguments, int inherited) {
-  std::vector<char*> argv;
-  argv.reserve(arguments.size() + 1);
-  for (std::string& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  std::vector<std::string> variables;
-  for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  if (inherited >= 0) {
-    // dup2 onto itself clears close-on-exec in the child only.
-    posix_spawn_file_actions_adddup2(&actions, inherited, inherited);
-    variables.push_back("_FUSE_COMMFD=" + std::to_string(inherited));
-  }
-  std::vector<char*> environment;
-  for (std::string& variable : variables) environment.push_back(variable.data());
-  environment.push_back(nullptr);
-  pid_t pid = -1;
-  const int failed = ::posix_spawnp(&pid, kHelper, &actions, nullptr, argv.data(), environment.data());
-  posix_spawn_file_actions_destroy(&actions);
-  if (failed == ENOENT)
-    return Error{ENOENT, "fusermount3 is not installed; run as root, or: apt-get install fuse3"};
-  if (failed != 0) return Error::from_errno(failed, "cannot run fusermount3");
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0) {
-    // ECHILD: the host program reaps every child itself; the descriptor, or its absence, tells the outcome.
-    if (errno == ECHILD) return 0;
-    if (errno != EINTR) return Error::from_errno(errno, "cannot wait for fusermount3");
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
-}
-
-Result<Fd> mount_by_helper(const MountOptions& options) {
-  if (::access(kDevice, F_OK) != 0)
-    return Error{ENODEV, "/dev/fuse is missing; load the kernel module with: modprobe fuse"};
-  std::array<int, 2> pair{-1, -1};
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0)
-    return Error::from_errno(errno, "cannot make a socket pair for fusermount3");
-  Fd ours(pair[0]);
-  Fd theirs(pair[1]);
-  std::string list = "fsname=" + options.source + ",subtype=" + kSubtype +
-                     ",default_permissions,max_read=" + std::to_string(kMaxRead);
-  if (options.allow_other) list += ",allow_other";
-  for (const std::string& item : split_options(options.extra)) {
-    if (item != "nonempty") list += "," + item;
-  }
-  const Result<int> exit_status = run_helper({kHelper, "-o", list, "--", options.mountpoint}, theirs.get());
-  theirs.reset();
-  if (!exit_status) return exit_status.error();
-  std::optional<Fd> device = receive_descriptor(ours.get());
-  if (!device || exit_status.value() != 0) {
-    const std::string hint =
-        options.allow_other ? " (allow_other needs user_allow_other in /etc/fuse.conf)" : "";
-    return Error{EPERM, "fusermount3 could not mount on " + options.mountpoint + hint};
-  }
-  return std::move(*device);
 }
 
 }  // namespace
@@ -240,7 +155,14 @@ Result<Fd> mount_fuse(const MountOptions& options) {
   Result<struct stat> root = check_mountpoint(options.mountpoint, parsed->nonempty);
   if (!root) return root.error();
   if (::geteuid() == 0 && !options.force_fusermount) return mount_as_root(options, *parsed, *root);
-  return mount_by_helper(options);
+  if (::access(kDevice, F_OK) != 0) return Error{ENODEV, kNoDevice};
+  std::string list = "fsname=" + options.source + ",subtype=" + kSubtype +
+                     ",default_permissions,max_read=" + std::to_string(kMaxRead);
+  if (options.allow_other) list += ",allow_other";
+  for (const std::string& item : split_options(options.extra)) {
+    if (item != "nonempty") list += "," + item;
+  }
+  return fusermount(options.mountpoint, list);
 }
 
 Result<void> unmount_fuse(const std::string& mountpoint, bool lazy) {
@@ -250,13 +172,7 @@ Result<void> unmount_fuse(const std::string& mountpoint, bool lazy) {
     if (errno == EINVAL) return Error{EINVAL, mountpoint + " is not mounted"};
     return Error::from_errno(errno, "cannot unmount " + mountpoint);
   }
-  std::vector<std::string> arguments{kHelper, "-u"};
-  if (lazy) arguments.emplace_back("-z");
-  arguments.insert(arguments.end(), {"--", mountpoint});
-  const Result<int> exit_status = run_helper(std::move(arguments), -1);
-  if (!exit_status) return exit_status.error();
-  if (exit_status.value() != 0) return Error{EBUSY, "fusermount3 could not unmount " + mountpoint};
-  return {};
+  return fusermount_detach(mountpoint, lazy);
 }
 
 }  // namespace penstock::fuse

@@ -109,6 +109,23 @@ test('fusermount3 mounts and unmounts too', async () => {
   expect(await mount.shell('echo through the helper > f; cat f')).toBe('through the helper');
 });
 
+test('what fusermount3 complains about is in the error', async () => {
+  const fs = new MemoryFs();
+  const mount = NativeFuseTransport.mount({
+    mountpoint: directory,
+    mountOptions: ['dirsync'],
+    operations: fs,
+    dataNeeds: fs.dataNeeds,
+    fileIo: fs.data.fileIo(),
+    forceFusermount: true,
+    source: 'a,unknown_option',
+  });
+  await expect(mount).rejects.toMatchObject({
+    code: 'EPERM',
+    message: expect.stringMatching(/^cannot mount on .*: fusermount3: /),
+  });
+});
+
 test('a process that exits while mounted exits, and its mount fails at once', async () => {
   const path = join(directory, 'm');
   await mkdir(path);
