@@ -54,6 +54,7 @@ export interface GatewayFileSystemOptions {
   readonly onNeedFailed: (need: DataNeed, error: unknown) => void;
   /** The inode is gone; its cached bytes go as soon as that is durable. */
   readonly condemn: (ino: number) => void;
+  readonly storeBytesFree: () => number;
   readonly fsync: 'local' | 'remote';
   readonly readOnly: boolean;
   /** Upper bound of kernel cache timeouts; the session's lease bounds them as well. */
@@ -290,7 +291,10 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   }
 
   async statistics(context: RequestContext): Promise<VolumeStatistics> {
-    return this.#session.namespace.statistics(this.#caller(context));
+    const volume = await this.#session.namespace.statistics(this.#caller(context));
+    // What is not full by quota may be full by disk: show what can really be written.
+    const writable = volume.bytesUsed + this.#options.storeBytesFree();
+    return { ...volume, bytesTotal: Math.min(volume.bytesTotal, writable) };
   }
 
   // ---- extended attributes

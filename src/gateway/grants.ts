@@ -86,13 +86,21 @@ export class Grants {
     await this.#options.drain();
     this.balance();
     if (this.#options.target.grantRemaining() >= needed || (await this.#reserve(needed))) return;
+    if (this.#storePagesFree() < needed) {
+      throw new GatewayError('ENOSPC', 'the store has no space left for this write');
+    }
     throw new GatewayError('EDQUOT', 'the byte quota of the volume is used up');
   }
 
+  /** Free in the store, less what has been promised already. */
+  #storePagesFree(): number {
+    return this.#options.storePagesFree() - this.#reserved;
+  }
+
   async #reserve(needed: number): Promise<boolean> {
-    const { target, namespace, caller, storePagesFree } = this.#options;
-    const free = storePagesFree() - this.#reserved;
-    if (free < needed) throw new GatewayError('ENOSPC', 'the store has no space left for this write');
+    const { target, namespace, caller } = this.#options;
+    const free = this.#storePagesFree();
+    if (free < needed) return false;
     const wanted = Math.min(Math.max(needed, REFILL_PAGES), free);
     for (const pages of [wanted, needed]) {
       const reserved = await namespace.reservePages(caller, pages);

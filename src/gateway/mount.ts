@@ -208,6 +208,7 @@ async function assemble(
     hurry: (ino) => publisher.hurry(ino),
     condemn,
     onNeedFailed: (need, error) => logger.warn({ need, error }, 'a read or write cannot be completed'),
+    storeBytesFree: () => service.storageStatistics().bytesFree,
     fsync: options.fsync,
     readOnly: options.readOnly ?? false,
     timeoutMsMax: KERNEL_TIMEOUT_MS_MAX,

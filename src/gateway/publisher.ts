@@ -38,6 +38,7 @@ const BYTES_PER_BATCH = 64 * 1024 * 1024;
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 30_000;
 const RELEASES_PER_ROUND = 4096;
+const CLEAN_WAIT_MS_MAX = 60_000;
 
 export class Publisher {
   readonly #options: PublisherOptions;
@@ -84,12 +85,22 @@ export class Publisher {
     this.#schedule(0);
   }
 
-  /** Resolves when something has been published since the call: a writer over the dirty budget waits here. */
+  /**
+   * Resolves when something has been published since the call: a writer over the dirty budget waits here. ENOSPC when
+   * uploads have made no progress for a minute.
+   */
   async waitForClean(): Promise<void> {
     if (this.#stopped) throw new GatewayError('EIO', 'the volume is being unmounted');
-    const cleaned = new Promise<void>((resolve) => this.#cleanWaiters.push(resolve));
+    let timer: NodeJS.Timeout | undefined;
+    const cleaned = new Promise<boolean>((resolve) => {
+      this.#cleanWaiters.push(() => resolve(true));
+      timer = setTimeout(() => resolve(false), CLEAN_WAIT_MS_MAX);
+    });
     this.#schedule(0);
-    await cleaned;
+    const isCleaned = await cleaned;
+    clearTimeout(timer);
+    if (isCleaned) return;
+    throw new GatewayError('ENOSPC', 'the cache is full of data that cannot be uploaded');
   }
 
   /** Publishes until what is dirty at the call is published. Rejects on the first failure. */
