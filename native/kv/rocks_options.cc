@@ -20,6 +20,8 @@ namespace {
 // Never reached: RocksStore::rotate is called long before (rocks_store.h says why).
 constexpr std::size_t kMemtableLimitBytes = 128 << 20;
 
+constexpr int kCacheShardBits = 1;
+
 rocksdb::CompressionType fast_compression() {
   const auto supported = rocksdb::GetSupportedCompressions();
   const bool lz4 = std::find(supported.begin(), supported.end(), rocksdb::kLZ4Compression) != supported.end();
@@ -46,10 +48,15 @@ std::string lock_holder(const std::string& lock_file) {
 
 rocksdb::Options rocks_options(std::size_t block_cache_bytes) {
   rocksdb::BlockBasedTableOptions table;
-  table.block_cache = rocksdb::NewLRUCache(block_cache_bytes);
+  // Few shards: one must hold many of the largest blocks, and only one thread reads in a hurry.
+  table.block_cache = rocksdb::NewLRUCache(block_cache_bytes, kCacheShardBits);
   table.cache_index_and_filter_blocks = true;  // inside the budget, not beside it
   table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
+  // In small pieces; whole, those of a large table would push everything else out, or not fit at all.
+  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+  table.partition_filters = true;
+  table.pin_top_level_index_and_filter = true;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10, false));
   table.data_block_index_type = rocksdb::BlockBasedTableOptions::kDataBlockBinaryAndHash;
   table.format_version = 5;  // readable from 6.6 on, so that a store outlives a distribution upgrade

@@ -214,7 +214,7 @@ function materialise(map: SortedMap, range: KeyRange): KeyValue[] {
   const found: KeyValue[] = [];
   if (limit <= 0) return found;
   for (const { key, value } of map.entries(range)) {
-    found.push({ key: Buffer.from(key), value: Buffer.from(value) });
+    found.push({ key, value: Buffer.from(value) });
     if (found.length >= limit) break;
   }
   return found;

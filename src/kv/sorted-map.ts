@@ -2,6 +2,8 @@
 //
 //   chunks: [ {keys, values} | {keys, values} | ... ]     each chunk sorted, 1..CHUNK_MAX entries, chunks in order
 //
+// Keys are held as latin1 strings, which compare as their bytes do and several times faster than Buffers.
+//
 // A copy shares the array and its chunks; a map writes only to what carries its own owner token and clones the rest first.
 
 import type { Key, KeyRange, KeyValue, Value } from './engine.js';
@@ -10,7 +12,7 @@ const CHUNK_MAX = 128;
 
 interface Chunk {
   readonly owner: symbol;
-  readonly keys: Key[];
+  readonly keys: string[];
   readonly values: Value[];
 }
 
@@ -35,18 +37,20 @@ export class SortedMap {
   }
 
   /** The stored buffer itself; copy it before handing it to anyone who might write to it. */
-  get(key: Key): Value | undefined {
+  get(keyBytes: Key): Value | undefined {
+    const key = keyBytes.toString('latin1');
     const chunk = this.#chunks[this.#chunkOf(key)];
     if (chunk === undefined) return undefined;
     const index = lowerBound(chunk.keys, key);
-    return chunk.keys[index]?.equals(key) ? chunk.values[index] : undefined;
+    return chunk.keys[index] === key ? chunk.values[index] : undefined;
   }
 
-  set(key: Key, value: Value): void {
+  set(keyBytes: Key, value: Value): void {
+    const key = keyBytes.toString('latin1');
     const at = this.#chunkOf(key);
     const chunk = this.#writableChunk(at);
     const index = lowerBound(chunk.keys, key);
-    if (chunk.keys[index]?.equals(key)) {
+    if (chunk.keys[index] === key) {
       chunk.values[index] = value;
       return;
     }
@@ -60,8 +64,9 @@ export class SortedMap {
     }
   }
 
-  delete(key: Key): void {
-    if (this.get(key) === undefined) return;
+  delete(keyBytes: Key): void {
+    if (this.get(keyBytes) === undefined) return;
+    const key = keyBytes.toString('latin1');
     const at = this.#chunkOf(key);
     const chunk = this.#writableChunk(at);
     const index = lowerBound(chunk.keys, key);
@@ -71,9 +76,12 @@ export class SortedMap {
     if (chunk.keys.length === 0) this.#chunks.splice(at, 1);
   }
 
+  /** Keys are fresh buffers, values the stored ones. */
   *entries(range: KeyRange): Generator<KeyValue> {
-    const { start, end, reverse = false } = range;
-    if (start.compare(end) >= 0) return;
+    const start = range.start.toString('latin1');
+    const end = range.end.toString('latin1');
+    const { reverse = false } = range;
+    if (start >= end) return;
     let at = this.#chunkOf(reverse ? end : start);
     let chunk = this.#chunks[at];
     if (chunk === undefined) return;
@@ -85,20 +93,20 @@ export class SortedMap {
         if (chunk === undefined) return;
         index = reverse ? chunk.keys.length - 1 : 0;
       }
-      const key = chunk.keys[index] as Key;
-      if (reverse ? key.compare(start) < 0 : key.compare(end) >= 0) return;
-      yield { key, value: chunk.values[index] as Value };
+      const key = chunk.keys[index] as string;
+      if (reverse ? key < start : key >= end) return;
+      yield { key: Buffer.from(key, 'latin1'), value: chunk.values[index] as Value };
       index += reverse ? -1 : 1;
     }
   }
 
   /** The last chunk whose first key is not beyond `key`, or the first chunk. */
-  #chunkOf(key: Key): number {
+  #chunkOf(key: string): number {
     let low = 0;
     let high = this.#chunks.length;
     while (high - low > 1) {
       const middle = (low + high) >> 1;
-      if (((this.#chunks[middle] as Chunk).keys[0] as Key).compare(key) <= 0) low = middle;
+      if (((this.#chunks[middle] as Chunk).keys[0] as string) <= key) low = middle;
       else high = middle;
     }
     return low;
@@ -118,12 +126,12 @@ export class SortedMap {
 }
 
 /** Index of the first key that is not below `key`. */
-function lowerBound(keys: readonly Key[], key: Key): number {
+function lowerBound(keys: readonly string[], key: string): number {
   let low = 0;
   let high = keys.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if ((keys[middle] as Key).compare(key) < 0) low = middle + 1;
+    if ((keys[middle] as string) < key) low = middle + 1;
     else high = middle;
   }
   return low;

@@ -1,5 +1,5 @@
 // The fuse-native transport does what a file system does, in the hands of ordinary programs.
-import { mkdir, mkdtemp, rmdir } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
@@ -103,7 +103,7 @@ print(name(lambda: os.stat('none')), name(lambda: os.rmdir('d')), name(lambda: o
   it('closes every handle: nothing stays open', () =>
     mounted(async ({ shell, transport }) => {
       await shell('for n in 1 2 3 4 5; do echo $n > f$n; cat f$n; done; touch g; rm f1');
-      await expect.poll(() => transport.stats().openFiles).toBe(0);
+      await expect.poll(() => transport.stats().openFiles, { timeout: 20_000 }).toBe(0);
     }));
 
   it('notices when somebody else takes the mount away', () =>
@@ -114,13 +114,16 @@ print(name(lambda: os.stat('none')), name(lambda: os.rmdir('d')), name(lambda: o
     }));
 
   it('refuses to unmount while files are open, unless lazily', () =>
-    mounted(async ({ transport, shell }) => {
-      const busy = shell('exec 3> held; sleep 2; echo done');
-      await expect.poll(() => transport.stats().openFiles).toBe(1);
+    mounted(async ({ path, transport, shell }) => {
+      const released = `${path}.released`;
+      const busy = shell(`exec 3> held; while [ ! -e ${released} ]; do sleep 0.1; done; echo done`);
+      await expect.poll(() => transport.stats().openFiles, { timeout: 20_000 }).toBe(1);
       await expect(transport.unmount()).rejects.toMatchObject({ code: 'EBUSY' });
       await transport.unmount({ lazy: true });
       await transport.ended;
+      await writeFile(released, '');
       expect(await busy).toBe('done');
+      await rm(released);
     }));
 
   it('a mountpoint with characters that mean something to a shell or to the table of mounts', async () => {

@@ -132,7 +132,7 @@ describe('idle threads', () => {
       const memory = new SharedArrayBuffer(4);
       const idle = new Piscina(poolOptions(filename, { threads: 1 }));
       await idle.run(memory);
-      await expect.poll(() => new Int32Array(memory)[0]).toBe(1);
+      await expect.poll(() => new Int32Array(memory)[0], { timeout: 20_000 }).toBe(1);
       await idle.destroy();
     } finally {
       rmSync(directory, { recursive: true });

@@ -118,7 +118,9 @@ export class MountUnderTest implements AsyncDisposable {
   mountArguments(): string[] {
     const { cacheSize = '1G', arguments: more = [] } = this.options;
     const where = ['--cache-dir', this.cacheDirectory, '--cache-size', cacheSize];
-    return ['mount', this.store, this.path, '--name', 'test', ...where, ...more];
+    // Tests act as several users; only root may allow that.
+    const shared = process.getuid?.() === 0 ? ['-o', 'allow_other'] : [];
+    return ['mount', this.store, this.path, '--name', 'test', ...where, ...shared, ...more];
   }
 
   /** Runs `penstock ...` beside this mount and answers what it printed; any exit code but 0 throws. */

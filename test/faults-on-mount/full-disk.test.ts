@@ -1,0 +1,90 @@
+// Disks that are full or read-only: bounded waiting, then ENOSPC; what was written stays; room that is made is used.
+import { open, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { randomBytes } from '../programs/random-tree.js';
+import type { MountUnderTest } from '../support/mount-under-test.js';
+import { expectRefusal, Fixture, isRoot, mountCommand, unavailable } from './fixture.js';
+
+describe.skipIf(unavailable || !isRoot)('full disks', { timeout: 120_000 }, () => {
+  const fixture = new Fixture();
+
+  const fill = async (volume: MountUnderTest) => {
+    const block = randomBytes(1 << 20, 3);
+    let kept = 0;
+    for (; kept < 2000; kept += 1) {
+      const file = await open(join(volume.path, `fill-${kept}`), 'w');
+      try {
+        await file.write(block);
+        await file.sync();
+      } catch (error) {
+        return { kept, code: (error as NodeJS.ErrnoException).code };
+      } finally {
+        await file.close().catch(() => {});
+      }
+    }
+    return { kept, code: 'never full' };
+  };
+  const expectKept = async (volume: MountUnderTest, kept: number) => {
+    const block = randomBytes(1 << 20, 3);
+    for (let index = 0; index < kept; index += 1) {
+      expect((await readFile(join(volume.path, `fill-${index}`))).equals(block)).toBe(true);
+    }
+  };
+
+  it('a full store: ENOSPC in bounded time, what was written stays, deleting makes room', async () => {
+    fixture.smallDisk('store', 160);
+    const volume = await fixture.start();
+    const { kept, code } = await fill(volume);
+    expect(code).toBe('ENOSPC');
+    expect(kept).toBeGreaterThan(20);
+    await rm(join(volume.path, `fill-${kept}`), { force: true });
+    await expectKept(volume, kept);
+    await volume.fsck();
+    for (let index = 0; index < 20; index += 1) await rm(join(volume.path, `fill-${index}`));
+    await writeUntilAccepted(join(volume.path, 'again'), randomBytes(4 << 20, 9));
+    await volume.evict();
+    expect((await readFile(join(volume.path, 'again'))).equals(randomBytes(4 << 20, 9))).toBe(true);
+    for (let index = 20; index < kept; index += 1) {
+      expect((await readFile(join(volume.path, `fill-${index}`))).equals(randomBytes(1 << 20, 3))).toBe(true);
+    }
+  });
+
+  it('a full cache disk, smaller than the cache was told to be: writes go on through it', async () => {
+    fixture.smallDisk('cache', 48);
+    const volume = await fixture.start();
+    const block = randomBytes(1 << 20, 3);
+    for (let index = 0; index < 100; index += 1) {
+      await writeUntilAccepted(join(volume.path, `fill-${index}`), block);
+    }
+    await expectKept(volume, 100);
+    await volume.umount();
+    await volume.mount();
+    await expectKept(volume, 100);
+    await volume.fsck();
+  });
+
+  it('refuses a read-only cache directory', async () => {
+    const volume = await fixture.start();
+    await volume.umount();
+    volume.deleteCache();
+    const disk = fixture.smallDisk('cache', 16);
+    disk.makeReadOnly();
+    expectRefusal(await mountCommand(volume), 1, /cache/);
+  });
+});
+
+/** ENOSPC while space is being reclaimed is allowed for a while, and no longer. */
+async function writeUntilAccepted(path: string, bytes: Buffer): Promise<void> {
+  const end = performance.now() + 20_000;
+  for (;;) {
+    try {
+      await writeFile(path, bytes);
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC' || performance.now() > end) throw error;
+      await sleep(200);
+    }
+  }
+}
