@@ -45,6 +45,24 @@ bool is_store_file(const std::string& name) {
   return name.starts_with("extent-") || name.starts_with("journal-") || name.starts_with("checkpoint-");
 }
 
+// Before anything is made in it: a directory of somebody else's files is no place for a store.
+Result<void> check_directory(FileSystem& file_system, const std::string& directory) {
+  const auto names = file_system.list(directory);
+  if (!names) return names.error();
+  if (std::find(names->begin(), names->end(), "format") != names->end()) return {};
+  for (const std::string& name : *names) {
+    if (is_store_file(name)) {
+      return Error{
+          EBADMSG,
+          directory + " holds a store's files but no format file: restore it from a replica or a backup"};
+    }
+    if (name != "lock" && name != "format.tmp" && name != "lost+found") {
+      return Error{ENOTEMPTY, directory + " is not empty and not a store: choose another directory"};
+    }
+  }
+  return {};
+}
+
 // The N of "extent-N", or nothing.
 std::optional<uint16_t> extent_number(const std::string& name) {
   constexpr std::string_view kPrefix = "extent-";
@@ -73,6 +91,7 @@ Result<std::unique_ptr<ExtentStore>> ExtentStore::open(FileSystem& file_system, 
   }
   std::unique_ptr<ExtentStore> store(new ExtentStore(file_system, std::move(directory), std::move(options)));
   if (auto done = file_system.make_directories(store->directory_); !done) return done.error();
+  if (auto fits = check_directory(file_system, store->directory_); !fits) return fits.error();
   auto lock = file_system.open(store->directory_ + "/lock", OpenMode::create);
   if (!lock) return lock.error();
   store->lock_file_ = std::move(*lock);
@@ -143,18 +162,6 @@ Result<void> ExtentStore::open_format() {
     return {};
   }
   if (content.error().code != ENOENT) return content.error();
-  const auto names = file_system_.list(directory_);
-  if (!names) return names.error();
-  for (const std::string& name : *names) {
-    if (is_store_file(name)) {
-      return Error{
-          EBADMSG,
-          directory_ + " holds a store's files but no format file: restore it from a replica or a backup"};
-    }
-    if (name != "lock" && name != "format.tmp") {
-      return Error{ENOTEMPTY, directory_ + " is not empty and not a store: choose another directory"};
-    }
-  }
   uint64_t random = 0;
   if (::getrandom(&random, sizeof(random), 0) != sizeof(random))
     return Error{EIO, "no random numbers for a store id"};

@@ -150,6 +150,48 @@ TEST_CASE("pages dropped under a reader are not reused before it is done") {
   CHECK((*opened)->check().empty());
 }
 
+namespace {
+
+// Fails at its `fails_at`-th call.
+class FailingSource final : public PageSource {
+ public:
+  explicit FailingSource(int fails_at) : calls_left_(fails_at) {}
+  Result<void> read_pages(uint64_t, uint64_t, std::span<std::byte> out) override {
+    if (calls_left_-- == 0) return Error{ESTALE, "the file is gone"};
+    std::fill(out.begin(), out.end(), std::byte{1});
+    return {};
+  }
+
+ private:
+  int calls_left_;
+};
+
+}  // namespace
+
+TEST_CASE("a source that fails fails its stage alone: the store goes on and every page is free again") {
+  SimulatedFileSystem disk(6);
+  StoreOptions options = small_store();
+  options.capacity_bytes = 800 * kPageSize;
+  options.has_background = false;
+  auto opened = ExtentStore::open(disk, "/store", options);
+  REQUIRE(opened);
+  const std::vector<PageRange> writes{{0, 200}, {300, 200}, {600, 200}};
+  for (int fails_at = 0; fails_at < 3; fails_at++) {
+    FailingSource source(fails_at);
+    StageItem item;
+    item.stripe = 1;
+    item.new_version = 1;
+    item.writes = writes;
+    const auto staged = (*opened)->stage({&item, 1}, source);
+    REQUIRE_FALSE(staged);
+    CHECK(staged.error().code == ESTALE);
+    CHECK((*opened)->statistics()->bytes_free == options.capacity_bytes);
+  }
+  NumberedSource source(1ULL << 40);
+  CHECK(stage_one(**opened, 1, 0, 1, {{0, 800}}, source));
+  CHECK((*opened)->check().empty());
+}
+
 TEST_CASE("recovery cuts a torn tail and refuses damage in the middle") {
   SimulatedFileSystem disk(4);
   StoreOptions options = small_store();

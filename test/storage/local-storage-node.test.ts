@@ -205,6 +205,7 @@ describe('opening a store', () => {
     await writeFile(join(directory, 'letter.txt'), 'dear reader');
     const opened = LocalStorageNode.open({ id: 1, directory, pages });
     await expect(opened).rejects.toMatchObject({ code: 'ENOTEMPTY' });
+    expect(await readdir(directory)).toEqual(['letter.txt']);
     expect(await readFile(join(directory, 'letter.txt'), 'utf8')).toBe('dear reader');
   });
 
