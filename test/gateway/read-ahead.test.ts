@@ -1,3 +1,4 @@
+// Read-ahead: which patterns of reading it takes for streams, and how far ahead it goes.
 import { expect, test } from 'vitest';
 import { ReadAhead } from '../../src/gateway/read-ahead.js';
 
