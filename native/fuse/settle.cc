@@ -35,7 +35,8 @@ constexpr std::size_t padded(std::size_t bytes) {
 void Session::settle(const Pending& pending, int error, std::span<std::byte> payload) {
   changed_directories_.fill({});
   if (error != 0) {
-    if (outcome_uncertain(error)) settle_uncertain(pending);
+    const bool may_have_truncated = pending.opcode == Opcode::open && (pending.flags & O_TRUNC) != 0;
+    if (outcome_uncertain(error) || may_have_truncated) settle_uncertain(pending);
     if (pending.opcode == Opcode::release && (pending.handle & kHandlePassthrough) != 0)
       release_backing(pending.nodeid);
     return;
