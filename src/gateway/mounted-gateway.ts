@@ -35,6 +35,7 @@ export class MountedGateway implements MountedVolume {
     this.#parts = parts;
     this.#transport = transport;
     parts.session.onFenced((reason) => {
+      if (reason === 'closed') return; // By us, at the end.
       if (this.#state === 'mounted') this.#state = 'fenced';
       options.logger.warn({ reason }, 'the session of this mount has ended');
     });
