@@ -10,7 +10,7 @@
 //
 // Records that are only read get an intent too (new value = old value): nothing can slip in between two nodes. A crash
 // before `decide` is an abort, after it a commit; intents left behind are settled by whoever meets them (settle.ts).
-import { type KeyRange, type KeyValue, KvError, type KvTransaction } from '../kv/engine.js';
+import { KvError } from '../kv/engine.js';
 import type { Cluster } from './cluster.js';
 import { MetadataError } from './contract.js';
 import {
@@ -22,83 +22,14 @@ import {
   noCharge,
 } from './intent.js';
 import { coordinatorKey, participantKey, type VolumeKeys } from './keys.js';
-import { rangeName } from './local-source.js';
 import { decodeUsage, encodeUsage } from './records.js';
 import { checkFence, type Fence } from './session-fence.js';
 import { applyParticipant, forgetFinished, moveReservation } from './settle.js';
+import { nameOf, SpreadSource, same } from './spread-source.js';
 import { applyCharge, consuming, isFree } from './usage.js';
-import { IntentMet, type Operation, Restart, type Source, Suspend, View } from './view.js';
-
-interface Seen {
-  readonly node: number;
-  readonly key: Buffer;
-  readonly value: Buffer | undefined;
-  lock: boolean;
-}
+import { IntentMet, type Operation, Restart, Suspend, View } from './view.js';
 
 const FORGET_BATCH = 64;
-
-const same = (a: Buffer | undefined, b: Buffer | undefined): boolean =>
-  a === undefined || b === undefined ? a === b : a.equals(b);
-
-class SpreadSource implements Source {
-  readonly seen = new Map<string, Seen>();
-  readonly ranges = new Map<string, { node: number; range: KeyRange; found: KeyValue[] }>();
-
-  constructor(private readonly cluster: Cluster) {}
-
-  get(node: number, key: Buffer, lock: boolean): Buffer | undefined {
-    const name = nameOf(node, key);
-    const seen = this.seen.get(name);
-    if (seen === undefined) {
-      throw new Suspend(
-        this.#on(node, (txn) => txn.get(key)).then((value) => {
-          this.seen.set(name, { node, key, value, lock });
-        }),
-      );
-    }
-    seen.lock ||= lock;
-    return seen.value;
-  }
-
-  range(node: number, range: KeyRange): KeyValue[] {
-    const name = `${node}${rangeName(range)}`;
-    const seen = this.ranges.get(name);
-    if (seen !== undefined) return seen.found;
-    throw new Suspend(
-      this.#on(node, (txn) => txn.scan(range)).then((found) => {
-        this.ranges.set(name, { node, range, found });
-      }),
-    );
-  }
-
-  scan(node: number, range: KeyRange): KeyValue[] {
-    return this.range(node, range);
-  }
-
-  /** A transaction that only read: if a second reading agrees with the first, both held at the moment between them. */
-  async unchanged(): Promise<boolean> {
-    for (const { node, key, value } of this.seen.values()) {
-      if (!same(value, await this.#on(node, (txn) => txn.get(key)))) return false;
-    }
-    for (const { node, range, found } of this.ranges.values()) {
-      const again = await this.#on(node, (txn) => txn.scan(range));
-      if (again.length !== found.length) return false;
-      if (
-        again.some(({ key, value }, at) => !key.equals(found[at]!.key) || !value.equals(found[at]!.value))
-      ) {
-        return false;
-      }
-    }
-    return true;
-  }
-
-  #on<T>(node: number, read: (txn: KvTransaction) => T | Promise<T>): Promise<T> {
-    return this.cluster.nodes[node]!.engine.transact(read);
-  }
-}
-
-const nameOf = (node: number, key: Buffer): string => `${node}:${key.toString('latin1')}`;
 
 export async function spread<T>(
   cluster: Cluster,
@@ -107,31 +38,33 @@ export async function spread<T>(
   operation: Operation<T>,
 ): Promise<T> {
   const source = new SpreadSource(cluster);
+  const { view, result } = await work(cluster, keys, source, operation);
+  const spends = view.charges.some((charge) => charge !== undefined && !isFree(charge));
+  if (view.writes.length > 0 || spends) await commit(cluster, keys, fence, view, source);
+  else if (!(await source.unchanged())) throw new Restart('a record changed between two nodes');
+  return result;
+}
+
+/** Runs the operation until everything that it reads has been fetched. */
+async function work<T>(
+  cluster: Cluster,
+  keys: VolumeKeys,
+  source: SpreadSource,
+  operation: Operation<T>,
+): Promise<{ readonly view: View; readonly result: T }> {
   for (;;) {
     const view = new View(keys, cluster.map, source);
     try {
       const result = operation(view);
       view.finish();
-      if (
-        view.writes.length === 0 &&
-        view.charges.every((charge) => charge === undefined || isFree(charge))
-      ) {
-        if (!(await source.unchanged())) throw new Restart('a record changed between two nodes');
-        return result;
-      }
-      await commit(cluster, keys, fence, view, source);
-      return result;
+      return { view, result };
     } catch (reason) {
       if (reason instanceof Suspend) await reason.ready;
-      else
-        throw (await isBasedOnOneMoment(source, reason)) ? reason : new Restart('a refusal was out of date');
+      // What was read from several nodes one after another may never have been true together.
+      else if (!(reason instanceof MetadataError) || (await source.unchanged())) throw reason;
+      else throw new Restart('a refusal was out of date');
     }
   }
-}
-
-/** What was read from several nodes one after another may never have been true together: such a refusal counts for nothing. */
-async function isBasedOnOneMoment(source: SpreadSource, reason: unknown): Promise<boolean> {
-  return !(reason instanceof MetadataError) || source.unchanged();
 }
 
 interface Lock {
@@ -163,7 +96,7 @@ async function commit(
     const name = nameOf(node, key);
     const lock = locksOf(node).get(name);
     if (lock !== undefined) lock.after = value;
-    else locksOf(node).set(name, { key, before: await rangeValue(source, node, key), after: value });
+    else locksOf(node).set(name, { key, before: source.rangeValue(node, key), after: value });
   }
   view.charges.forEach((charge, node) => {
     if (charge !== undefined && !isFree(charge)) locksOf(node);
@@ -197,15 +130,6 @@ async function commit(
     settled();
   }
   if (cluster.finished.length >= FORGET_BATCH) await forgetFinished(cluster);
-}
-
-/** The value of a record that the operation saw as part of a range; a record it never saw is new. */
-async function rangeValue(source: SpreadSource, node: number, key: Buffer): Promise<Buffer | undefined> {
-  for (const range of source.ranges.values()) {
-    if (range.node !== node) continue;
-    for (const pair of range.found) if (pair.key.equals(key)) return pair.value;
-  }
-  return undefined;
 }
 
 async function prepareAll(
