@@ -17,6 +17,7 @@ import type { CacheOutcome, GatewayCache } from './cache-contract.js';
 import type { DataNeeds } from './data-needs.js';
 import { GatewayError } from './errors.js';
 import type { OpenFiles } from './open-files.js';
+import type { Passthrough } from './passthrough.js';
 import type {
   DataNeed,
   Entry,
@@ -54,6 +55,8 @@ export interface GatewayFileSystemOptions {
   readonly onNeedFailed: (need: DataNeed, error: unknown) => void;
   /** The inode is gone; its cached bytes go as soon as that is durable. */
   readonly condemn: (ino: number) => void;
+  /** Absent for a transport that cannot hand files to the kernel. */
+  readonly passthrough?: Passthrough;
   readonly storeBytesFree: () => number;
   readonly fsync: 'local' | 'remote';
   readonly readOnly: boolean;
@@ -205,8 +208,17 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   async open(_context: RequestContext, ino: number, flags: number): Promise<OpenReply> {
     if ((flags & 3) !== 0 || (flags & O_TRUNC) !== 0) this.#requireWritable();
     if ((flags & O_TRUNC) !== 0) await this.#truncate(ino, 0);
-    const file = this.#open.open(ino, flags);
-    return { handle: file.handle, keepCache: true, directIo: false, noFlush: false };
+    const isOpen = this.#open.isOpen(ino);
+    const { handle } = this.#open.open(ino, flags);
+    const mode = this.#options.passthrough?.open(ino, handle, flags, isOpen) ?? { kind: 'cached' };
+    switch (mode.kind) {
+      case 'passthrough':
+        return { handle, keepCache: false, directIo: false, noFlush: false, passthroughFd: mode.fd };
+      case 'direct':
+        return { handle, keepCache: false, directIo: true, noFlush: false };
+      case 'cached':
+        return { handle, keepCache: true, directIo: false, noFlush: false };
+    }
   }
 
   async create(
@@ -235,6 +247,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   async release(ino: number, handle: bigint): Promise<void> {
     const caller = this.#session.caller(0, 0);
     await this.#session.locks.releaseHandle(caller, ino, handle);
+    this.#options.passthrough?.release(handle);
     const released = this.#open.release(handle);
     if (released === undefined || !released.last) return;
     if (released.orphan) {

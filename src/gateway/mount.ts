@@ -20,6 +20,7 @@ import { Grants } from './grants.js';
 import type { FormatOptions, FormatReport, MountedVolume, MountOptions } from './mount-contract.js';
 import { MountedGateway } from './mounted-gateway.js';
 import { OpenFiles } from './open-files.js';
+import { Passthrough } from './passthrough.js';
 import { Publisher } from './publisher.js';
 import { ReadAhead } from './read-ahead.js';
 
@@ -209,6 +210,7 @@ async function assemble(
     condemn,
     onNeedFailed: (need, error) => logger.warn({ need, error }, 'a read or write cannot be completed'),
     storeBytesFree: () => service.storageStatistics().bytesFree,
+    ...(options.transport === 'native' ? { passthrough: new Passthrough(cache) } : {}),
     fsync: options.fsync,
     readOnly: options.readOnly ?? false,
     timeoutMsMax: KERNEL_TIMEOUT_MS_MAX,

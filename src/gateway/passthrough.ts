@@ -1,0 +1,84 @@
+// Which opens are served by the kernel itself from the cache file (FUSE passthrough), at the speed of the cache disk.
+//
+//   first open, read-only, file clean and wholly cached ──> backing: later opens share it until its last handle closes
+//   open for writing meanwhile ──> direct I/O through us, into the same cache file, so that both see the same bytes
+//   open while a cached handle exists ──> cached, as always: the kernel refuses to mix (EIO)
+//
+// While a backing lives the file is pinned: its cache file is neither evicted nor replaced.
+import { closeSync } from 'node:fs';
+import type { Cache } from '../../bindings/cache.js';
+
+/** Below this the kernel's page cache serves as well, and small files live in the log. */
+const SIZE_MIN = 1024 * 1024;
+const O_ACCMODE = 3;
+
+interface Backing {
+  readonly fd: number;
+  handles: number;
+}
+
+export type PassthroughCache = Pick<
+  Cache,
+  'attributes' | 'isWhollyValid' | 'isDirty' | 'openBacking' | 'pin' | 'unpin'
+>;
+
+export type OpenMode =
+  | { readonly kind: 'cached' }
+  | { readonly kind: 'direct' }
+  | { readonly kind: 'passthrough'; readonly fd: number };
+
+export class Passthrough {
+  readonly #cache: PassthroughCache;
+  readonly #backings = new Map<number, Backing>();
+  readonly #inoByHandle = new Map<bigint, number>();
+
+  constructor(cache: PassthroughCache) {
+    this.#cache = cache;
+  }
+
+  /** Decides how a new handle is served; `isOpen` says that the inode has handles already. */
+  open(ino: number, handle: bigint, flags: number, isOpen: boolean): OpenMode {
+    const isReader = (flags & O_ACCMODE) === 0;
+    let backing = this.#backings.get(ino);
+    if (backing === undefined) {
+      if (!isReader || isOpen) return { kind: 'cached' };
+      backing = this.#begin(ino);
+      if (backing === undefined) return { kind: 'cached' };
+    } else if (!isReader) {
+      return { kind: 'direct' };
+    }
+    backing.handles += 1;
+    this.#inoByHandle.set(handle, ino);
+    return { kind: 'passthrough', fd: backing.fd };
+  }
+
+  release(handle: bigint): void {
+    const ino = this.#inoByHandle.get(handle);
+    if (ino === undefined) return;
+    this.#inoByHandle.delete(handle);
+    const backing = this.#backings.get(ino)!;
+    backing.handles -= 1;
+    if (backing.handles > 0) return;
+    this.#backings.delete(ino);
+    closeSync(backing.fd);
+    this.#cache.unpin(ino);
+  }
+
+  #begin(ino: number): Backing | undefined {
+    const size = this.#cache.attributes(ino)?.size ?? 0;
+    if (size < SIZE_MIN || this.#cache.isDirty(ino) || !this.#cache.isWhollyValid(ino)) return undefined;
+    this.#cache.pin(ino);
+    let fd: number;
+    try {
+      fd = this.#cache.openBacking(ino);
+    } catch (error) {
+      this.#cache.unpin(ino);
+      // It turned dirty or was evicted in between: then it is served as any other file.
+      if ((error as { code?: string }).code === 'EAGAIN') return undefined;
+      throw error;
+    }
+    const backing = { fd, handles: 0 };
+    this.#backings.set(ino, backing);
+    return backing;
+  }
+}
