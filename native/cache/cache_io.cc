@@ -175,7 +175,7 @@ std::optional<IoOutcome> Cache::edge(const Inode& node, uint64_t page, std::size
   const uint64_t size = node.attributes.size;
   const std::size_t existing = size > page_offset ? std::min<uint64_t>(kPageSize, size - page_offset) : 0;
   const uint8_t bits = node.map.at(page);
-  if ((from == 0 && to >= existing) || (bits & kPresent) == 0) {
+  if (existing == 0 || (from == 0 && to >= existing) || (bits & kPresent) == 0) {
     std::fill(out.begin(), out.end(), std::byte{0});
   } else if ((bits & kValid) == 0) {
     return fetch_need(page, 1);

@@ -180,7 +180,7 @@ Result<void> Cache::ensure_sparse(Inode& node) {
   sparse->opened.store(sparse->owner.get(), std::memory_order_release);
   sparse->name_durable.store(any_dirty && node.has_barrier, std::memory_order_relaxed);
   node.sparse = std::move(sparse);
-  if (auto stated = append_state(node, moved_any); !stated) {
+  if (auto stated = append_state(node, moved_any && !(any_dirty && node.has_barrier)); !stated) {
     node.sparse.reset();
     static_cast<void>(file_system_.unlink(path));
     return stated;

@@ -174,8 +174,11 @@ void Inode::apply_abort(uint32_t publish_generation) {
   const InFlight failed = *unpublished->in_flight;
   unpublished->in_flight.reset();
   unpublished->attributes_dirty = true;
+  // Whether the service committed it is not known: the store may have the snapshot's pages, but for those cut
+  // since.
+  unpublished->store_limit =
+      std::min(std::max(failed.store_limit, pages_of(failed.attributes.size)), unpublished->base_limit);
   unpublished->base_limit = std::min(unpublished->base_limit, failed.base_limit);
-  unpublished->store_limit = std::min(unpublished->store_limit, failed.store_limit);
   map.for_each_run(0, kNoLimit, kInFlight, kInFlight,
                    [this](uint64_t at, uint64_t length) { update(at, length, kDirty, kInFlight); });
 }

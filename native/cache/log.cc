@@ -76,10 +76,12 @@ Result<void> Log::start() {
 Result<void> Log::roll() {
   Result<Segment*> next = add_segment(next_id_, last_lsn() + 1);
   if (!next) return next.error();
-  if (active_ != nullptr && active_->payload_start > active_->records_end) {
-    // Gives back what was reserved and not used; failing to costs only space.
-    static_cast<void>(active_->file->punch(active_->records_end + sizeof(RecordHeader),
-                                           active_->payload_start - active_->records_end));
+  if (active_ != nullptr) {
+    // Gives back what was reserved and not used, but for the zeros that end the records; failing to costs
+    // only space.
+    const uint64_t from = active_->records_end + sizeof(RecordHeader);
+    if (from < active_->payload_start)
+      static_cast<void>(active_->file->punch(from, active_->payload_start - from));
   }
   next_id_ += 1;
   active_ = *next;

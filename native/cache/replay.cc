@@ -25,7 +25,10 @@ Inode* Replay::find(uint64_t ino) {
 
 Replay::Doubts& Replay::doubts(uint64_t ino) {
   const auto [found, is_new] = doubts_.try_emplace(ino);
-  if (is_new) found->second.zeros.grow_beyond_small();
+  if (is_new) {
+    found->second.zeros.grow_beyond_small();
+    found->second.safe.grow_beyond_small();
+  }
   return found->second;
 }
 
@@ -38,6 +41,27 @@ void Replay::settle_range(uint64_t ino, uint64_t first, uint64_t count) {
   pages.erase(pages.lower_bound(first), pages.lower_bound(end));
   PageCounts ignored;
   found->second.zeros.update(first, count, 0, kDirty, ignored);
+}
+
+void Replay::forget_promises(uint64_t ino, uint64_t first, uint64_t count) {
+  PageCounts ignored;
+  if (const auto found = doubts_.find(ino); found != doubts_.end())
+    found->second.safe.update(first, count, 0, kDirty, ignored);
+}
+
+// All that is dirty and has no doubt newer than the barrier is on disk.
+void Replay::promise(Inode& node, Doubts& open, uint64_t covers_lsn) {
+  std::erase_if(open.pages, [&](const auto& page) { return page.second.lsn <= covers_lsn; });
+  PageCounts ignored;
+  if (open.zeros_lsn <= covers_lsn) open.zeros.update(0, kNoLimit, 0, kDirty, ignored);
+  for (const PageBit kind : {kDirty, kInFlight}) {
+    const auto wanted = static_cast<uint8_t>(kPresent | kValid | kind);
+    node.map.for_each_run(0, kNoLimit, wanted, wanted, [&](uint64_t first, uint64_t count) {
+      for (uint64_t page = first; page < first + count; ++page) {
+        if (!open.pages.contains(page)) open.safe.update(page, 1, kDirty, 0, ignored);
+      }
+    });
+  }
 }
 
 // The places of a record's page images: one behind the other, each as long as its header says.
@@ -97,6 +121,13 @@ Result<void> Replay::apply(const ReadRecord& record) {
     case RecordKind::complete: {
       const auto publish = body.take<PublishBody>();
       node->apply_complete(publish.generation, publish.version);
+      // What the store has now needs no promise of ours any more.
+      if (const auto open = doubts_.find(header.ino); open != doubts_.end()) {
+        PageCounts ignored;
+        node->map.for_each_run(0, kNoLimit, kDirty | kInFlight, 0, [&](uint64_t first, uint64_t count) {
+          open->second.safe.update(first, count, 0, kDirty, ignored);
+        });
+      }
       break;
     }
     case RecordKind::abort:
@@ -111,13 +142,15 @@ Result<void> Replay::apply(const ReadRecord& record) {
     case RecordKind::barrier: {
       const auto barrier = body.take<BarrierBody>();
       node->has_barrier = true;
-      const auto open = doubts_.find(header.ino);
-      if (open == doubts_.end()) break;
-      std::erase_if(open->second.pages,
-                    [&](const auto& page) { return page.second.lsn <= barrier.covers_lsn; });
-      PageCounts ignored;
-      if (open->second.zeros_lsn <= barrier.covers_lsn)
-        open->second.zeros.update(0, kNoLimit, 0, kDirty, ignored);
+      if (boot_changed_ && node->sparse) {
+        promise(*node, doubts(header.ino), barrier.covers_lsn);
+      } else if (const auto open = doubts_.find(header.ino); open != doubts_.end()) {
+        PageCounts ignored;
+        std::erase_if(open->second.pages,
+                      [&](const auto& page) { return page.second.lsn <= barrier.covers_lsn; });
+        if (open->second.zeros_lsn <= barrier.covers_lsn)
+          open->second.zeros.update(0, kNoLimit, 0, kDirty, ignored);
+      }
       break;
     }
     case RecordKind::forget:
@@ -186,7 +219,9 @@ Result<void> Replay::apply_state(const ReadRecord& record) {
   for (uint32_t index = 0; index < state.page_count && body.ok(); ++index) {
     const auto page = body.take<DiskPage>();
     if (node.sparse) {
-      doubts(ino).pages[page.page] = Expected{false, page.crc, kNowhere, record.header.lsn};
+      const Fallback fallback =
+          node.all_known || page.page >= node.store_limit() ? Fallback::hole : Fallback::unknown;
+      doubts(ino).pages[page.page] = Expected{false, fallback, page.crc, kNowhere, record.header.lsn};
       continue;
     }
     if (page.page >= kSmallPages) return malformed(record);
@@ -194,6 +229,7 @@ Result<void> Replay::apply_state(const ReadRecord& record) {
     // Its segment was compacted since: a later record says where the page is now.
     if (place) node.set_location(page.page, *place);
   }
+  if (boot_changed_ && node.sparse && node.unpublished) promise(node, doubts(ino), 0);
   return body.ok() ? Result<void>() : malformed(record);
 }
 
@@ -206,6 +242,22 @@ void Replay::apply_write(Inode& node, const ReadRecord& record, bool is_fill) {
   if (node.map.is_small() && (written.first + count > kSmallPages || images.size() != count)) return;
   const std::span<const Location> places =
       node.map.is_small() ? std::span(images) : std::span<const Location>();
+  const bool is_doubtful = boot_changed_ && !is_fill && !node.map.is_small();
+  std::vector<Expected> expected;
+  if (is_doubtful) {
+    auto& open = doubts(record.header.ino).pages;
+    for (uint64_t page = written.first; page < written.first + count; ++page) {
+      const uint8_t bits = node.map.at(page);
+      Fallback fallback = Fallback::unknown;
+      if (const auto earlier = open.find(page); earlier != open.end())
+        fallback = earlier->second.fallback;
+      else if ((bits & kPresent) != 0)
+        fallback = Fallback::stored;
+      else if (node.all_known || (bits & (kDirty | kInFlight)) != 0 || page >= node.store_limit())
+        fallback = Fallback::hole;
+      expected.push_back({false, fallback, body.take<uint32_t>(), kNowhere, record.header.lsn});
+    }
+  }
   if (is_fill) {
     node.apply_fill(written.first, count, places);
   } else {
@@ -213,10 +265,9 @@ void Replay::apply_write(Inode& node, const ReadRecord& record, bool is_fill) {
     node.apply_write(written.first, count, places);
   }
   settle_range(record.header.ino, written.first, count);
-  if (!boot_changed_ || is_fill || node.map.is_small()) return;
+  if (!is_doubtful) return;
   auto& open = doubts(record.header.ino).pages;
-  for (uint64_t index = 0; index < count; ++index)
-    open[written.first + index] = Expected{false, body.take<uint32_t>(), kNowhere, record.header.lsn};
+  for (uint64_t index = 0; index < count; ++index) open[written.first + index] = expected[index];
 }
 
 Result<void> Replay::apply_change(Inode& node, const ReadRecord& record) {
@@ -235,13 +286,15 @@ Result<void> Replay::apply_change(Inode& node, const ReadRecord& record) {
     node.apply_write(place.page, 1,
                      is_small ? std::span(images).subspan(index, 1) : std::span<const Location>());
     settle_range(ino, place.page, 1);
-    if (!is_small) doubts(ino).pages[place.page] = Expected{true, 0, images[index], record.header.lsn};
+    if (!is_small)
+      doubts(ino).pages[place.page] = Expected{true, Fallback::unknown, 0, images[index], record.header.lsn};
   }
   for (uint32_t index = 0; index < change.run_count && body.ok(); ++index) {
     const auto run = body.take<DiskChangeRun>();
     settle_range(ino, run.first, run.count);
     if (run.action == ChangeAction::hole) {
       node.apply_holes(run.first, run.count);
+      forget_promises(ino, run.first, run.count);
       continue;
     }
     if (is_small && run.first + run.count > kSmallPages) return malformed(record);
@@ -254,23 +307,24 @@ Result<void> Replay::apply_change(Inode& node, const ReadRecord& record) {
   }
   if (change.limit != kNoLimit) {
     settle_range(ino, change.limit, kNoLimit);
+    forget_promises(ino, change.limit, kNoLimit);
     node.apply_limit(change.limit);
   }
   return body.ok() ? Result<void>() : malformed(record);
 }
 
-// The page's unsynced bytes did not survive: it is what the store has, or a hole if the store has nothing.
-void Replay::lose(Inode& node, uint64_t first, uint64_t count) {
-  for (uint64_t page = first; page < first + count; ++page) {
-    const uint8_t bits = node.map.at(page);
-    if ((bits & kValid) == 0) continue;
-    cache_.recovery_.dropped_pages += 1;
-    const bool is_stored = page < node.store_limit();
-    if (is_stored && node.all_known) node.all_known = false;
-    if (!is_stored && (bits & kPresent) != 0)
-      node.attributes.pages -= std::min<uint64_t>(1, node.attributes.pages);
-    node.update(page, 1, 0, kPresent | kValid | kDirty | kInFlight);
+// The page's unsynced bytes did not survive: it is again what it was before them.
+void Replay::lose(Inode& node, uint64_t page, Fallback fallback) {
+  if ((node.map.at(page) & kValid) == 0) return;
+  cache_.recovery_.dropped_pages += 1;
+  if (page >= node.store_limit()) fallback = Fallback::hole;
+  if (fallback == Fallback::hole) {
+    node.attributes.pages -= std::min<uint64_t>(1, node.attributes.pages);
+    node.apply_holes(page, 1);
+    return;
   }
+  const uint8_t present = fallback == Fallback::stored ? 0 : kPresent;
+  node.update(page, 1, 0, static_cast<uint8_t>(present | kValid | kDirty | kInFlight));
 }
 
 Result<void> Replay::resolve(Inode& node, Doubts& open) {
@@ -289,7 +343,7 @@ Result<void> Replay::resolve(Inode& node, Doubts& open) {
       if (auto written = (*file)->write(page * kPageSize, bytes); !written) return written;
     } else if (boot_changed_ && (node.map.at(page) & (kDirty | kInFlight)) != 0) {
       if (auto read = cache_.read_page(node, page, bytes); !read) return read;
-      if (crc32c(0, bytes) != expected.crc) lose(node, page, 1);
+      if (crc32c(0, bytes) != expected.crc && open.safe.at(page) == 0) lose(node, page, expected.fallback);
     }
   }
   return boot_changed_ ? (*file)->sync_data() : Result<void>();
@@ -321,8 +375,9 @@ Result<void> Replay::sweep_files() {
   for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
     InodeTable::for_each(cache_.table_->stripe_at(index), [&](Inode& node) {
       if (!node.sparse || found.contains({node.ino, node.sparse->id})) return;
-      node.map.for_each_run(0, kNoLimit, kValid, kValid,
-                            [&](uint64_t first, uint64_t count) { lose(node, first, count); });
+      node.map.for_each_run(0, kNoLimit, kValid, kValid, [&](uint64_t first, uint64_t count) {
+        for (uint64_t page = first; page < first + count; ++page) lose(node, page, Fallback::unknown);
+      });
       doubts_.erase(node.ino);
       // Whoever writes to it again makes the file again.
       auto made = cache_.file_system_.open(cache_.sparse_path(node.ino, node.sparse->id), OpenMode::create);
@@ -359,7 +414,8 @@ Result<void> Replay::finish() {
       if (!node.sparse) {
         // A page whose image went with its segment and was not described again.
         for (uint64_t page = 0; page < kSmallPages; ++page) {
-          if ((node.map.at(page) & kValid) != 0 && node.location(page) == kNowhere) lose(node, page, 1);
+          if ((node.map.at(page) & kValid) != 0 && node.location(page) == kNowhere)
+            lose(node, page, Fallback::unknown);
         }
       }
       if (node.sparse) cache_.sparse_clock_.push_back(node.ino);

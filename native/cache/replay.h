@@ -19,9 +19,12 @@ class Replay {
   Result<void> record_outcome();
 
  private:
+  // What a page is if its unsynced bytes did not survive.
+  enum class Fallback : uint8_t { unknown, hole, stored };
   // What a page of a sparse file must hold, as its newest record says.
   struct Expected {
     bool is_image = false;  // else a checksum
+    Fallback fallback = Fallback::unknown;
     uint32_t crc = 0;
     Location image = kNowhere;
     uint64_t lsn = 0;
@@ -30,6 +33,9 @@ class Replay {
     std::map<uint64_t, Expected> pages;
     PageMap zeros;  // kDirty: must be zero
     uint64_t zeros_lsn = 0;
+    // kDirty: some bytes of this page were promised durable. It stands whatever became of later overwrites:
+    // each sector of it is one that the user wrote.
+    PageMap safe;
   };
 
   Inode* find(uint64_t ino);
@@ -40,7 +46,9 @@ class Replay {
   Doubts& doubts(uint64_t ino);
   void settle_range(uint64_t ino, uint64_t first, uint64_t count);
   Result<void> resolve(Inode& node, Doubts& open);
-  void lose(Inode& node, uint64_t first, uint64_t count);
+  void forget_promises(uint64_t ino, uint64_t first, uint64_t count);
+  void promise(Inode& node, Doubts& open, uint64_t covers_lsn);
+  void lose(Inode& node, uint64_t page, Fallback fallback);
   Result<void> sweep_files();
 
   Cache& cache_;
