@@ -19,6 +19,12 @@ export function allMounts(context: Context): Mount[] {
     .sort((a, b) => (a.mountpoint < b.mountpoint ? -1 : 1));
 }
 
+/** Whether a living daemon has something on `mountpoint` (canonical). Asks nobody, so that a stuck daemon cannot hold us up. */
+export function isServed(context: Context, mountpoint: string): boolean {
+  const holder = readClaim(context.runtime().mountClaim(mountpoint));
+  return holder !== undefined && isAlive(holder);
+}
+
 /** The mount on exactly `path`; an error of one line when there is none. */
 export function mountOn(context: Context, path: string): Mount {
   const mountpoint = canonicalMountpoint(resolve(context.directory, path));

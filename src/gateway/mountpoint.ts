@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   realpathSync,
+  statfsSync,
   statSync,
 } from 'node:fs';
 import { basename, delimiter, dirname, join } from 'node:path';
@@ -65,11 +66,11 @@ export function canonicalMountpoint(path: string): string {
   }
 }
 
-/** A FUSE mount whose daemon is gone. */
+/** A FUSE mount whose daemon is gone. statfs always asks the daemon; stat may be answered by what the kernel remembers. */
 export function isDeadMount(path: string): boolean {
   if (!mountAt(path)?.type.startsWith('fuse')) return false;
   try {
-    statSync(path);
+    statfsSync(path);
     return false;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'ENOTCONN';

@@ -11,6 +11,7 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -121,8 +122,9 @@ describe.runIf(canMount)('penstock up', () => {
     expect(penstock('fsck', 'mnt')).toMatchObject({ status: 0 });
   });
 
-  test('umount takes a dead mount away', async () => {
+  test('umount takes a dead mount away, also one whose root the kernel remembers', async () => {
     const killed = await up();
+    statSync(mnt);
     killed.kill('SIGKILL');
     await ended(killed);
     const outcome = penstock('umount', 'mnt');

@@ -6,7 +6,7 @@ import { isAlive } from '../../daemon/claim.js';
 import { canonicalMountpoint, detach, isDeadMount } from '../../gateway/mountpoint.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';
 import type { Context } from '../context.js';
-import { allMounts, callDaemon, type Mount, mountOn } from '../find-daemon.js';
+import { allMounts, callDaemon, isServed, type Mount, mountOn } from '../find-daemon.js';
 
 const DAEMON_END_MS_MAX = 30_000;
 const POLL_MS = 20;
@@ -26,7 +26,7 @@ export function register(program: Command, context: Context): void {
     .option('--lazy', 'unmount even while files are open there')
     .action(async (path: string, options: Options) => {
       const mountpoint = canonicalMountpoint(resolve(context.directory, path));
-      if (isDeadMount(mountpoint)) {
+      if (!isServed(context, mountpoint) && isDeadMount(mountpoint)) {
         detach(mountpoint);
         print(
           context,
