@@ -20,10 +20,12 @@ import type { OpenFiles } from './open-files.js';
 import type { Passthrough } from './passthrough.js';
 import type {
   DataNeed,
+  DirectoryChange,
   Entry,
   FileData,
   FileSystemOperations,
   LockArguments,
+  MissingEntry,
   OpenReply,
   ReadDirectoryEntry,
   RequestContext,
@@ -81,7 +83,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
 
   // ---- attributes
 
-  async lookup(context: RequestContext, parent: number, name: Buffer): Promise<Entry> {
+  async lookup(context: RequestContext, parent: number, name: Buffer): Promise<Entry | MissingEntry> {
     const { namespace } = this.#session;
     const caller = this.#caller(context);
     if (name.length <= 2 && name[0] === 0x2e) {
@@ -91,7 +93,13 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
         return this.#entry(await namespace.getAttributes(caller, grandparent));
       }
     }
-    return this.#entry(await namespace.lookup(caller, parent, name));
+    try {
+      return this.#entry(await namespace.lookup(caller, parent, name));
+    } catch (error) {
+      // This session holds the volume alone: a name that is absent stays so until it makes it.
+      if ((error as { code?: string }).code === 'ENOENT') return { missingTimeoutMs: this.#timeoutMs() };
+      throw error;
+    }
   }
 
   async getAttributes(context: RequestContext, ino: number): Promise<Entry> {
@@ -126,10 +134,15 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     return this.#session.namespace.readSymlink(this.#caller(context), ino);
   }
 
-  async makeSymlink(context: RequestContext, parent: number, name: Buffer, target: Buffer): Promise<Entry> {
+  async makeSymlink(
+    context: RequestContext,
+    parent: number,
+    name: Buffer,
+    target: Buffer,
+  ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const { namespace } = this.#session;
-    return this.#entry(await namespace.makeSymlink(this.#caller(context), parent, name, target));
+    return this.#made(await namespace.makeSymlink(this.#caller(context), parent, name, target), parent);
   }
 
   async makeNode(
@@ -139,10 +152,10 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     mode: number,
     rdev: number,
     umask: number,
-  ): Promise<Entry> {
+  ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
-    return this.#entry(await this.#session.namespace.makeNode(caller, parent, name, mode, rdev));
+    return this.#made(await this.#session.namespace.makeNode(caller, parent, name, mode, rdev), parent);
   }
 
   async makeDirectory(
@@ -151,21 +164,23 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     name: Buffer,
     mode: number,
     umask: number,
-  ): Promise<Entry> {
+  ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
-    return this.#entry(await this.#session.namespace.makeDirectory(caller, parent, name, mode));
+    return this.#made(await this.#session.namespace.makeDirectory(caller, parent, name, mode), parent);
   }
 
-  async unlink(context: RequestContext, parent: number, name: Buffer): Promise<void> {
+  async unlink(context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
     this.#requireWritable();
     const unlinked = await this.#session.namespace.unlink(this.#caller(context), parent, name, this.#isOpen);
     await this.#afterUnlink(unlinked);
+    return this.#changed(parent);
   }
 
-  async removeDirectory(context: RequestContext, parent: number, name: Buffer): Promise<void> {
+  async removeDirectory(context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
     this.#requireWritable();
     await this.#session.namespace.removeDirectory(this.#caller(context), parent, name);
+    return this.#changed(parent);
   }
 
   async rename(
@@ -175,7 +190,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     newParent: number,
     newName: Buffer,
     flags: number,
-  ): Promise<void> {
+  ): Promise<DirectoryChange> {
     this.#requireWritable();
     const renamed = await this.#session.namespace.rename(
       this.#caller(context),
@@ -193,14 +208,20 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
       this.#options.hurry(renamed.moved.ino);
       await this.#afterUnlink(renamed.replaced);
     }
+    return parent === newParent ? this.#changed(parent) : this.#changed(parent, newParent);
   }
 
-  async link(context: RequestContext, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
+  async link(
+    context: RequestContext,
+    ino: number,
+    newParent: number,
+    newName: Buffer,
+  ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const { namespace } = this.#session;
     const attributes = await namespace.link(this.#caller(context), ino, newParent, newName);
     this.#changeTimeMoved(attributes);
-    return this.#entry(attributes);
+    return this.#made(attributes, newParent);
   }
 
   // ---- open files
@@ -228,7 +249,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     mode: number,
     umask: number,
     flags: number,
-  ): Promise<Entry & { readonly open: OpenReply }> {
+  ): Promise<Entry & DirectoryChange & { readonly open: OpenReply }> {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
     const fileMode = (mode & ~S_IFMT) | S_IFREG;
@@ -237,7 +258,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     this.#cache.attach(ino, { size, pages, mtime, ctime, version, isNew: true });
     const file = this.#open.open(ino, flags);
     const open = { handle: file.handle, keepCache: true, directIo: false, noFlush: false };
-    return { ...this.#entry(attributes), open };
+    return { ...(await this.#made(attributes, parent)), open };
   }
 
   async flush(context: RequestContext, ino: number, _handle: bigint, lockOwner: bigint): Promise<void> {
@@ -491,12 +512,37 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   }
 
   #entry(attributes: Attributes): Entry {
-    const timeoutMs = Math.max(0, Math.min(this.#options.timeoutMsMax, this.#session.leaseRemainingMs()));
+    const timeoutMs = this.#timeoutMs();
     return {
       attributes: this.#overlay(attributes),
       entryTimeoutMs: timeoutMs,
       attributesTimeoutMs: timeoutMs,
     };
+  }
+
+  /** How long the kernel may keep what it is told: never longer than the session's lease. */
+  #timeoutMs(): number {
+    return Math.max(0, Math.min(this.#options.timeoutMsMax, this.#session.leaseRemainingMs()));
+  }
+
+  async #made(attributes: Attributes, parent: number): Promise<Entry & DirectoryChange> {
+    const { directories } = await this.#changed(parent);
+    return { ...this.#entry(attributes), directories };
+  }
+
+  /** The directories an operation changed, as they are now: the kernel asks for them next. */
+  async #changed(...directories: number[]): Promise<{ directories: Entry[] }> {
+    const caller = this.#session.caller(0, 0);
+    const entries: Entry[] = [];
+    for (const ino of directories) {
+      try {
+        entries.push(this.#entry(await this.#session.namespace.getAttributes(caller, ino)));
+      } catch (error) {
+        // Removed meanwhile: then the kernel finds out when it asks.
+        if ((error as { code?: string }).code !== 'ENOENT') throw error;
+      }
+    }
+    return { directories: entries };
   }
 
   #overlay(attributes: Attributes): Attributes {
