@@ -177,7 +177,7 @@ std::string parallel(Arguments a) {
     if (pid < 0) return failure();
     if (pid == 0) {
       int const fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-      if (fd < 0) _exit(100);
+      if (fd < 0) _exit(200);
       std::vector<uint8_t> wrote(static_cast<size_t>(size));
       std::vector<uint8_t> read_back(wrote.size());
       for (int64_t i = 0; i < blocks; ++i) {
@@ -185,11 +185,11 @@ std::string parallel(Arguments a) {
         int64_t const block = (i * 7 + child) % blocks;
         if (block % count != child) continue;
         fill(wrote, seed, static_cast<uint64_t>(block * size));
-        if (pwrite(fd, wrote.data(), wrote.size(), block * size) != size) _exit(101);
-        if (pread(fd, read_back.data(), read_back.size(), block * size) != size) _exit(102);
-        if (wrote != read_back) _exit(103);
+        if (pwrite(fd, wrote.data(), wrote.size(), block * size) != size) _exit(errno);
+        if (pread(fd, read_back.data(), read_back.size(), block * size) != size) _exit(202);
+        if (wrote != read_back) _exit(203);
       }
-      _exit(close(fd) == 0 ? 0 : 104);
+      _exit(close(fd) == 0 ? 0 : 204);
     }
     children.push_back(pid);
   }
