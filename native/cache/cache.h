@@ -218,6 +218,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   // Makes the log say all of the file, so that earlier records of it no longer count.
   Result<void> append_state(Inode& node, bool with_checksums);
   Result<void> ensure_sparse(Inode& node);
+  Result<void> clear_beyond_end(Inode& node);
   // Valid while the file's lock is held.
   Result<File*> sparse_file(const Inode& node) const;
   void trim_open_files() const;

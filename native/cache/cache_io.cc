@@ -265,7 +265,10 @@ Result<void> Cache::store_pages(Inode& node, uint64_t first, uint64_t count, std
     Result<File*> file = sparse_file(node);
     if (!file) return file.error();
     for (const Piece& piece : pieces) {
-      if (auto written = (*file)->write(piece.page * kPageSize, piece.bytes); !written) return written;
+      if (auto written = (*file)->write(piece.page * kPageSize, piece.bytes); !written) {
+        static_cast<void>(clear_beyond_end(node));  // the write's own error is the one to report
+        return written;
+      }
       for (std::size_t at = 0; at < piece.bytes.size(); at += kPageSize)
         sums.push_back(crc32c(0, piece.bytes.subspan(at, kPageSize)));
     }
@@ -283,7 +286,10 @@ Result<void> Cache::store_pages(Inode& node, uint64_t first, uint64_t count, std
   for (const uint32_t sum : sums) body.add(sum);
   const Result<Appended> appended = append(node, after != nullptr ? RecordKind::write : RecordKind::fill,
                                            body.bytes(), images, static_cast<uint16_t>(count));
-  if (!appended) return appended.error();
+  if (!appended) {
+    if (node.sparse) static_cast<void>(clear_beyond_end(node));
+    return appended.error();
+  }
   if (after != nullptr) {
     node.apply_attributes(*after);
     node.apply_write(first, count, appended->images);

@@ -196,4 +196,21 @@ Result<void> Cache::ensure_sparse(Inode& node) {
   return {};
 }
 
+// A write that did not come to its record may have left bytes beyond the end of file; what grows over them
+// must find zeros.
+Result<void> Cache::clear_beyond_end(Inode& node) {
+  Result<File*> file = sparse_file(node);
+  if (!file) return file.error();
+  const uint64_t size = node.attributes.size;
+  Result<void> done;
+  if (size % kPageSize != 0 && (node.map.at(size / kPageSize) & kValid) != 0) {
+    const std::array<std::byte, kPageSize> zeros{};
+    done = (*file)->write(size, std::span(zeros).first(kPageSize - size % kPageSize));
+  }
+  node.map.for_each_run(pages_of(size), kNoLimit, kValid, kValid, [&](uint64_t first, uint64_t count) {
+    if (done) done = (*file)->punch(first * kPageSize, count * kPageSize);
+  });
+  return done;
+}
+
 }  // namespace penstock::cache

@@ -346,7 +346,7 @@ Result<void> Replay::resolve(Inode& node, Doubts& open) {
       if (crc32c(0, bytes) != expected.crc && open.safe.at(page) == 0) lose(node, page, expected.fallback);
     }
   }
-  return boot_changed_ ? (*file)->sync_data() : Result<void>();
+  return {};
 }
 
 // Files on disk that no inode owns go; inodes whose file is missing lose their pages.
@@ -395,6 +395,15 @@ Result<void> Replay::finish() {
     if (node == nullptr || !node->sparse) continue;
     if (auto resolved = resolve(*node, open); !resolved) return resolved;
   }
+  Result<void> cleared;
+  for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
+    InodeTable::for_each(cache_.table_->stripe_at(index), [&](Inode& node) {
+      if (node.sparse && node.is_dirty() && cleared) cleared = cache_.clear_beyond_end(node);
+      if (boot_changed_ && node.sparse && node.is_dirty() && cleared)
+        cleared = (*cache_.sparse_file(node))->sync_data();
+    });
+  }
+  if (!cleared) return cleared;
   Recovery& recovery = cache_.recovery_;
   uint64_t charged = 0;
   for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
@@ -418,11 +427,14 @@ Result<void> Replay::finish() {
             lose(node, page, Fallback::unknown);
         }
       }
+      if (node.all_known) node.attributes.pages = node.map.count(0, kNoLimit, kPresent, kPresent);
       if (node.sparse) cache_.sparse_clock_.push_back(node.ino);
       recovery.files += 1;
       node.settle();
       if (!node.is_dirty()) return;
       node.attached = true;
+      // What was found here is relied on from here on: it moves only with a sync.
+      node.has_barrier = true;
       charged += node.charge();
       node.unpublished->order = cache_.next_order_++;
       cache_.dirty_order_.emplace(node.unpublished->order, node.ino);
