@@ -2,6 +2,7 @@
 // moments, coordinators that are slower than the patience of others, and power losses of some nodes only.
 import { expect, test } from 'vitest';
 import type { MemoryEngine } from '../../src/kv/memory-engine.js';
+import { RenameFlag } from '../../src/metadata/contract.js';
 import { MetadataService } from '../../src/metadata/service.js';
 import { forgetFinished } from '../../src/metadata/settle.js';
 import type { Volume } from '../../src/metadata/volume.js';
@@ -127,6 +128,23 @@ test('a name that is there at every moment is always found, whenever it is repla
     const { nlink } = await volume.lookup(root, 1, name('name'));
     expect(nlink).toBe(2);
     if (act !== undefined) break;
+    // The same, and what bore the name lives on changed: nobody may see that under the name.
+    const other = await mkdirElsewhere();
+    waits = 0;
+    act = async () => {
+      const { moved } = await volume.rename(
+        root,
+        1,
+        name('name'),
+        1,
+        name(other),
+        RenameFlag.Exchange,
+        closed,
+      );
+      await volume.setAttributes(root, moved.ino, { mode: 0o700 });
+    };
+    expect((await volume.lookup(root, 1, name('name'))).mode & 0o777).toBe(0o755);
+    act = undefined;
   }
   // Local attempt, then each record from its node, then each again.
   expect(replaced).toBeGreaterThanOrEqual(8);
