@@ -88,7 +88,6 @@ export interface FsckReport {
 }
 
 export interface GcReport {
-  readonly orphansRemoved: number;
   readonly versionsDropped: number;
   readonly bytesFreed: number;
 }

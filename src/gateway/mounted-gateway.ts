@@ -78,11 +78,11 @@ export class MountedGateway implements MountedVolume {
       openHandles: openFiles.handleCount,
       removalsForgotten: condemned.forgotten,
       inFlightBytes: state.inFlightBytes,
-      readOperations: transport['reads'] ?? 0,
-      readBytes: transport['readBytes'] ?? 0,
-      writeOperations: transport['writes'] ?? 0,
-      writeBytes: transport['writtenBytes'] ?? 0,
-      metadataOperations: transport['upcalls'] ?? 0,
+      readOperations: transport.reads ?? 0,
+      readBytes: transport.readBytes ?? 0,
+      writeOperations: transport.writes ?? 0,
+      writeBytes: transport.writtenBytes ?? 0,
+      metadataOperations: transport.upcalls ?? 0,
       fetchedBytes: needs.counters.fetchedPages * PAGE_SIZE,
       publishedBytes: publisher.counters.pagesPublished * PAGE_SIZE,
       dirtyBytes: state.dirtyBytes + state.inFlightBytes,
@@ -131,7 +131,7 @@ export class MountedGateway implements MountedVolume {
     const versionsDropped = publisher.counters.versionsDropped - droppedBefore + collected;
     onProgress({ done: versionsDropped, total: versionsDropped, unit: 'files' });
     const bytesFreed = Math.max(0, service.storageStatistics().bytesFree - freeBefore);
-    return { orphansRemoved: 0, versionsDropped, bytesFreed };
+    return { versionsDropped, bytesFreed };
   }
 
   scrub(onProgress: OnProgress, signal: AbortSignal): Promise<ScrubReport> {

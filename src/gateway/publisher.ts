@@ -39,10 +39,20 @@ const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 30_000;
 const RELEASES_PER_ROUND = 4096;
 const CLEAN_WAIT_MS_MAX = 60_000;
+/** How long a file that cannot be uploaded is left alone at most. */
+const QUARANTINE_MS_MAX = 300_000;
+const FAILURES_BEFORE_GIVING_UP = 3;
+
+interface Failing {
+  readonly pauseMs: number;
+  readonly retryAtMs: number;
+}
 
 export class Publisher {
   readonly #options: PublisherOptions;
   readonly #hurried = new Set<number>();
+  /** Files whose own upload failed, by inode. */
+  readonly #failing = new Map<number, Failing>();
   #running: Promise<number> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #retryMs = 0;
@@ -103,12 +113,15 @@ export class Publisher {
     throw new GatewayError('ENOSPC', 'the cache is full of data that cannot be uploaded');
   }
 
-  /** Publishes until what is dirty at the call is published. Rejects on the first failure. */
+  /** Publishes what is dirty of the file at the call, and makes it durable. Rejects when that fails. */
   async publishInode(ino: number): Promise<void> {
-    while (this.#options.cache.dirtyBytesOf(ino) > 0 || this.#isDirty(ino)) {
+    const { cache, session } = this.#options;
+    // A file larger than a batch goes up in parts; who keeps writing does not keep this call.
+    const rounds = 1 + Math.ceil(cache.dirtyBytesOf(ino) / BYTES_PER_BATCH);
+    for (let round = 0; round < rounds && cache.isDirty(ino); round += 1) {
       await this.#exclusive(() => this.#batch([ino]));
     }
-    await this.#options.session.namespace.sync();
+    await session.namespace.sync();
   }
 
   /** Publishes everything; `progress` is told the dirty bytes left. */
@@ -120,7 +133,8 @@ export class Publisher {
       if (state.dirtyFiles === 0) break;
       const files = await this.#exclusive(() => this.#batch());
       if (files === 0 && this.#options.cache.dirtyState().dirtyFiles > 0) {
-        throw new GatewayError('EIO', 'dirty files remain but none can be published');
+        const stuck = [...this.#failing.keys()].slice(0, 8).join(', ');
+        throw new GatewayError('EIO', `files remain that cannot be uploaded (inodes ${stuck}); see the log`);
       }
     }
     await this.dropReleased();
@@ -148,10 +162,6 @@ export class Publisher {
       await session.namespace.confirmReleased(released);
       this.counters.versionsDropped += released.length;
     }
-  }
-
-  #isDirty(ino: number): boolean {
-    return this.#options.cache.isDirty(ino);
   }
 
   #schedule(delayMs: number): void {
@@ -213,21 +223,80 @@ export class Publisher {
     }
   }
 
+  /** Publishes one batch; answers how many files. One bad file does not hold up the others. */
   async #batch(inos?: readonly number[]): Promise<number> {
-    const { cache } = this.#options;
+    const taken = this.#take(inos);
+    if (taken.length === 0) return 0;
+    try {
+      await this.#publishTaken(taken);
+    } catch (error) {
+      if (taken.length === 1) {
+        this.#quarantine(taken[0]!.ino, error);
+        throw error;
+      }
+      await this.#publishOneByOne(
+        taken.map(({ ino }) => ino),
+        error,
+      );
+    }
+    this.#wakeCleanWaiters();
+    return taken.length;
+  }
+
+  /** What is to be published now; files that failed a moment ago are left for later. */
+  #take(inos: readonly number[] | undefined): PublishSnapshot[] {
+    const { cache, now } = this.#options;
     const limits = { maxFiles: FILES_PER_BATCH, maxBytes: BYTES_PER_BATCH };
     const snapshots = cache.beginPublish(inos === undefined ? limits : { ...limits, inos });
-    if (snapshots.length === 0) return 0;
+    if (this.#failing.size === 0 || inos !== undefined) return snapshots;
+    return snapshots.filter((snapshot) => {
+      if ((this.#failing.get(snapshot.ino)?.retryAtMs ?? 0) <= now()) return true;
+      cache.abortPublish(snapshot.ino, snapshot.generation);
+      return false;
+    });
+  }
+
+  /** Whatever is not settled when this ends, well or badly, is dirty again. */
+  async #publishTaken(snapshots: readonly PublishSnapshot[]): Promise<void> {
+    const { cache } = this.#options;
     this.counters.batches += 1;
     const open = new Set(snapshots);
     try {
-      await this.#publish(snapshots, (snapshot) => open.delete(snapshot));
-    } catch (error) {
+      await this.#publish(snapshots, (snapshot) => {
+        open.delete(snapshot);
+        this.#failing.delete(snapshot.ino);
+      });
+    } finally {
       for (const snapshot of open) cache.abortPublish(snapshot.ino, snapshot.generation);
-      throw error;
     }
-    this.#wakeCleanWaiters();
-    return snapshots.length;
+  }
+
+  /** Finds the files that make a batch fail. When none succeeds the fault is not theirs, and the batch's error stands. */
+  async #publishOneByOne(inos: readonly number[], batchError: unknown): Promise<void> {
+    const failed = new Map<number, unknown>();
+    let succeeded = 0;
+    for (const ino of inos) {
+      if (succeeded === 0 && failed.size >= FAILURES_BEFORE_GIVING_UP) throw batchError;
+      try {
+        await this.#publishTaken(this.#take([ino]));
+        succeeded += 1;
+      } catch (error) {
+        failed.set(ino, error);
+      }
+    }
+    if (succeeded === 0) throw batchError;
+    for (const [ino, error] of failed) this.#quarantine(ino, error);
+  }
+
+  #quarantine(ino: number, error: unknown): void {
+    const { now, onError } = this.#options;
+    const pauseMs = Math.min((this.#failing.get(ino)?.pauseMs ?? RETRY_MS_MIN) * 2, QUARANTINE_MS_MAX);
+    this.#failing.set(ino, { pauseMs, retryAtMs: now() + pauseMs });
+    onError(
+      new GatewayError('EIO', `inode ${ino} cannot be uploaded: ${(error as Error).message}`, {
+        cause: error,
+      }),
+    );
   }
 
   async #publish(

@@ -95,7 +95,7 @@ export class VolumeDouble implements MountedVolume {
 
   async gc() {
     this.calls.push('gc');
-    return { orphansRemoved: 1, versionsDropped: 2, bytesFreed: 4096 };
+    return { versionsDropped: 2, bytesFreed: 4096 };
   }
 
   async scrub() {

@@ -19,7 +19,7 @@ export function register(program: Command, context: Context): void {
       options,
       report,
       () =>
-        `removed ${report.orphansRemoved} deleted files and ${report.versionsDropped} old versions, freed ${formatSize(report.bytesFreed)}`,
+        `dropped ${report.versionsDropped} versions that nothing refers to, freed ${formatSize(report.bytesFreed)}`,
     );
   });
 }

@@ -1,0 +1,190 @@
+// The publisher's order and its behaviour under failure, with a cache, a service and a store that are played.
+import { expect, test } from 'vitest';
+import type { Session } from '../../src/access/contract.js';
+import type { GatewayCache, PublishSnapshot } from '../../src/gateway/cache-contract.js';
+import { Publisher } from '../../src/gateway/publisher.js';
+import type { Publish, PublishResult } from '../../src/metadata/contract.js';
+import type { StageItem, StorageNode } from '../../src/storage/contract.js';
+
+const MIB = 1024 * 1024;
+const NEVER = { sec: 0, nsec: 0 };
+
+class World {
+  readonly dirty = new Set<number>();
+  readonly inFlight = new Set<number>();
+  readonly published: number[] = [];
+  readonly steps: string[] = [];
+  readonly condemned: number[] = [];
+  readonly errors: string[] = [];
+  /** Inodes whose pages cannot be read from the cache. */
+  readonly damaged = new Set<number>();
+  /** Inodes that metadata does not know. */
+  readonly removed = new Set<number>();
+  readonly unpublishable = new Set<number>();
+  readonly dropped: number[] = [];
+  storeIsDown = false;
+  clockMs = 0;
+  #nextId = 1;
+
+  readonly publisher = new Publisher({
+    session: { namespace: this.#namespace() } as unknown as Session,
+    caller: { session: 1, epoch: 1, uid: 0, gid: 0 },
+    cache: this.#cache() as unknown as GatewayCache,
+    storage: () => this.#storage() as unknown as StorageNode,
+    placeStripe: () => 1,
+    geometry: (offset) => ({ offset: offset - (offset % MIB), length: MIB }),
+    condemn: (ino) => {
+      this.condemned.push(ino);
+      this.dirty.delete(ino);
+    },
+    delayMs: 0,
+    dirtyBudgetBytes: MIB,
+    now: () => this.clockMs,
+    onError: (error) => this.errors.push((error as Error).message),
+    onPublished: () => {},
+  });
+
+  #cache() {
+    return {
+      beginPublish: ({ inos }: { inos?: readonly number[] }): PublishSnapshot[] => {
+        const taken = [...this.dirty].filter((ino) => inos === undefined || inos.includes(ino));
+        for (const ino of taken) {
+          this.dirty.delete(ino);
+          this.inFlight.add(ino);
+        }
+        return taken.map((ino) => ({
+          ino,
+          generation: 1,
+          size: 4096,
+          pages: 1,
+          mtime: NEVER,
+          ctime: NEVER,
+          baseVersion: 0,
+          baseLimitPage: Number.POSITIVE_INFINITY,
+          writes: [[0, 1]],
+          holes: [],
+        }));
+      },
+      publishable: (ino: number) => !this.unpublishable.has(ino),
+      completePublish: (ino: number) => {
+        this.steps.push(`complete ${ino}`);
+        this.inFlight.delete(ino);
+        this.published.push(ino);
+      },
+      abortPublish: (ino: number) => {
+        this.inFlight.delete(ino);
+        this.dirty.add(ino);
+      },
+      dirtyState: () => ({
+        dirtyFiles: this.dirty.size,
+        dirtyBytes: this.dirty.size * 4096,
+        inFlightBytes: 0,
+      }),
+      dirtyBytesOf: (ino: number) => (this.dirty.has(ino) ? 4096 : 0),
+      isDirty: (ino: number) => this.dirty.has(ino),
+    };
+  }
+
+  #namespace() {
+    return {
+      getAttributes: async (_caller: unknown, ino: number) => {
+        if (this.removed.has(ino)) throw Object.assign(new Error('no such inode'), { code: 'ENOENT' });
+        return { version: 0, pages: 0 };
+      },
+      stripes: async () => [],
+      allocateStripeIds: async (_caller: unknown, count: number) => {
+        const first = this.#nextId;
+        this.#nextId += count;
+        return first;
+      },
+      publish: async (_caller: unknown, batch: readonly Publish[]): Promise<PublishResult[]> => {
+        this.steps.push('publish');
+        return batch.map(({ ino }) => ({ ino, version: 1 }));
+      },
+      sync: async () => {
+        this.steps.push('sync');
+      },
+      takeReleased: async () => [],
+    };
+  }
+
+  #storage() {
+    return {
+      stage: async (items: readonly StageItem[]) => {
+        this.steps.push('stage');
+        if (this.storeIsDown) throw Object.assign(new Error('no answer'), { code: 'EIO' });
+        const bad = items.find((item) => this.damaged.has(item.ino));
+        if (bad !== undefined) throw Object.assign(new Error('a cached page is damaged'), { code: 'EIO' });
+      },
+      drop: async (versions: ReadonlyArray<{ id: number }>) => {
+        this.dropped.push(...versions.map(({ id }) => id));
+      },
+    };
+  }
+}
+
+function worldWith(...dirty: number[]): World {
+  const world = new World();
+  for (const ino of dirty) world.dirty.add(ino);
+  return world;
+}
+
+test('bytes are durable before metadata speaks of them, and metadata before pages turn clean', async () => {
+  const world = worldWith(1);
+  await world.publisher.drain();
+  expect(world.steps).toEqual(['stage', 'publish', 'sync', 'complete 1']);
+});
+
+test('one damaged file is left for later and named; all others go up', async () => {
+  const world = worldWith(1, 2, 3, 4, 5);
+  world.damaged.add(3);
+  await expect(world.publisher.drain()).rejects.toThrow(/inodes 3/);
+  expect(world.published.sort()).toEqual([1, 2, 4, 5]);
+  expect([...world.dirty]).toEqual([3]);
+  expect(world.inFlight.size).toBe(0);
+  expect(world.errors.join()).toContain('inode 3 cannot be uploaded: a cached page is damaged');
+});
+
+test('a file that failed is tried again after its pause', async () => {
+  const world = worldWith(1, 2);
+  world.damaged.add(1);
+  await expect(world.publisher.drain()).rejects.toThrow();
+  world.damaged.clear();
+  world.clockMs = 60_000;
+  await world.publisher.drain();
+  expect(world.published).toEqual([2, 1]);
+});
+
+test('a store that cannot be reached drops nothing and blames no file', async () => {
+  const world = worldWith(1, 2, 3, 4, 5, 6);
+  world.storeIsDown = true;
+  await expect(world.publisher.drain()).rejects.toThrow('no answer');
+  expect(world.dirty.size).toBe(6);
+  expect(world.condemned).toEqual([]);
+  expect(world.errors).toEqual([]);
+  world.storeIsDown = false;
+  await world.publisher.drain();
+  expect(world.published).toHaveLength(6);
+});
+
+test('an inode that is gone from metadata is not uploaded', async () => {
+  const world = worldWith(1, 2);
+  world.removed.add(1);
+  await world.publisher.drain();
+  expect(world.condemned).toEqual([1]);
+  expect(world.published).toEqual([2]);
+});
+
+test('what was cut while it was staged is not published as staged; it goes up again later', async () => {
+  const world = worldWith(1, 2);
+  world.unpublishable.add(1);
+  await world.publisher.publishInode(2);
+  await world.publisher.publishInode(1);
+  expect(world.published).toEqual([2]);
+  expect(world.dirty.has(1)).toBe(true);
+  // Tried twice, and what was staged each time is dropped.
+  expect(world.dropped).toHaveLength(2);
+  world.unpublishable.clear();
+  await world.publisher.drain();
+  expect(world.published).toEqual([2, 1]);
+});
