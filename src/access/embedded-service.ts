@@ -160,6 +160,21 @@ export class EmbeddedService implements AsyncDisposable {
     return readIdentity(directory).id;
   }
 
+  /** ENOENT when the store has no such volume; said before a cache is made for it. */
+  static async requireVolume(directory: string, volume: string): Promise<void> {
+    const engine = await openEngine(metadataUrl(directory));
+    try {
+      const metadata = await MetadataService.open([engine]);
+      const volumes = await metadata.volumes();
+      await metadata[Symbol.asyncDispose]();
+      if (volumes.some(({ name }) => name === volume)) return;
+      const known = volumes.map(({ name }) => name).join(', ') || 'none';
+      throw new MetadataError('ENOENT', `there is no volume "${volume}" in ${directory}; it has: ${known}`);
+    } finally {
+      await engine[Symbol.asyncDispose]();
+    }
+  }
+
   static async open(directory: string, options: EmbeddedOptions): Promise<EmbeddedService> {
     const { id } = readIdentity(directory);
     const opened: AsyncDisposable[] = [];

@@ -5,7 +5,7 @@
 //                │               │
 //              FileIo         DataNeeds ── Grants, ReadAhead, storage ──┐
 //                └── cache ──────┴── Publisher, Evictor, Condemned ─────┘
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, statfsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { type Cache, openCache } from '../../bindings/cache.js';
 import type { Session } from '../access/contract.js';
@@ -119,6 +119,12 @@ export async function openGateway(options: MountOptions): Promise<GatewayParts> 
     budgetBytes: options.cacheBytes,
     dirtyBudgetBytes: dirtyBytesMax,
     identity: `${storeId}/${options.volume}`,
+  }).catch(async (error: unknown) => {
+    // A volume that does not exist explains best why this cache is not its own.
+    if ((error as { code?: string }).code === 'EPERM') {
+      await EmbeddedService.requireVolume(directory, options.volume);
+    }
+    throw error;
   });
   if (recovery.dirtyFiles > 0)
     options.logger.info({ recovery }, 'recovered files that wait for their upload');
@@ -183,6 +189,10 @@ async function assemble(
   await grants.adopt(chargedPages);
   const evictor = new Evictor({
     cache,
+    diskBytesFree: () => {
+      const { bavail, bsize } = statfsSync(options.cacheDirectory);
+      return bavail * bsize;
+    },
     intervalMs: EVICT_INTERVAL_MS,
     onPressure: () => publisher.pressed(),
   });
@@ -196,7 +206,10 @@ async function assemble(
     cache,
     grants,
     storage,
-    waitForClean: () => publisher.waitForClean(),
+    waitForClean: async () => {
+      if (evictor.relieve() === 0) await publisher.waitForClean();
+      evictor.relieve();
+    },
     readAhead: (ino, offset, length) => readAhead.extend(ino, offset, length),
     makeRoom: (bytes) => evictor.check(bytes),
   });

@@ -256,7 +256,7 @@ describe('asking a mounted volume', () => {
   test('gc, drain and warmup say what they did', async () => {
     const volume = await up();
     expect((await world.run('gc', 'mnt')).out).toBe(
-      'removed 1 deleted files and 2 old versions, freed 4.00 KiB\n',
+      'dropped 2 versions that nothing refers to, freed 4.00 KiB\n',
     );
     expect(json(await world.run('drain', 'mnt', '--json'))).toEqual({ publishedBytes: 0, publishedFiles: 1 });
     expect((await world.run('warmup', 'mnt/models/a')).out).toBe(
