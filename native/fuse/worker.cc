@@ -1,6 +1,7 @@
 // The worker side of a session: what is answered without JavaScript, and how the rest is handed over.
 #include <linux/xattr.h>
 #include <sys/stat.h>
+#include <climits>
 
 #include <fcntl.h>
 #include <algorithm>
@@ -192,6 +193,8 @@ bool Session::serve_natively(uint32_t queue, const Request& request) {
 }
 
 bool Session::serve_lookup(uint32_t queue, const Request& request) {
+  // Not even absence can be told of a name that cannot be: ENAMETOOLONG comes from above.
+  if (request.names[0].size() > NAME_MAX) return false;
   const uint64_t now = monotonic_ns();
   auto known = names_.lookup(request.header.nodeid, request.names[0], now);
   if (!known) return false;

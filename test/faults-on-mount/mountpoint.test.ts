@@ -60,7 +60,9 @@ describe.skipIf(unavailable)('what cannot be mounted', { timeout: 120_000 }, () 
     const argv = ['--cache-dir', volume.cacheDirectory];
     const absent = ['mount', `file:${fixture.base}/absent`, volume.path, '--name', 'test', ...argv];
     expectRefusal(await penstock(absent, volume.environment), 1, /absent/);
-    const unknown = ['mount', volume.store, volume.path, '--name', 'unknown', ...argv];
+    const empty = ['--cache-dir', join(fixture.base, 'empty-cache')];
+    mkdirSync(join(fixture.base, 'empty-cache'));
+    const unknown = ['mount', volume.store, volume.path, '--name', 'unknown', ...empty];
     expectRefusal(await penstock(unknown, volume.environment), 1, /unknown/);
   });
 

@@ -15,6 +15,11 @@ const LIVES_KEPT = 3;
 const PRESSURE_MS_MAX = 20_000;
 const HANG_MS_MAX = 15_000;
 
+interface Place {
+  readonly directory: string;
+  readonly log: string;
+}
+
 export interface Life {
   readonly pressure: Pressure;
   readonly acknowledged: number;
@@ -24,7 +29,7 @@ export interface Life {
 
 export class Lives {
   #count = 0;
-  readonly #kept: { directory: string; log: string }[][] = [];
+  readonly #kept: Place[][] = [];
 
   constructor(
     readonly mount: MountUnderTest,
@@ -68,21 +73,24 @@ export class Lives {
         for (const path of [directory, log]) rmSync(path, { recursive: true });
       }
     }
-    let acknowledged = 0;
-    for (const { directory, log } of this.#kept.flat()) {
-      const verdict = await command(tool, ['verify', directory, log], { timeoutMs: 60_000 });
-      if (places.some((place) => place.log === log))
-        acknowledged += Number(verdict.match(/^(\d+) acknowledged/)?.[1]);
-    }
+    const acknowledged = await this.verify(places);
     await this.mount.fsck();
     return { pressure, acknowledged, recoveryMs };
   }
 
-  /** What was acknowledged in the lives that are kept is still there. */
-  async verify(): Promise<void> {
+  /** What was acknowledged in the lives that are kept is still there; answers how much it was in `places`. */
+  async verify(places: readonly Place[] = []): Promise<number> {
+    let acknowledged = 0;
     for (const { directory, log } of this.#kept.flat()) {
-      await command(nativeTool('ackload'), ['verify', directory, log], { timeoutMs: 60_000 });
+      const argv = ['verify', directory, log];
+      const verdict = await command(nativeTool('ackload'), argv, { timeoutMs: 60_000 }).catch(
+        (error: Error) => {
+          throw new Error(`${error.message}\nlife ${this.#count - 1}; the daemons said:\n${this.mount.log}`);
+        },
+      );
+      if (places.some((place) => place.log === log)) acknowledged += Number(verdict.match(/^(\d+) ack/)?.[1]);
     }
+    return acknowledged;
   }
 
   /** Waits for dirty pages and an upload under way: a kill without them would prove nothing, and fails. */

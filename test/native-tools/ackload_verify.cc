@@ -83,7 +83,10 @@ std::string compare(const File& actual, const Expected& expected) {
 std::set<std::string> list(const std::string& root) {
   std::set<std::string> names;
   DIR* const directory = opendir(root.c_str());
-  if (directory == nullptr) return names;
+  if (directory == nullptr) {
+    std::printf("%s: %s\n", root.c_str(), std::strerror(errno));
+    return names;
+  }
   while (dirent* const entry = readdir(directory)) {
     std::string const name = entry->d_name;
     if (name != "." && name != "..") names.insert(name);

@@ -137,15 +137,16 @@ export class MountUnderTest implements AsyncDisposable {
       env: this.environment,
     });
     this.#daemon = daemon;
-    this.#log = '';
+    let ready = false;
     const keep = (text: Buffer) => {
+      ready ||= text.includes(' is mounted on ');
       this.#log = (this.#log + text).slice(-20_000);
     };
     daemon.stdout.on('data', keep);
     daemon.stderr.on('data', keep);
     const end = performance.now() + MOUNT_MS_MAX;
     // What a killed daemon left is in the mount table too: only the new daemon's own word counts.
-    while (!this.#log.includes(' is mounted on ')) {
+    while (!ready) {
       if (daemon.exitCode !== null || daemon.signalCode !== null) {
         throw new Error(`the mount ended (${daemon.exitCode ?? daemon.signalCode}): ${this.#log}`);
       }
