@@ -126,6 +126,7 @@ Result<void> Replay::apply(const ReadRecord& record) {
         PageCounts ignored;
         node->map.for_each_run(0, kNoLimit, kDirty | kInFlight, 0, [&](uint64_t first, uint64_t count) {
           open->second.safe.update(first, count, 0, kDirty, ignored);
+          if (boot_changed_) settle_range(header.ino, first, count);
         });
       }
       break;
@@ -135,8 +136,11 @@ Result<void> Replay::apply(const ReadRecord& record) {
       break;
     case RecordKind::drop: {
       const auto run = body.take<DiskRun>();
+      // Only clean pages went; dirty ones in the range keep what is expected of them.
+      const uint64_t end = run.count > kNoLimit - run.first ? kNoLimit : run.first + run.count;
+      node->map.for_each_run(run.first, end, kValid | kDirty | kInFlight, kValid,
+                             [&](uint64_t first, uint64_t count) { settle_range(header.ino, first, count); });
       node->apply_drop(run.first, run.count);
-      settle_range(header.ino, run.first, run.count);
       break;
     }
     case RecordKind::barrier: {
@@ -249,13 +253,17 @@ void Replay::apply_write(Inode& node, const ReadRecord& record, bool is_fill) {
     for (uint64_t page = written.first; page < written.first + count; ++page) {
       const uint8_t bits = node.map.at(page);
       Fallback fallback = Fallback::unknown;
-      if (const auto earlier = open.find(page); earlier != open.end())
-        fallback = earlier->second.fallback;
+      Location image = kNowhere;
+      if (const auto earlier = open.find(page); earlier != open.end()) {
+        fallback = earlier->second.is_image ? Fallback::image : earlier->second.fallback;
+        image = earlier->second.image;
+      } else if (doubts(record.header.ino).zeros.at(page) != 0)
+        fallback = Fallback::zeros;
       else if ((bits & kPresent) != 0)
         fallback = Fallback::stored;
       else if (node.all_known || (bits & (kDirty | kInFlight)) != 0 || page >= node.store_limit())
         fallback = Fallback::hole;
-      expected.push_back({false, fallback, body.take<uint32_t>(), kNowhere, record.header.lsn});
+      expected.push_back({false, fallback, body.take<uint32_t>(), image, record.header.lsn});
     }
   }
   if (is_fill) {
@@ -338,13 +346,23 @@ Result<void> Replay::resolve(Inode& node, Doubts& open) {
   std::array<std::byte, kPageSize> bytes;
   for (const auto& [page, expected] : open.pages) {
     if ((node.map.at(page) & kValid) == 0) continue;
-    if (expected.is_image) {
-      if (auto read = cache_.log_->read_image(expected.image, bytes); !read) return read;
-      if (auto written = (*file)->write(page * kPageSize, bytes); !written) return written;
-    } else if (boot_changed_ && (node.map.at(page) & (kDirty | kInFlight)) != 0) {
+    Location image = expected.is_image ? expected.image : kNowhere;
+    if (!expected.is_image) {
+      if (!boot_changed_ || (node.map.at(page) & (kDirty | kInFlight)) == 0) continue;
       if (auto read = cache_.read_page(node, page, bytes); !read) return read;
-      if (crc32c(0, bytes) != expected.crc && open.safe.at(page) == 0) lose(node, page, expected.fallback);
+      if (crc32c(0, bytes) == expected.crc || open.safe.at(page) != 0) continue;
+      if (expected.fallback == Fallback::image) image = expected.image;
+      if (expected.fallback == Fallback::zeros) image = kZeros;
+      if (image == kNowhere) {
+        lose(node, page, expected.fallback);
+        continue;
+      }
     }
+    bytes.fill(std::byte{0});
+    if (image != kZeros) {
+      if (auto read = cache_.log_->read_image(image, bytes); !read) return read;
+    }
+    if (auto written = (*file)->write(page * kPageSize, bytes); !written) return written;
   }
   return {};
 }

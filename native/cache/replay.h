@@ -20,13 +20,13 @@ class Replay {
 
  private:
   // What a page is if its unsynced bytes did not survive.
-  enum class Fallback : uint8_t { unknown, hole, stored };
+  enum class Fallback : uint8_t { unknown, hole, stored, zeros, image };
   // What a page of a sparse file must hold, as its newest record says.
   struct Expected {
     bool is_image = false;  // else a checksum
     Fallback fallback = Fallback::unknown;
     uint32_t crc = 0;
-    Location image = kNowhere;
+    Location image = kNowhere;  // of the page, or of its fallback
     uint64_t lsn = 0;
   };
   struct Doubts {
