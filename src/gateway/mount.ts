@@ -30,6 +30,9 @@ const EVICT_INTERVAL_MS = 200;
 const CONDEMNED_INTERVAL_MS = 1000;
 const KERNEL_TIMEOUT_MS_MAX = 3_600_000;
 
+/** For tests: another value than at the last mount tells the cache that the machine lost power in between. */
+const BOOT_ID_VARIABLE = 'PENSTOCK_BOOT_ID';
+
 /** The parts of one mount that work without a kernel; a transport is put in front of them. */
 export interface GatewayParts {
   readonly cache: Cache;
@@ -114,7 +117,9 @@ export async function openGateway(options: MountOptions): Promise<GatewayParts> 
   const storeId = EmbeddedService.identity(directory);
   mkdirSync(options.cacheDirectory, { recursive: true, mode: 0o700 });
   const dirtyBytesMax = options.dirtyBytes ?? Math.floor(options.cacheBytes * DIRTY_SHARE);
+  const bootId = process.env[BOOT_ID_VARIABLE];
   const { cache, recovery } = await openCache({
+    ...(bootId === undefined ? {} : { bootId }),
     directory: options.cacheDirectory,
     budgetBytes: options.cacheBytes,
     dirtyBudgetBytes: dirtyBytesMax,

@@ -48,6 +48,12 @@ const TABLE = [
     present: () => existsSync('/usr/include/doctest/doctest.h'),
     packages: ['doctest-dev'],
   },
+  {
+    what: 'libfuse 3',
+    phase: 'test',
+    present: () => existsSync('/usr/include/fuse3/fuse_lowlevel.h'),
+    packages: ['libfuse3-dev'],
+  },
   { what: 'git', phase: 'test', present: () => command('git'), packages: ['git'] },
   { what: 'sqlite3', phase: 'test', present: () => command('sqlite3'), packages: ['sqlite3'] },
   { what: 'rsync', phase: 'test', present: () => command('rsync'), packages: ['rsync'] },

@@ -14,6 +14,8 @@ export interface MountOptions {
   readonly cacheSize?: string;
   /** Instead of a fresh temporary directory; it is not removed at the end. */
   readonly directory?: string;
+  /** Where cache and store are, instead of in that directory: a disk of their own. */
+  readonly disk?: string;
   /** More arguments for `penstock mount`. */
   readonly arguments?: readonly string[];
 }
@@ -86,8 +88,9 @@ export class MountUnderTest implements AsyncDisposable {
   private constructor(readonly options: MountOptions) {
     this.base = options.directory ?? mkdtempSync(join(tmpdir(), 'penstock-mount-'));
     this.path = join(this.base, 'mnt');
-    this.cacheDirectory = join(this.base, 'cache');
-    this.storeDirectory = join(this.base, 'store');
+    const disk = options.disk ?? this.base;
+    this.cacheDirectory = join(disk, 'cache');
+    this.storeDirectory = join(disk, 'store');
     const runtime = join(this.base, 'run');
     this.environment = { ...process.env, PENSTOCK_RUNTIME_DIR: runtime };
     for (const directory of [runtime, this.path, this.cacheDirectory])

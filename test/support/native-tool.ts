@@ -7,12 +7,16 @@ import { dirname, join } from 'node:path';
 import { packageRoot } from '../../bindings/load.js';
 
 /** Builds all `test/native-tools/<name>_*.cc` into one program and answers its path. */
-export function nativeTool(name: string): string {
-  return nativeProgram(name, 'test/native-tools');
+export function nativeTool(name: string, libraries: readonly string[] = []): string {
+  return nativeProgram(name, 'test/native-tools', libraries);
 }
 
 /** The same for any folder: every source whose name starts with `name`. */
-export function nativeProgram(name: string, relativeFolder: string): string {
+export function nativeProgram(
+  name: string,
+  relativeFolder: string,
+  libraries: readonly string[] = [],
+): string {
   const root = packageRoot();
   const folder = join(root, relativeFolder);
   const files = readdirSync(folder).filter((file) => file.startsWith(name));
@@ -25,7 +29,9 @@ export function nativeProgram(name: string, relativeFolder: string): string {
   // Two test processes may build at once: each under a name of its own, the rename decides.
   const draft = `${target}.${process.pid}`;
   const flags = ['-std=c++20', '-O1', '-Wall', '-Wextra', '-Werror', '-pthread'];
-  execFileSync('g++', [...flags, ...sources, '-o', draft], { stdio: ['ignore', 'inherit', 'inherit'] });
+  execFileSync('g++', [...flags, ...sources, '-o', draft, ...libraries.map((library) => `-l${library}`)], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
   renameSync(draft, target);
   return target;
 }

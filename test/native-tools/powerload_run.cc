@@ -1,0 +1,209 @@
+// The random workload. It ends with 0 when the daemon below it is gone, with 3 when an operation that must
+// succeed failed.
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <random>
+
+#include "powerload.h"
+
+namespace powerload {
+namespace {
+
+constexpr uint64_t kDirectories = 4;
+constexpr uint64_t kNames = 8;  // in each
+constexpr uint64_t kSmallBytes = 40'000;
+constexpr uint64_t kLargeBytes = 4 << 20;
+constexpr uint64_t kWriteBytes = 200 << 10;
+
+bool is_gone(int error) {
+  return error == ENOTCONN || error == ECONNABORTED || error == EIO || error == ENODEV;
+}
+
+class Workload {
+ public:
+  Workload(std::string root, int log, uint64_t seed) : root_(std::move(root)), log_(log), random_(seed) {}
+  ~Workload() {
+    for (auto& [inode, fd] : open_) close(fd);
+  }
+
+  // Until the file system goes away.
+  int loop() {
+    for (;;) {
+      Operation operation = choose();
+      operation.number = ++number_;
+      if (!note(operation.line())) return 4;
+      uint64_t inode = 0;
+      if (perform(operation, inode) != 0) {
+        const int error = errno;
+        if (is_gone(error)) return 0;
+        note("F " + std::to_string(number_) + " " + std::to_string(error) + "\n");
+        return 3;
+      }
+      if (!note("A " + std::to_string(number_) + " " + std::to_string(inode) + "\n")) return 4;
+      model_.apply(operation, inode);
+      forget_states(operation);
+    }
+  }
+
+ private:
+  uint64_t below(uint64_t bound) { return random_() % bound; }
+  bool note(const std::string& text) {
+    return write(log_, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  }
+  std::string full(const std::string& path) const { return root_ + "/" + path; }
+  bool exists(const std::string& path) const { return model_.names.contains(path); }
+  std::string some_directory() { return "d" + std::to_string(below(kDirectories)); }
+
+  Operation choose() {
+    Operation operation;
+    operation.seed = 1 + below(1'000'000'000);
+    const std::string directory = some_directory();
+    operation.path = directory;
+    if (!exists(directory)) {
+      operation.verb = "mkdir";
+      return operation;
+    }
+    const uint64_t kind = below(100);
+    if (kind < 4) {
+      operation.verb = "fsync";  // of the directory
+      return operation;
+    }
+    operation.other = some_directory();
+    if (kind < 5 && !exists(operation.other)) {
+      operation.verb = "rename";
+      return operation;
+    }
+    operation.other = "-";
+    const uint64_t which = below(kNames);
+    operation.path += "/f" + std::to_string(which);
+    if (!exists(operation.path)) {
+      operation.verb = "create";
+      return operation;
+    }
+    choose_for_file(operation, which % 2 == 0);
+    return operation;
+  }
+
+  void choose_for_file(Operation& operation, bool small) {
+    const uint64_t size = model_.file(operation.path).bytes.size();
+    const uint64_t dice = below(100);
+    if (dice < 5) {
+      operation.verb = "unlink";
+    } else if (dice < 12) {
+      const std::string directory = some_directory();
+      operation.verb = exists(directory) ? "rename" : "fsync";
+      if (exists(directory)) operation.other = directory + "/f" + std::to_string(below(kNames));
+    } else if (dice < 24) {
+      operation.verb = "fsync";
+    } else if (dice < 31) {
+      operation.verb = "truncate";
+      operation.length = below(4) == 0 ? 0 : below(size + 10'000);
+    } else if (dice < 35) {
+      operation.verb = "punch";
+      operation.offset = below(size + 1);
+      operation.length = 1 + below(100'000);
+    } else {
+      const uint64_t bound = small ? kSmallBytes : kLargeBytes;
+      operation.verb = below(3) == 0 && size < bound ? "append" : "write";
+      operation.length = 1 + below(small ? 9000 : kWriteBytes);
+      operation.offset = operation.verb == "append" ? size : below(bound);
+    }
+  }
+
+  // Every second inode keeps a handle, the others are opened anew each time.
+  int handle(const std::string& path, int flags, uint64_t inode, bool& is_kept) {
+    const auto found = open_.find(inode);
+    is_kept = flags == O_RDWR && inode % 2 == 0;
+    if (is_kept && found != open_.end()) return found->second;
+    const int fd = open(full(path).c_str(), flags | O_CLOEXEC);
+    if (fd >= 0 && is_kept) open_[inode] = fd;
+    return fd;
+  }
+
+  int perform(const Operation& operation, uint64_t& inode) {
+    const std::string& verb = operation.verb;
+    const std::string path = full(operation.path);
+    if (verb == "unlink") return unlink(path.c_str());
+    if (verb == "rename") return rename(path.c_str(), full(operation.other).c_str());
+    if (verb == "mkdir" || verb == "create") {
+      if (verb == "mkdir" && mkdir(path.c_str(), 0755) != 0) return -1;
+      const int flags = verb == "mkdir" ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_EXCL;
+      const int fd = open(path.c_str(), flags | O_CLOEXEC, 0644);
+      struct stat status {};
+      if (fd < 0 || fstat(fd, &status) != 0) return -1;
+      inode = status.st_ino;
+      return close(fd);
+    }
+    const uint64_t target = model_.names.at(operation.path);
+    const bool is_directory = model_.files.at(target).is_directory;
+    const int flags = is_directory ? O_RDONLY | O_DIRECTORY : verb == "append" ? O_RDWR | O_APPEND : O_RDWR;
+    bool is_kept = false;
+    const int fd = handle(operation.path, flags, target, is_kept);
+    if (fd < 0) return -1;
+    const int outcome = change(fd, operation);
+    const int error = errno;
+    // What `close` says is no news of this operation; it may fail because the daemon has gone since.
+    if (!is_kept) close(fd);
+    errno = error;
+    return outcome;
+  }
+
+  int change(int fd, const Operation& operation) {
+    const std::string& verb = operation.verb;
+    if (verb == "fsync") return below(2) == 0 ? fsync(fd) : fdatasync(fd);
+    if (verb == "truncate") return ftruncate(fd, static_cast<off_t>(operation.length));
+    if (verb == "punch") {
+      return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(operation.offset),
+                       static_cast<off_t>(operation.length));
+    }
+    std::vector<uint8_t> bytes(operation.length);
+    pattern(bytes.data(), bytes.size(), operation.seed, operation.offset);
+    const ssize_t count = verb == "append"
+                              ? write(fd, bytes.data(), bytes.size())
+                              : pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(operation.offset));
+    if (count < 0) return -1;
+    if (static_cast<uint64_t>(count) == operation.length) return 0;
+    errno = ENOSPC;
+    return -1;
+  }
+
+  // The workload needs sizes and names only; older states are the verifier's matter.
+  void forget_states(const Operation& operation) {
+    const auto found = model_.names.find(operation.path);
+    if (found != model_.names.end()) model_.files.at(found->second).sync();
+  }
+
+  const std::string root_;
+  const int log_;
+  std::mt19937_64 random_;
+  uint64_t number_ = 0;
+  Model model_;
+  std::map<uint64_t, int> open_;
+};
+
+}  // namespace
+
+int run(const std::string& root, const std::string& log, uint64_t seed) {
+  const int fd = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (fd < 0 || mkdir(root.c_str(), 0755) != 0) {
+    std::perror(root.c_str());
+    return 2;
+  }
+  // The directory itself is there whenever anything below it was ever acknowledged.
+  const int directory = open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0 || fsync(directory) != 0) {
+    std::perror(root.c_str());
+    return is_gone(errno) ? 0 : 2;
+  }
+  close(directory);
+  const int outcome = Workload(root, fd, seed).loop();
+  close(fd);
+  return outcome;
+}
+
+}  // namespace powerload

@@ -1,0 +1,188 @@
+// One outage: workers write and note what was synced, the disk below cache and store loses power while unpublished data
+// exists and an upload is under way, the daemon dies with it, the machine comes up again with what survived, and
+// everything that was synced must be there, the rest a consistent past.
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Random, seededRandom } from '../../src/telemetry/random.js';
+import { command } from '../support/command.js';
+import { isMounted, MountUnderTest, type Pressure } from '../support/mount-under-test.js';
+import { nativeTool } from '../support/native-tool.js';
+import { type CutReport, LossyDisk } from './lossy-disk.js';
+
+const WORKERS = 2;
+/** Outages whose files stay and are verified again after every later one. */
+const OUTAGES_KEPT = 2;
+const PRESSURE_MS_MAX = 20_000;
+const HANG_MS_MAX = 15_000;
+/** The cut comes up to so many disk requests after the pressure was seen. */
+const REQUESTS_MAX = 300;
+
+export interface OutageReport {
+  readonly pressure: Pressure;
+  readonly cut: CutReport;
+  readonly acknowledged: number;
+  /** From the start of the mount command to a mounted volume. */
+  readonly recoveryMs: number;
+}
+
+interface Place {
+  readonly directory: string;
+  readonly log: string;
+}
+
+export class Outages implements AsyncDisposable {
+  readonly #random: Random;
+  readonly #kept: Place[][] = [];
+  #count = 0;
+
+  private constructor(
+    readonly disk: LossyDisk,
+    readonly mount: MountUnderTest,
+    readonly seed: number,
+  ) {
+    this.#random = seededRandom(seed);
+  }
+
+  static async start(seed: number, cacheSize: string): Promise<Outages> {
+    const disk = await LossyDisk.start();
+    try {
+      return new Outages(disk, await MountUnderTest.start({ cacheSize, disk: disk.path }), seed);
+    } catch (error) {
+      disk[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** An error names the seed of the outage it happened in. */
+  async outage(): Promise<OutageReport> {
+    const number = this.#count;
+    this.#count += 1;
+    const seed = this.#random.next32();
+    try {
+      return await this.#outage(number, seed);
+    } catch (error) {
+      const place = `outage ${number + 1} of seed ${this.seed} (cut ${seed}, disk image ${this.disk.image})`;
+      throw new Error(`${place}: ${(error as Error).message}\n${this.mount.log.slice(-4000)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async #outage(number: number, seed: number): Promise<OutageReport> {
+    const places = Array.from({ length: WORKERS }, (_, worker) => ({
+      directory: join(this.mount.path, `outage-${number}-${worker}`),
+      log: join(this.mount.base, `outage-${number}-${worker}.log`),
+    }));
+    const { pressure, cut } = await this.#loadAndCut(places, seed);
+    this.disk.clear();
+    await this.disk.powerOn();
+    this.mount.environment.PENSTOCK_BOOT_ID = `boot-${number + 1}`;
+    const started = performance.now();
+    await this.mount.mount();
+    const recoveryMs = performance.now() - started;
+
+    this.#kept.push(places);
+    // First what may go wrong in the background, before reading heals or hides it.
+    await this.mount.fsck();
+    const acknowledged = await this.verify(places);
+    for (const { directory, log } of this.#kept.length > OUTAGES_KEPT ? (this.#kept.shift() ?? []) : [])
+      for (const path of [directory, log]) rmSync(path, { recursive: true, force: true });
+    return { pressure, cut, acknowledged, recoveryMs };
+  }
+
+  async #loadAndCut(places: readonly Place[], seed: number) {
+    const tool = nativeTool('powerload');
+    const workers = places.map(({ directory, log }, worker) =>
+      spawn(tool, ['run', directory, log, String(seed + worker)], { stdio: ['ignore', 'ignore', 'pipe'] }),
+    );
+    const ends = workers.map(ended);
+    try {
+      await sleep(100 + this.#random.below(1500));
+      const pressure = await this.#pressed(workers);
+      if (workers.some((worker) => worker.exitCode === 3)) {
+        await sleep(100);
+        const stats = await this.mount.stats();
+        await this.verify(places).catch((error) => {
+          throw new Error(`before the cut: ${(error as Error).message} ${JSON.stringify(stats)}`);
+        });
+      }
+      const cut = await this.disk.cut(seed, this.#random.below(REQUESTS_MAX));
+      await this.mount.kill9();
+      this.#unmountDead();
+      const codes = await withWatchdog(Promise.all(ends), 'a system call of a worker hangs after the cut');
+      // 0: the file system went away under it. 3: an operation was refused before; `verify` says which.
+      if (codes.some((code) => code !== 0 && code !== 3))
+        throw new Error(`workers ended with ${codes.join(', ')}`);
+      return { pressure, cut };
+    } finally {
+      for (const worker of workers) worker.kill('SIGKILL');
+    }
+  }
+
+  /** What was synced in the outages that are kept is there; answers how much was acknowledged in `places`. */
+  async verify(places: readonly Place[] = []): Promise<number> {
+    let acknowledged = 0;
+    for (const place of new Set([...this.#kept.flat(), ...places])) {
+      const argv = ['verify', place.directory, place.log];
+      const verdict = await command(nativeTool('powerload'), argv, { timeoutMs: 60_000 });
+      if (places.includes(place)) acknowledged += Number(verdict.match(/^(\d+) acknowledged/)?.[1]);
+    }
+    return acknowledged;
+  }
+
+  /** Everything is uploaded, read back from the extent store and verified; every stored page matches its checksum. */
+  async close(): Promise<void> {
+    await this.mount.evict();
+    await this.verify();
+    await this.mount.fsck();
+    await this.mount.command('scrub', this.mount.path);
+    await this.mount.umount();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.mount[Symbol.asyncDispose]();
+    } finally {
+      this.disk[Symbol.dispose]();
+    }
+  }
+
+  /** The daemon cannot be asked to: the disk that it runs from is gone. */
+  #unmountDead(): void {
+    const { path } = this.mount;
+    for (let tries = 0; tries < 8 && isMounted(path); tries += 1) spawnSync('umount', ['-l', path]);
+    if (isMounted(path)) throw new Error(`${path} is still mounted`);
+  }
+
+  /** Waits for dirty pages and an upload under way: a cut without them would prove nothing, and fails. */
+  async #pressed(workers: readonly ChildProcess[]): Promise<Pressure> {
+    const end = performance.now() + PRESSURE_MS_MAX;
+    let pressure = await this.mount.pressure();
+    while (pressure.dirtyBytes === 0 || pressure.inFlightBytes === 0) {
+      if (workers.every((worker) => worker.exitCode !== null)) break;
+      if (performance.now() > end)
+        throw new Error(`no dirty pages and upload in ${PRESSURE_MS_MAX} ms: ${JSON.stringify(pressure)}`);
+      await sleep(2);
+      pressure = await this.mount.pressure();
+    }
+    return pressure;
+  }
+}
+
+function ended(worker: ChildProcess): Promise<number | string> {
+  return new Promise((resolve) => worker.on('exit', (code, signal) => resolve(code ?? signal ?? 'unknown')));
+}
+
+async function withWatchdog<T>(work: Promise<T>, what: string): Promise<T> {
+  let watchdog: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    watchdog = setTimeout(() => reject(new Error(`${what}: ${HANG_MS_MAX} ms`)), HANG_MS_MAX);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(watchdog);
+  }
+}
