@@ -10,7 +10,8 @@
 //   - Names: all of them exactly as after some operation that is not older than the last sync of any file or
 //     directory: the past is consistent, and a sync covers every name that was acknowledged before it.
 //   - Each page of a file: as it was at the file's last sync, or after any later write, truncate or punch.
-//   - The size: the one at the last sync or after any later operation.
+//   - The size: the one at the last sync or after any later operation; a write may have happened in part, up
+//     to a page's end.
 // Bytes that the user never wrote to that place of that file are in none of these states, nor are zeros where
 // there was data.
 #pragma once
@@ -51,14 +52,19 @@ class File {
   // Empty, or what is wrong with `found`.
   std::string judge(const std::vector<uint8_t>& found) const;
   // An operation that may have happened in part: any size between.
-  void any_size_between(uint64_t low, uint64_t high) { size_ranges_.push_back({low, high}); }
+  void any_size_between(uint64_t low, uint64_t high) { size_ranges_.push_back({low, high, true}); }
 
  private:
   void remember(uint64_t first_page, uint64_t end_page);
   std::vector<uint8_t> page(uint64_t number) const;
 
   std::map<uint64_t, std::vector<std::vector<uint8_t>>> older_;
-  std::vector<std::pair<uint64_t, uint64_t>> size_ranges_;
+  struct SizeRange {
+    uint64_t low = 0;
+    uint64_t high = 0;
+    bool is_any = true;  // else multiples of a page only
+  };
+  std::vector<SizeRange> size_ranges_;
 };
 
 // Paths to inodes, as they are after the operations applied so far.

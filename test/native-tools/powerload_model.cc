@@ -39,14 +39,16 @@ void File::remember(uint64_t first_page, uint64_t end_page) {
 
 void File::write(uint64_t offset, uint64_t length, uint64_t seed) {
   const uint64_t end = offset + length;
-  size_ranges_.push_back({bytes.size(), bytes.size()});
+  any_size_between(bytes.size(), bytes.size());
+  // The kernel may make several requests of one write, which part at pages.
+  if (end > bytes.size()) size_ranges_.push_back({bytes.size(), end, false});
   remember(offset / kPageBytes, (end + kPageBytes - 1) / kPageBytes);
   if (bytes.size() < end) bytes.resize(end);
   pattern(bytes.data() + offset, length, seed, offset);
 }
 
 void File::truncate(uint64_t size) {
-  size_ranges_.push_back({bytes.size(), bytes.size()});
+  any_size_between(bytes.size(), bytes.size());
   if (size < bytes.size()) remember(size / kPageBytes, (bytes.size() + kPageBytes - 1) / kPageBytes);
   bytes.resize(size);
 }
@@ -66,13 +68,14 @@ void File::sync() {
 std::string File::judge(const std::vector<uint8_t>& found) const {
   const bool size_known = found.size() == bytes.size() ||
                           std::any_of(size_ranges_.begin(), size_ranges_.end(), [&](const auto& range) {
-                            return found.size() >= range.first && found.size() <= range.second;
+                            return found.size() >= range.low && found.size() <= range.high &&
+                                   (found.size() % kPageBytes == 0 || range.is_any);
                           });
   if (!size_known) {
     std::string text = "size " + std::to_string(found.size()) + ", never so since the last sync: last " +
                        std::to_string(bytes.size()) + ", before it";
-    for (const auto& [low, high] : size_ranges_)
-      text += " " + std::to_string(low) + ".." + std::to_string(high);
+    for (const auto& [low, high, is_any] : size_ranges_)
+      text += " " + std::to_string(low) + ".." + std::to_string(high) + (is_any ? "" : " (pages)");
     return text;
   }
   for (uint64_t start = 0; start < found.size(); start += kPageBytes) {
@@ -102,6 +105,8 @@ void Model::apply(const Operation& operation, uint64_t inode) {
   const std::string& path = operation.path;
   if (verb == "create" || verb == "mkdir") {
     names[path] = inode;
+    // A plain file system may give a number again.
+    files[inode] = File();
     files[inode].is_directory = verb == "mkdir";
   } else if (verb == "unlink" || verb == "rmdir") {
     names.erase(path);

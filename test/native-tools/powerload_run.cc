@@ -163,13 +163,16 @@ class Workload {
     }
     std::vector<uint8_t> bytes(operation.length);
     pattern(bytes.data(), bytes.size(), operation.seed, operation.offset);
-    const ssize_t count = verb == "append"
-                              ? write(fd, bytes.data(), bytes.size())
-                              : pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(operation.offset));
-    if (count < 0) return -1;
-    if (static_cast<uint64_t>(count) == operation.length) return 0;
-    errno = ENOSPC;
-    return -1;
+    // A write may come back short when the daemon dies between two requests of it; the rest then says so.
+    for (uint64_t done = 0; done < operation.length;) {
+      const uint64_t rest = operation.length - done;
+      const ssize_t count = verb == "append" ? write(fd, bytes.data() + done, rest)
+                                             : pwrite(fd, bytes.data() + done, rest,
+                                                      static_cast<off_t>(operation.offset + done));
+      if (count <= 0) return -1;
+      done += static_cast<uint64_t>(count);
+    }
+    return 0;
   }
 
   // The workload needs sizes and names only; older states are the verifier's matter.

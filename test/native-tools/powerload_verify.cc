@@ -16,6 +16,8 @@
 namespace powerload {
 namespace {
 
+constexpr std::size_t kHistoryBytesMax = 1500;
+
 using Names = std::map<std::string, uint64_t>;
 
 bool list(const std::string& root, const std::string& below, Names& names) {
@@ -145,6 +147,7 @@ class Verifier {
  private:
   void acknowledge(const Operation& operation, uint64_t inode) {
     acknowledged_ = operation.number;
+    remember(operation);
     model_.apply(operation, inode);
     if (operation.verb == "fsync") {
       ++syncs_;
@@ -159,8 +162,15 @@ class Verifier {
     }
   }
 
+  // What was done to each file, for the report of a finding.
+  void remember(const Operation& operation) {
+    const auto target = model_.names.find(operation.path);
+    if (target != model_.names.end()) history_[target->second] += operation.line();
+  }
+
   // Begun and not acknowledged: it may have happened, or not, or a write in part.
   void doubt(const Operation& operation) {
+    remember(operation);
     const std::string& verb = operation.verb;
     const bool is_content = verb == "write" || verb == "append" || verb == "truncate" || verb == "punch";
     if (is_content) {
@@ -182,6 +192,7 @@ class Verifier {
   const Names found_;
   Model model_;
   std::optional<Operation> in_doubt_;
+  std::map<uint64_t, std::string> history_;
   Names synced_;
   bool names_seen_;
   uint64_t names_at_ = 0;
