@@ -21,6 +21,8 @@ class World {
   /** Inodes that metadata does not know. */
   readonly removed = new Set<number>();
   readonly unpublishable = new Set<number>();
+  /** Inodes of which metadata has another version by the time they are published. */
+  readonly stale = new Set<number>();
   readonly dropped: number[] = [];
   storeIsDown = false;
   clockMs = 0;
@@ -99,7 +101,9 @@ class World {
       },
       publish: async (_caller: unknown, batch: readonly Publish[]): Promise<PublishResult[]> => {
         this.steps.push('publish');
-        return batch.map(({ ino }) => ({ ino, version: 1 }));
+        return batch.map(({ ino }) =>
+          this.stale.has(ino) ? { ino, version: 9, error: 'ESTALE' } : { ino, version: 1 },
+        );
       },
       sync: async () => {
         this.steps.push('sync');
@@ -187,4 +191,13 @@ test('what was cut while it was staged is not published as staged; it goes up ag
   world.unpublishable.clear();
   await world.publisher.drain();
   expect(world.published).toEqual([2, 1]);
+});
+
+test('a file that changed in the service stays dirty; the others of its batch are clean', async () => {
+  const world = worldWith(1, 2);
+  world.stale.add(1);
+  await expect(world.publisher.drain()).rejects.toThrow();
+  expect(world.published).toEqual([2]);
+  expect([...world.dirty]).toEqual([1]);
+  expect(world.inFlight.size).toBe(0);
 });

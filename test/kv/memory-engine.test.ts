@@ -52,6 +52,23 @@ describe('memory engine: crash', () => {
     expect(await keys(engine.crash({ keep: 'synced' }))).toBe('a');
   });
 
+  it('a sync asked for while another runs covers what was acknowledged before it was asked for', async () => {
+    let held: Array<() => void> | undefined;
+    const delay = () =>
+      held === undefined ? undefined : new Promise<void>((resolve) => held?.push(resolve));
+    const engine = new MemoryEngine({ faults: { random: Math.random, delay } });
+    await write(engine, 'a');
+    const releases: Array<() => void> = [];
+    held = releases;
+    const first = engine.sync();
+    held = undefined;
+    await write(engine, 'b');
+    const second = engine.sync();
+    releases.pop()?.();
+    await Promise.all([first, second]);
+    expect(await keys(engine.crash({ keep: 'synced' }))).toBe('ab');
+  });
+
   it('an injected error leaves nothing applied', async () => {
     const engine = new MemoryEngine({ faults: { random: () => 0, errorRate: 0.5 } });
     await expect(write(engine, 'a')).rejects.toMatchObject({ code: 'KV_IO' });

@@ -1,0 +1,137 @@
+// Single promises of the cache, each in the shortest history that can break it: what fsync gave, what an
+// outcome of a publish may clean, and what a truncate may destroy. A power loss is repeated with many seeds,
+// each of which loses other sectors of what was not synced.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include "native/cache/cache.h"
+#include "test/native/support/simulated_file_system.h"
+
+using namespace penstock;
+using namespace penstock::cache;
+using namespace penstock::test;
+
+namespace {
+
+using Bytes = std::vector<std::byte>;
+using fuse::IoStatus;
+
+constexpr uint64_t kIno = 5000;
+constexpr uint64_t kSeeds = 40;
+constexpr uint64_t kPagesOfSparse = 40;  // too many for the log: the file has a sparse file
+
+std::shared_ptr<Cache> open_cache(SimulatedFileSystem& disk, const std::string& boot) {
+  CacheOptions options;
+  options.file_system = &disk;
+  options.directory = "/cache";
+  options.identity = "volume";
+  options.boot_id = boot;
+  options.budget_bytes = 4 << 20;
+  options.dirty_budget_bytes = 64 << 20;
+  options.segment_bytes = 256 << 10;
+  options.background = false;
+  auto opened = Cache::open(options);
+  REQUIRE(opened);
+  return *opened;
+}
+
+// A cache with one new, empty file.
+std::shared_ptr<Cache> open_with_file(SimulatedFileSystem& disk) {
+  auto cache = open_cache(disk, "boot-1");
+  cache->grant(1000);
+  cache->attach(kIno, {{0, 0, {1, 2}, {3, 4}}, 0, true});
+  return cache;
+}
+
+Bytes filled(uint64_t pages, unsigned value) {
+  return Bytes(pages * kPageSize, static_cast<std::byte>(value));
+}
+
+void write(Cache& cache, uint64_t page, const Bytes& data) {
+  REQUIRE(cache.write(kIno, page * kPageSize, data).status == IoStatus::done);
+}
+
+// The file as it is after the power went.
+Bytes after_power_loss(SimulatedFileSystem& disk, std::shared_ptr<Cache>& cache) {
+  cache.reset();
+  disk.reboot(true);
+  cache = open_cache(disk, "boot-2");
+  Bytes found(1 << 20);
+  const auto outcome = cache->read(kIno, 0, found);
+  REQUIRE(outcome.status == IoStatus::done);
+  found.resize(outcome.bytes);
+  return found;
+}
+
+uint32_t begin(Cache& cache) {
+  const auto snapshots = cache.begin_publish({});
+  REQUIRE(snapshots.size() == 1);
+  return snapshots[0].generation;
+}
+
+}  // namespace
+
+TEST_CASE("a file that was fsynced is there after a power loss") {
+  for (const uint64_t pages : {uint64_t{1}, kPagesOfSparse}) {
+    for (uint64_t seed = 1; seed <= kSeeds; seed++) {
+      INFO("pages ", pages, ", seed ", seed);
+      SimulatedFileSystem disk(seed);
+      auto cache = open_with_file(disk);
+      write(*cache, 0, filled(pages, 7));
+      REQUIRE(cache->sync(kIno));
+      CHECK((after_power_loss(disk, cache) == filled(pages, 7)));
+    }
+  }
+}
+
+TEST_CASE("a page overwritten since its fsync has its bytes of then, or newer ones") {
+  for (uint64_t seed = 1; seed <= kSeeds; seed++) {
+    INFO("seed ", seed);
+    SimulatedFileSystem disk(seed);
+    auto cache = open_with_file(disk);
+    write(*cache, 0, filled(kPagesOfSparse, 7));
+    REQUIRE(cache->sync(kIno));
+    for (unsigned round = 0; round < 10; round++) write(*cache, round, filled(2, 8));
+    const Bytes found = after_power_loss(disk, cache);
+    REQUIRE(found.size() == kPagesOfSparse * kPageSize);
+    std::size_t wrong = 0;
+    for (std::size_t at = 0; at < found.size(); at++) {
+      const auto value = std::to_integer<unsigned>(found[at]);
+      wrong += value == 7 || (value == 8 && at < 11 * kPageSize) ? 0 : 1;
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("what a truncate cut off is destroyed only once the truncate is durable") {
+  for (uint64_t seed = 1; seed <= kSeeds; seed++) {
+    INFO("seed ", seed);
+    SimulatedFileSystem disk(seed);
+    auto cache = open_with_file(disk);
+    write(*cache, 0, filled(kPagesOfSparse, 7));
+    REQUIRE(cache->sync(kIno));
+    REQUIRE(cache->truncate(kIno, 4 * kPageSize).status == IoStatus::done);
+    REQUIRE(cache->maintain());
+    const Bytes found = after_power_loss(disk, cache);
+    CHECK((found == filled(4, 7) || found == filled(kPagesOfSparse, 7)));
+  }
+}
+
+TEST_CASE("an outcome of an earlier generation changes nothing") {
+  SimulatedFileSystem disk(1);
+  auto cache = open_with_file(disk);
+  write(*cache, 0, filled(1, 7));
+  const uint32_t first = begin(*cache);
+  REQUIRE(cache->abort_publish(kIno, first));
+  write(*cache, 0, filled(1, 8));
+  const uint32_t second = begin(*cache);
+  REQUIRE(cache->complete_publish(kIno, first, 1));
+  CHECK(cache->is_dirty(kIno));
+  CHECK(cache->publishable(kIno, second));
+  REQUIRE(cache->abort_publish(kIno, first));
+  CHECK(cache->publishable(kIno, second));
+  REQUIRE(cache->complete_publish(kIno, second, 1));
+  CHECK_FALSE(cache->is_dirty(kIno));
+}
