@@ -25,6 +25,7 @@ int outside = -1;
 
 // As root a program runs in its directory as its root, so that no ".." of it touches anything else.
 std::string enter(const std::string& name) {
+  umask(022);
   if (chdir((root + "/" + name).c_str()) != 0) return failure();
   return outside < 0 ? ok() : result(chroot("."));
 }

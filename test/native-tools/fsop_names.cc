@@ -85,6 +85,11 @@ std::string churn(Arguments a) {
   }
   close(fd);
   if (length < 0) return failure();
+  // How many rounds there were is the file system's affair: what came and went is taken away.
+  for (int64_t i = 0; i < std::max(count, round); ++i) {
+    unlink((path + "/go-" + std::to_string(i)).c_str());
+    unlink((path + "/new-" + std::to_string(i)).c_str());
+  }
   size_t twice = 0;
   for (const auto& [name, times] : seen) twice += times > 1;
   return ok(std::to_string(seen.size()) + " seen, " + std::to_string(twice) + " twice");

@@ -33,7 +33,11 @@ export async function manifest(root: string): Promise<Manifest> {
 
 export async function contentHash(path: string): Promise<string> {
   const hash = createHash('sha256');
-  for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(piece);
+  try {
+    for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(piece);
+  } catch (error) {
+    throw new Error(`${path}: ${(error as Error).message}`, { cause: error });
+  }
   return hash.digest('hex').slice(0, 32);
 }
 
