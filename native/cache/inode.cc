@@ -74,7 +74,8 @@ Unpublished& Inode::dirty() {
   if (!unpublished) {
     unpublished = std::make_unique<Unpublished>();
     unpublished->since_ms = monotonic_ms();
-    unpublished->store_limit = pages_of(attributes.size);
+    // fallocate can have put pages beyond the end of file.
+    unpublished->store_limit = std::max(pages_of(attributes.size), map.present_end());
     unpublished->base_pages = attributes.pages;
     totals_.dirty_files.fetch_add(1, std::memory_order_relaxed);
   }
@@ -162,7 +163,8 @@ void Inode::apply_complete(uint32_t publish_generation, uint64_t new_version) {
   unpublished->in_flight.reset();
   unpublished->base_pages = done.attributes.pages;
   // What was cut meanwhile stays cut; else the store now ends where the snapshot did.
-  unpublished->store_limit = std::min(unpublished->base_limit, pages_of(done.attributes.size));
+  unpublished->store_limit =
+      std::min(unpublished->base_limit, std::max(pages_of(done.attributes.size), map.present_end()));
   map.for_each_run(0, kNoLimit, kInFlight, kInFlight,
                    [this](uint64_t at, uint64_t length) { update(at, length, 0, kInFlight); });
   if (unpublished->dirty > 0 || unpublished->attributes_dirty) unpublished->since_ms = monotonic_ms();
@@ -174,11 +176,12 @@ void Inode::apply_abort(uint32_t publish_generation) {
   const InFlight failed = *unpublished->in_flight;
   unpublished->in_flight.reset();
   unpublished->attributes_dirty = true;
-  // Whether the service committed it is not known: the store may have the snapshot's pages, but for those cut
-  // since.
-  unpublished->store_limit =
-      std::min(std::max(failed.store_limit, pages_of(failed.attributes.size)), unpublished->base_limit);
+  unpublished->store_limit = std::min(unpublished->store_limit, failed.store_limit);
   unpublished->base_limit = std::min(unpublished->base_limit, failed.base_limit);
+  // The service may have committed it all the same, and then has pages beyond the limit. All of those are
+  // dirty here, so the next publish starts there from nothing.
+  if (pages_of(failed.attributes.size) > failed.store_limit)
+    unpublished->base_limit = std::min(unpublished->base_limit, failed.store_limit);
   map.for_each_run(0, kNoLimit, kInFlight, kInFlight,
                    [this](uint64_t at, uint64_t length) { update(at, length, kDirty, kInFlight); });
 }

@@ -150,6 +150,19 @@ uint64_t PageMap::count(uint64_t first, uint64_t end, uint8_t mask, uint8_t want
   return total;
 }
 
+uint64_t PageMap::present_end() const {
+  if (is_small()) return static_cast<uint64_t>(std::bit_width(small_[0]));
+  for (auto chunk_at = chunks_->rbegin(); chunk_at != chunks_->rend(); ++chunk_at) {
+    const auto& words = chunk_at->second->bits[0];
+    for (uint64_t word = kWordsPerChunk; word-- > 0;) {
+      if (words[word] != 0)
+        return chunk_at->first * kPagesPerChunk + word * 64 +
+               static_cast<uint64_t>(std::bit_width(words[word]));
+    }
+  }
+  return 0;
+}
+
 bool PageMap::all(uint64_t first, uint64_t count, uint8_t mask) const {
   const Run run = next_run(first, first + count, mask, mask);
   return run.count == count && (count == 0 || run.first == first);

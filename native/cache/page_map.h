@@ -67,6 +67,8 @@ class PageMap {
     }
   }
   uint64_t count(uint64_t first, uint64_t end, uint8_t mask, uint8_t want) const;
+  // One beyond the last page that holds data; 0: none does.
+  uint64_t present_end() const;
 
   bool chunk_known(uint64_t chunk) const;
   void set_chunk_known(uint64_t chunk);

@@ -65,3 +65,24 @@ TEST_CASE("killed at any call, a cache has all that was acknowledged") {
     REQUIRE(model.drain_and_compare() == "");
   }
 }
+
+TEST_CASE("after a power loss at any call, what was synced is there and the rest is of the past") {
+  const uint64_t histories = from_environment("PENSTOCK_HISTORIES", 60);
+  const uint64_t base = from_environment("PENSTOCK_SEED", 2000);
+  for (uint64_t seed = base; seed < base + histories; ++seed) {
+    INFO("seed ", seed);
+    SimulatedFileSystem disk(seed);
+    CacheModel model(disk, seed);
+    REQUIRE(model.open("boot-0") == "");
+    for (unsigned life = 0; life < 5; ++life) {
+      disk.crash_at(1 + (seed * 7919 + life * 104729) % 300);
+      while (!disk.is_crashed()) model.step();
+      INFO("life ", life, " ended in ", model.last_step());
+      model.drop();
+      disk.reboot(true);
+      REQUIRE(model.open("boot-" + std::to_string(life + 1)) == "");
+      REQUIRE(model.verify(CacheModel::Promise::synced) == "");
+    }
+    REQUIRE(model.drain_and_compare() == "");
+  }
+}
