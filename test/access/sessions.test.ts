@@ -1,8 +1,11 @@
 // Sessions end to end, through the access node: identifiers, epochs, superseding, leases.
 import { describe, expect, it } from 'vitest';
+import { SessionGate } from '../../src/access/gate.js';
+import { MemorySessionCache } from '../../src/access/session-cache.js';
 import { sessionKey } from '../../src/metadata/keys.js';
 import { SessionState } from '../../src/metadata/session-fence.js';
 import { decodeSessionRecord, sessionShard, sessionSlot } from '../../src/metadata/session-record.js';
+import { ManualClock } from '../../src/telemetry/clock.js';
 import { callerOf, code, LEASE_MS, lock, ROOT, type Service, startService } from './service.js';
 
 const open = (service: Service, name: string) => service.node.openSession(ROOT, 'acme/data', name);
@@ -114,6 +117,24 @@ describe('leases', () => {
     await service.clock.advance(clientLeaseMs);
     expect(session.leaseRemainingMs()).toBe(0);
     expect(service.sessions.list()[0]!.leaseRemainingMs).toBeGreaterThan(LEASE_MS / 10);
+  });
+
+  it('counts a renewed lease from before the request, however long the answer took', async () => {
+    const clock = new ManualClock();
+    const answerMs = LEASE_MS / 2;
+    const gate = new SessionGate({
+      identity: { id: 1, epoch: 1, volume: 'acme/data', clientName: 'host-a' },
+      principal: { kind: 'peer', uid: 0, gid: 0, pid: 1 },
+      cache: new MemorySessionCache(),
+      clock,
+      renew: async () => {
+        await clock.advance(answerMs); // The service had granted the lease before this.
+        return LEASE_MS;
+      },
+    });
+    await gate.renew();
+    expect(gate.remainingMs()).toBeGreaterThan(0);
+    expect(gate.remainingMs()).toBeLessThan(LEASE_MS - answerMs);
   });
 
   it('a lease that ran out while nothing was given away is renewed by the next request', async () => {

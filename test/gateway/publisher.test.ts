@@ -115,6 +115,8 @@ class World {
   #storage() {
     return {
       stage: async (items: readonly StageItem[]) => {
+        // Noted when it is durable: what does not wait for it comes first.
+        await new Promise<void>((resolve) => setImmediate(resolve));
         this.steps.push('stage');
         if (this.storeIsDown) throw Object.assign(new Error('no answer'), { code: 'EIO' });
         const bad = items.find((item) => this.damaged.has(item.ino));

@@ -48,11 +48,11 @@ export const accessFaults: readonly PlantedFault[] = [
     breaks: "a client's limit for its lease lies before the service's",
     file: 'src/access/gate.ts',
     edits: [
-      [
-        '    this.granted(sentAtMs, leaseMs);',
-        '    this.granted(sentAtMs * 0 + this.#clock.monotonicMs(), leaseMs);',
-      ],
+      ['    this.granted(sentAtMs, leaseMs);', '    this.granted(this.#clock.monotonicMs(), leaseMs);'],
     ],
-    caughtBy: { file: 'test/access/sessions.test.ts', title: 'a client stops before its service does' },
+    caughtBy: {
+      file: 'test/access/sessions.test.ts',
+      title: 'counts a renewed lease from before the request, however long the answer took',
+    },
   },
 ];
