@@ -64,10 +64,10 @@ IoOutcome Cache::change(Inode& node, ChangePlan& plan) {
                     .need_length = (plan.attributes.pages - node.attributes.pages) * kPageSize});
   }
   if (node.base_lsn == 0) {
-    if (auto stated = append_state(node, false); !stated) return failed(stated.error().code);
+    if (auto stated = append_state(node, false); !stated) return disk_failed(stated.error().code);
   }
   if (!node.sparse && (highest > kSmallPages || !options_.small_files_in_log)) {
-    if (auto made = ensure_sparse(node); !made) return failed(made.error().code);
+    if (auto made = ensure_sparse(node); !made) return disk_failed(made.error().code);
   }
   std::vector<PageImage> images;
   BodyWriter body;
@@ -82,7 +82,7 @@ IoOutcome Cache::change(Inode& node, ChangePlan& plan) {
   for (const DiskChangeRun& run : plan.runs) body.add(run);
   const Result<Appended> appended =
       append(node, RecordKind::change, body.bytes(), images, static_cast<uint16_t>(images.size()));
-  if (!appended) return failed(appended.error().code);
+  if (!appended) return disk_failed(appended.error().code);
 
   const bool is_sparse = node.sparse != nullptr;
   node.apply_attributes(plan.attributes);

@@ -124,7 +124,7 @@ IoOutcome Cache::read_locked(const Inode& node, uint64_t offset, std::span<std::
       std::memset(piece.data(), 0, piece.size());
     } else if (Result<void> done = read_bytes(node, at, piece); !done) {
       if (done.error().code == EBADMSG) damaged = page;
-      return counted(counters_.errors, failed(done.error().code == EBADMSG ? EIO : done.error().code));
+      return counted(counters_.errors, disk_failed(done.error().code));
     }
     at = stop;
   }
@@ -180,7 +180,7 @@ std::optional<IoOutcome> Cache::edge(const Inode& node, uint64_t page, std::size
   } else if ((bits & kValid) == 0) {
     return fetch_need(page, 1);
   } else if (Result<void> read = read_page(node, page, out); !read) {
-    return failed(read.error().code == EBADMSG ? EIO : read.error().code);
+    return disk_failed(read.error().code);
   }
   if (bytes.empty())
     std::fill(out.begin() + static_cast<std::ptrdiff_t>(from), out.begin() + static_cast<std::ptrdiff_t>(to),
@@ -227,7 +227,7 @@ IoOutcome Cache::write_locked(Inode& node, uint64_t offset, std::span<const std:
   }
   if (!node.sparse &&
       (pages_of(after.size) > kSmallPages || end > kSmallPages || !options_.small_files_in_log)) {
-    if (auto made = ensure_sparse(node); !made) return failed(made.error().code);
+    if (auto made = ensure_sparse(node); !made) return disk_failed(made.error().code);
   }
   std::array<Piece, 3> pieces;
   std::size_t count = 0;
@@ -235,7 +235,7 @@ IoOutcome Cache::write_locked(Inode& node, uint64_t offset, std::span<const std:
   if (!middle.empty()) pieces[count++] = {first + (has_head ? 1 : 0), middle};
   if (has_tail) pieces[count++] = {end - 1, tail};
   const Result<void> stored = store_pages(node, first, end - first, std::span(pieces).first(count), &after);
-  if (!stored) return failed(stored.error().code);
+  if (!stored) return disk_failed(stored.error().code);
   counters_.writes.fetch_add(1, std::memory_order_relaxed);
   counters_.write_bytes.fetch_add(data.size(), std::memory_order_relaxed);
   return {.bytes = data.size()};

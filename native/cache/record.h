@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <span>
 #include <vector>
@@ -13,6 +14,14 @@ namespace penstock::cache {
 
 inline fuse::IoOutcome failed(int code) {
   return {.status = fuse::IoStatus::error, .error = code};
+}
+
+// What the cache's own disk answered. Full: something must be published and evicted first, then it goes on. A
+// file or directory of ours that is gone, or damaged, is no word about the user's file: EIO.
+inline fuse::IoOutcome disk_failed(int code) {
+  if (code == ENOSPC) return {.status = fuse::IoStatus::need_clean};
+  if (code == ENOENT || code == ENOTDIR || code == EBADMSG) return failed(EIO);
+  return failed(code);
 }
 
 inline fuse::IoOutcome counted(std::atomic<uint64_t>& counter, fuse::IoOutcome outcome) {

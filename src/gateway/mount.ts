@@ -25,6 +25,8 @@ import { Publisher } from './publisher.js';
 import { ReadAhead } from './read-ahead.js';
 
 const DIRTY_SHARE = 0.5;
+/** From this share of the dirty budget on, a write that cannot go on waits for uploads, not for eviction. */
+const DIRTY_FULL = 0.9;
 const PUBLISH_DELAY_MS = 1500;
 const EVICT_INTERVAL_MS = 200;
 const CONDEMNED_INTERVAL_MS = 1000;
@@ -211,10 +213,7 @@ async function assemble(
     cache,
     grants,
     storage,
-    waitForClean: async () => {
-      if (evictor.relieve() === 0) await publisher.waitForClean();
-      evictor.relieve();
-    },
+    waitForClean: () => makeSpace(cache, evictor, publisher, dirtyBytesMax),
     readAhead: (ino, offset, length) => readAhead.extend(ino, offset, length),
     makeRoom: (bytes) => evictor.check(bytes),
   });
@@ -246,6 +245,26 @@ async function assemble(
     operations,
     dirtyBytesMax,
   };
+}
+
+/** A write found too much dirty, or the cache disk full. Resolves when it may try again; ENOSPC when nothing helps. */
+async function makeSpace(
+  cache: Cache,
+  evictor: Evictor,
+  publisher: Publisher,
+  dirtyBytesMax: number,
+): Promise<void> {
+  const { dirtyBytes, inFlightBytes, dirtyFiles } = cache.dirtyState();
+  const isOverBudget = dirtyBytes + inFlightBytes >= dirtyBytesMax * DIRTY_FULL;
+  if (!isOverBudget && evictor.relieve() > 0) return;
+  if (dirtyFiles === 0 && inFlightBytes === 0) {
+    throw new GatewayError(
+      'ENOSPC',
+      'the disk of the cache is full, and nothing in the cache can be evicted',
+    );
+  }
+  await publisher.waitForClean();
+  if (!isOverBudget) evictor.relieve();
 }
 
 /** Leaves dirty data in the cache directory, durable, for the next mount. */

@@ -1,4 +1,6 @@
 // What the daemon and a script hold of a mounted volume: its status, the long jobs on it, and its end.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { PAGE_SIZE } from '../metadata/contract.js';
 import type { ScrubReport } from '../storage/contract.js';
 import { GatewayError } from './errors.js';
@@ -90,6 +92,7 @@ export class MountedGateway implements MountedVolume {
   }
 
   async drain(onProgress: OnProgress, signal: AbortSignal): Promise<DrainReport> {
+    this.#requireCacheDirectory();
     const { publisher, condemned, session } = this.#parts;
     const before = { ...publisher.counters };
     let total = 0;
@@ -164,6 +167,16 @@ export class MountedGateway implements MountedVolume {
     this.#state = 'unmounting';
     await this.#transport[Symbol.asyncDispose]();
     await this.ended;
+  }
+
+  /** Everything in the cache is gone with its directory; "all is published" would be a guess. */
+  #requireCacheDirectory(): void {
+    const { cacheDirectory } = this.#options;
+    if (existsSync(join(cacheDirectory, 'lock'))) return;
+    throw new GatewayError(
+      'EIO',
+      `the cache directory ${cacheDirectory} is gone; what was published is safe, unmount and mount again`,
+    );
   }
 
   #close(): Promise<void> {
