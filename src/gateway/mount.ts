@@ -7,6 +7,7 @@
 //                └── cache ──────┴── Publisher, Evictor, Condemned ─────┘
 import { mkdirSync, statfsSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Cache, openCache } from '../../bindings/cache.js';
 import type { Session } from '../access/contract.js';
 import { EmbeddedService, formatEmbedded } from '../access/embedded-service.js';
@@ -27,6 +28,7 @@ import { ReadAhead } from './read-ahead.js';
 const DIRTY_SHARE = 0.5;
 /** From this share of the dirty budget on, a write that cannot go on waits for uploads, not for eviction. */
 const DIRTY_FULL = 0.9;
+const RELIEF_MS = 50;
 const PUBLISH_DELAY_MS = 1500;
 const EVICT_INTERVAL_MS = 200;
 const CONDEMNED_INTERVAL_MS = 1000;
@@ -256,7 +258,11 @@ async function makeSpace(
 ): Promise<void> {
   const { dirtyBytes, inFlightBytes, dirtyFiles } = cache.dirtyState();
   const isOverBudget = dirtyBytes + inFlightBytes >= dirtyBytesMax * DIRTY_FULL;
-  if (!isOverBudget && evictor.relieve() > 0) return;
+  if (!isOverBudget && evictor.relieve() > 0) {
+    // The space comes back when the cache's own thread has punched the holes.
+    await sleep(RELIEF_MS);
+    return;
+  }
   if (dirtyFiles === 0 && inFlightBytes === 0) {
     throw new GatewayError(
       'ENOSPC',

@@ -31,6 +31,8 @@ export class Passthrough {
   readonly #cache: PassthroughCache;
   readonly #backings = new Map<number, Backing>();
   readonly #inoByHandle = new Map<bigint, number>();
+  /** Opens that were to be passed through and could not. */
+  refused = 0;
 
   constructor(cache: PassthroughCache) {
     this.#cache = cache;
@@ -71,11 +73,11 @@ export class Passthrough {
     let fd: number;
     try {
       fd = this.#cache.openBacking(ino);
-    } catch (error) {
+    } catch {
+      // It turned dirty, was evicted, or its cache file is gone: it is served as any other file, and reading says what is wrong.
       this.#cache.unpin(ino);
-      // It turned dirty or was evicted in between: then it is served as any other file.
-      if ((error as { code?: string }).code === 'EAGAIN') return undefined;
-      throw error;
+      this.refused += 1;
+      return undefined;
     }
     const backing = { fd, handles: 0 };
     this.#backings.set(ino, backing);
