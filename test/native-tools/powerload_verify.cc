@@ -135,6 +135,10 @@ class Verifier {
       ++wrong;
       std::printf("%s/%s (inode %llu): %s\n", root_.c_str(), path.c_str(),
                   static_cast<unsigned long long>(inode), problem.c_str());
+      std::string& done = history_[inode];
+      if (done.size() > kHistoryBytesMax) done.erase(0, done.find('\n', done.size() - kHistoryBytesMax) + 1);
+      std::printf("%slast sync of anything: %llu\n", done.c_str(),
+                  static_cast<unsigned long long>(synced_at_));
     }
     if (wrong > 0) return 1;
     std::printf("%llu acknowledged, %llu syncs, %llu operations lost, %zu names, %zu bytes\n",

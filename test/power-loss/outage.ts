@@ -1,6 +1,6 @@
 // One outage: workers write and note what was synced, the disk below cache and store loses power while unpublished data
-// exists and an upload is under way, the daemon dies with it, the machine comes up again with what survived, and
-// everything that was synced must be there, the rest a consistent past.
+// exists and an upload is under way, the daemon dies with it, the machine comes up again with what survived (now
+// and then losing power once more while it does), and everything that was synced must be there, the rest a consistent past.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,6 +18,9 @@ const PRESSURE_MS_MAX = 20_000;
 const HANG_MS_MAX = 15_000;
 /** The cut comes up to so many disk requests after the pressure was seen. */
 const REQUESTS_MAX = 300;
+/** Every fourth recovery is itself interrupted, so late and so many disk requests later at most. */
+const RECOVERY_MS_MAX = 1500;
+const RECOVERY_REQUESTS_MAX = 100;
 
 export interface OutageReport {
   readonly pressure: Pressure;
@@ -36,6 +39,7 @@ export class Outages implements AsyncDisposable {
   readonly #random: Random;
   readonly #kept: Place[][] = [];
   #count = 0;
+  #boots = 0;
 
   private constructor(
     readonly disk: LossyDisk,
@@ -76,9 +80,8 @@ export class Outages implements AsyncDisposable {
       log: join(this.mount.base, `outage-${number}-${worker}.log`),
     }));
     const { pressure, cut } = await this.#loadAndCut(places, seed);
-    this.disk.clear();
-    await this.disk.powerOn();
-    this.mount.environment.PENSTOCK_BOOT_ID = `boot-${number + 1}`;
+    await this.#powerOn();
+    if (this.#random.below(4) === 0) await this.#interruptRecovery(seed + WORKERS);
     const started = performance.now();
     await this.mount.mount();
     const recoveryMs = performance.now() - started;
@@ -119,6 +122,27 @@ export class Outages implements AsyncDisposable {
     } finally {
       for (const worker of workers) worker.kill('SIGKILL');
     }
+  }
+
+  async #powerOn(): Promise<void> {
+    this.disk.clear();
+    await this.disk.powerOn();
+    this.#boots += 1;
+    this.mount.environment.PENSTOCK_BOOT_ID = `boot-${this.#boots}`;
+  }
+
+  /** The power goes again before the machine is up, or just after. */
+  async #interruptRecovery(seed: number): Promise<void> {
+    const attempt = this.mount.mount().then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    await sleep(this.#random.below(RECOVERY_MS_MAX));
+    await this.disk.cut(seed, this.#random.below(RECOVERY_REQUESTS_MAX));
+    await this.mount.kill9();
+    await attempt;
+    this.#unmountDead();
+    await this.#powerOn();
   }
 
   /** What was synced in the outages that are kept is there; answers how much was acknowledged in `places`. */
