@@ -126,10 +126,12 @@ void Cache::condemn(uint64_t ino) {
 Result<void> Cache::set_map(uint64_t ino, uint64_t chunk, std::span<const uint8_t> presence) {
   if (presence.size() != kPagesPerChunk / 8) return Error{EINVAL, "a chunk's presence map has 128 bytes"};
   const Changing node(*table_, ino);
-  if (!node || (node->map.is_small() && chunk > 0)) return {};
+  if (!node) return {};
   if (node->map.is_small() && pages_of(node->attributes.size) > kSmallPages) {
     if (auto made = ensure_sparse(*node); !made) return made;
   }
+  // Of a file that was cut meanwhile.
+  if (node->map.is_small() && chunk > 0) return {};
   const uint64_t first = chunk * kPagesPerChunk;
   const uint64_t end =
       std::min({first + kPagesPerChunk, node->store_limit(), node->map.is_small() ? kSmallPages : kNoLimit});

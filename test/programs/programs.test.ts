@@ -26,6 +26,10 @@ async function registryAnswers(): Promise<boolean> {
 describe.skipIf(placeUnavailable())('programs on a volume with a small cache', { timeout: 240_000 }, () => {
   let place: Place;
   let scratch: string;
+  const read = (when: string) =>
+    manifest(place.path).catch((error: Error) => {
+      throw new Error(`${when}: ${error.message}\n${place.mount?.log ?? ''}`, { cause: error });
+    });
   const at = (...parts: string[]) => join(place.path, ...parts);
 
   beforeAll(async () => {
@@ -117,9 +121,9 @@ describe.skipIf(placeUnavailable())('programs on a volume with a small cache', {
 
   it('reads everything the same from the store alone, and fsck is clean', async () => {
     await place.check();
-    const before = await manifest(place.path);
+    const before = await read('before the cache was deleted');
     await place.evict();
-    const after = await manifest(place.path);
+    const after = await read('from the store alone');
     expect(differences(before, after)).toEqual([]);
     await place.check();
   });
