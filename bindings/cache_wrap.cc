@@ -150,6 +150,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
                      InstanceMethod<&CacheWrap::set_times>("setTimes"),
                      InstanceMethod<&CacheWrap::sync>("sync"),
                      InstanceMethod<&CacheWrap::sync_all>("syncAll"),
+                     InstanceMethod<&CacheWrap::sync_log>("syncLog"),
                      InstanceMethod<&CacheWrap::begin_publish>("beginPublish"),
                      InstanceMethod<&CacheWrap::publishable>("publishable"),
                      InstanceMethod<&CacheWrap::complete_publish>("completePublish"),
@@ -295,6 +296,9 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
   }
   Napi::Value sync_all(const Napi::CallbackInfo& info) {
     return Job::run(info.Env(), [share = share_] { return share->sync_all(); });
+  }
+  Napi::Value sync_log(const Napi::CallbackInfo& info) {
+    return Job::run(info.Env(), [share = share_] { return share->sync_log(); });
   }
 
   Napi::Value begin_publish(const Napi::CallbackInfo& info) {

@@ -133,6 +133,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
 
   Result<void> sync(uint64_t ino);
   Result<void> sync_all();
+  // Every record until now is on disk, the bytes of sparse files not: those it speaks of have checksums.
+  Result<void> sync_log();
 
   std::vector<PublishSnapshot> begin_publish(const PublishLimits& limits,
                                              std::span<const uint64_t> inos = {});

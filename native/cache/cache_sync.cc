@@ -59,6 +59,11 @@ Result<void> Cache::sync_file(uint64_t ino, bool with_log) {
   return with_log ? log_->sync_all() : Result<void>();
 }
 
+Result<void> Cache::sync_log() {
+  if (closed_.load(std::memory_order_relaxed)) return Error{EBADF, "the cache is closed"};
+  return log_->sync_all();
+}
+
 Result<void> Cache::sync_all() {
   if (closed_.load(std::memory_order_relaxed)) return Error{EBADF, "the cache is closed"};
   counters_.syncs.fetch_add(1, std::memory_order_relaxed);

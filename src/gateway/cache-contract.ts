@@ -82,6 +82,11 @@ export interface GatewayCache {
   /** fsync of one file: data, barrier record, log. Group-committed. */
   sync(ino: number): Promise<void>;
   syncAll(): Promise<void>;
+  /**
+   * Every record until now is on disk. Needed before a publish commits: else a power loss could bring back a state of the
+   * file from before what was published, and that would then replace the newer one in the service.
+   */
+  syncLog(): Promise<void>;
 
   beginPublish(options: { maxFiles: number; maxBytes: number; inos?: readonly number[] }): PublishSnapshot[];
   completePublish(ino: number, generation: number, version: number): void;

@@ -1,6 +1,6 @@
 // Write-back: takes dirty files out of the cache, oldest first, and publishes them.
 //
-//   beginPublish ─> plan stripes ─> stage (bytes durable) ─> Namespace.publish ─> Namespace.sync ─> completePublish ─> drop old versions
+//   beginPublish ─> plan stripes ─> stage (bytes durable), cache log synced ─> Namespace.publish ─> Namespace.sync ─> completePublish ─> drop old versions
 //
 // One batch at a time, so that an inode's states publish in order. A failure turns the batch dirty again and is retried
 // with a growing pause; nothing is dropped because a store cannot be reached.
@@ -306,7 +306,7 @@ export class Publisher {
     const { session, caller, cache, onPublished } = this.#options;
     const planned = await this.#plan(snapshots, settle);
     if (planned.length === 0) return;
-    await this.#stage(planned);
+    await Promise.all([this.#stage(planned), cache.syncLog()]);
     const plans: FilePlan[] = [];
     for (const plan of planned) {
       if (cache.publishable(plan.snapshot.ino, plan.snapshot.generation)) plans.push(plan);
