@@ -20,8 +20,9 @@ const { values } = parseArgs({
   },
 });
 const suites = [dataSuite, nameSuite].filter(({ name }) => !values.suite || values.suite === name);
-const reference = values.reference ?? makeReference();
 const mount = values.root ? undefined : await MountUnderTest.start({ cacheSize: values['cache-size'] });
+// After the mount, so that nothing is left when there can be none.
+const reference = values.reference ?? makeReference();
 const whole: Subject = mount
   ? subjectOf(mount)
   : { root: values.root ?? '', betweens: [], interrupt: async () => {} };
