@@ -20,6 +20,7 @@ const FOLDERS = ['bindings', 'native', 'src', 'test'];
 const FILES = ['binding.gyp', 'package.json', 'tsconfig.json', 'vitest.config.ts'];
 const OUTPUT_BYTES_MAX = 64 << 20;
 const TEST_MS_MAX = 300_000;
+const BUILD_MS_MAX = 3_600_000;
 const TAIL_LINES = 25;
 
 /** `none`: the test never ran, so that its failure would say nothing of the fault. */
@@ -112,25 +113,36 @@ export class Scratch {
     for (const file of present) if (!known.has(file)) rmSync(join(this.directory, file));
   }
 
-  /** What is equal keeps its time, so that nothing is compiled again because of it. */
+  /**
+   * What is new here keeps the time it has in the tree, whose compiled addon came along; what differs is newer than
+   * anything compiled from it here; what is equal is left alone.
+   */
   #copyFile(file: string): void {
-    const wanted = readFileSync(join(packageRoot(), file));
+    const from = join(packageRoot(), file);
     const path = join(this.directory, file);
-    if (existsSync(path) && readFileSync(path).equals(wanted)) return;
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, wanted);
+    if (!existsSync(path)) {
+      mkdirSync(dirname(path), { recursive: true });
+      cpSync(from, path, { preserveTimestamps: true });
+      return;
+    }
+    const wanted = readFileSync(from);
+    if (!readFileSync(path).equals(wanted)) writeFileSync(path, wanted);
   }
 
   async #run(program: string, argv: readonly string[]): Promise<void> {
-    const { code, output } = await this.#execute(program, argv);
+    const { code, output } = await this.#execute(program, argv, BUILD_MS_MAX);
     if (code !== 0) throw new Error(`${program} failed (${code}):\n${tailOf(output)}`);
   }
 
-  #execute(program: string, argv: readonly string[]): Promise<{ code: number | string; output: string }> {
+  #execute(
+    program: string,
+    argv: readonly string[],
+    timeoutMs = TEST_MS_MAX,
+  ): Promise<{ code: number | string; output: string }> {
     const options = {
       cwd: this.directory,
       maxBuffer: OUTPUT_BYTES_MAX,
-      timeout: TEST_MS_MAX,
+      timeout: timeoutMs,
       killSignal: 'SIGKILL' as const,
     };
     return new Promise((resolve) => {
