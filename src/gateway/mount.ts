@@ -181,6 +181,7 @@ async function assemble(
     placeStripe: () => service.placeStripe(),
     geometry: service.stripeGeometry,
     condemn,
+    settleRemovals: () => condemned.settle(),
     delayMs: PUBLISH_DELAY_MS,
     dirtyBudgetBytes: dirtyBytesMax,
     now: () => clock.monotonicMs(),

@@ -22,6 +22,8 @@ export interface PublisherOptions {
   readonly placeStripe: () => number;
   /** The inode is gone; its cached bytes go as soon as that is durable. */
   readonly condemn: (ino: number) => void;
+  /** Forgets the removed files whose removal is acknowledged. */
+  readonly settleRemovals: () => Promise<void>;
   /** The size of new stripes. */
   readonly geometry: StripeGeometry;
   /** A file stays local this long before it is uploaded, so that short-lived files never are. */
@@ -42,6 +44,8 @@ const CLEAN_WAIT_MS_MAX = 60_000;
 /** How long a file that cannot be uploaded is left alone at most. */
 const QUARANTINE_MS_MAX = 300_000;
 const FAILURES_BEFORE_GIVING_UP = 3;
+/** A drain that finds dirty files but none to take gives up after so many rounds. */
+const DRAIN_IDLE_ROUNDS_MAX = 16;
 
 interface Failing {
   readonly pauseMs: number;
@@ -126,16 +130,22 @@ export class Publisher {
 
   /** Publishes everything; `progress` is told the dirty bytes left. */
   async drain(progress?: (dirtyBytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
+    const { cache, settleRemovals } = this.#options;
+    let idleRounds = 0;
     for (;;) {
       signal?.throwIfAborted();
-      const state = this.#options.cache.dirtyState();
+      const state = cache.dirtyState();
       progress?.(state.dirtyBytes + state.inFlightBytes);
       if (state.dirtyFiles === 0) break;
-      const files = await this.#exclusive(() => this.#batch());
-      if (files === 0 && this.#options.cache.dirtyState().dirtyFiles > 0) {
-        const stuck = [...this.#failing.keys()].slice(0, 8).join(', ');
-        throw new GatewayError('EIO', `files remain that cannot be uploaded (inodes ${stuck}); see the log`);
-      }
+      if ((await this.#exclusive(() => this.#batch())) > 0) continue;
+      // What is left may be of removed files, which are not published but forgotten.
+      await settleRemovals();
+      if (cache.dirtyState().dirtyFiles > 0 && (await this.#exclusive(() => this.#batch())) === 0)
+        idleRounds += 1;
+      if (this.#failing.size === 0 && idleRounds < DRAIN_IDLE_ROUNDS_MAX) continue;
+      if (cache.dirtyState().dirtyFiles === 0) break;
+      const stuck = [...this.#failing.keys()].slice(0, 8).join(', ');
+      throw new GatewayError('EIO', `files remain that cannot be uploaded (inodes ${stuck}); see the log`);
     }
     await this.dropReleased();
   }

@@ -20,6 +20,8 @@ class World {
   readonly damaged = new Set<number>();
   /** Inodes that metadata does not know. */
   readonly removed = new Set<number>();
+  /** Unlinked, still counted as dirty, never offered. */
+  readonly removedButDirty = new Set<number>();
   readonly unpublishable = new Set<number>();
   /** Inodes of which metadata has another version by the time they are published. */
   readonly stale = new Set<number>();
@@ -39,6 +41,9 @@ class World {
       this.condemned.push(ino);
       this.dirty.delete(ino);
     },
+    settleRemovals: async () => {
+      for (const ino of this.removedButDirty) this.dirty.delete(ino);
+    },
     delayMs: 0,
     dirtyBudgetBytes: MIB,
     now: () => this.clockMs,
@@ -49,7 +54,9 @@ class World {
   #cache() {
     return {
       beginPublish: ({ inos }: { inos?: readonly number[] }): PublishSnapshot[] => {
-        const taken = [...this.dirty].filter((ino) => inos === undefined || inos.includes(ino));
+        const taken = [...this.dirty].filter(
+          (ino) => !this.removedButDirty.has(ino) && (inos === undefined || inos.includes(ino)),
+        );
         for (const ino of taken) {
           this.dirty.delete(ino);
           this.inFlight.add(ino);
@@ -183,6 +190,13 @@ test('an inode that is gone from metadata is not uploaded', async () => {
   await world.publisher.drain();
   expect(world.condemned).toEqual([1]);
   expect(world.published).toEqual([2]);
+});
+
+test('a drain forgets removed files instead of waiting for their upload', async () => {
+  const world = worldWith(1, 2);
+  world.removedButDirty.add(2);
+  await world.publisher.drain();
+  expect(world.published).toEqual([1]);
 });
 
 test('what was cut while it was staged is not published as staged; it goes up again later', async () => {
