@@ -4,6 +4,8 @@ import type { PlantedFault, VitestTest } from '../fault.js';
 const publisher = (title: string): VitestTest => ({ file: 'test/gateway/publisher.test.ts', title });
 const condemned = (title: string): VitestTest => ({ file: 'test/gateway/condemned.test.ts', title });
 
+const AWAITED = '    await Promise.all([this.#stage(planned), cache.syncLog()]);';
+
 export const gatewayFaults: readonly PlantedFault[] = [
   {
     name: 'completed-before-namespace-sync',
@@ -18,7 +20,16 @@ export const gatewayFaults: readonly PlantedFault[] = [
     name: 'published-before-staged',
     breaks: 'metadata refers only to bytes that are durable in the store',
     file: 'src/gateway/publisher.ts',
-    edits: [['    await this.#stage(planned);', '    void this.#stage(planned);']],
+    edits: [[AWAITED, '    void this.#stage(planned);\n    await cache.syncLog();']],
+    caughtBy: publisher(
+      'bytes are durable before metadata speaks of them, and metadata before pages turn clean',
+    ),
+  },
+  {
+    name: 'published-before-log-durable',
+    breaks: "metadata refers only to states that the cache's log has on disk",
+    file: 'src/gateway/publisher.ts',
+    edits: [[AWAITED, '    await this.#stage(planned);']],
     caughtBy: publisher(
       'bytes are durable before metadata speaks of them, and metadata before pages turn clean',
     ),
