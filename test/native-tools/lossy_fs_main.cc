@@ -1,7 +1,7 @@
 // Mounts a disk that can lose power (lossy_fs.h), on one thread, so that a cut falls between two requests and
 // hits everything on it at the same instant.
 //
-//   lossy_fs DIRECTORY MOUNTPOINT      loads DIRECTORY, mounts, prints "ready"
+//   lossy_fs DIRECTORY MOUNTPOINT [lying]      loads DIRECTORY, mounts, prints "ready"
 //   < cut SEED REQUESTS IMAGE          after so many more requests: serves no more, writes IMAGE
 //   > cut UNSYNCED_PAGES LOST_PAGES UNSYNCED_NAMES LOST_NAMES      and ends
 //   end of input                       unmounts and ends
@@ -41,6 +41,7 @@ struct Server {
   Disk disk;
   std::unordered_map<uint64_t, InodePtr> inodes;
   std::optional<PendingCut> cut;
+  bool is_lying = false;  // says that it synced and does not
 };
 
 Server& server() {
@@ -181,7 +182,7 @@ void on_write(fuse_req_t request, fuse_ino_t number, const char* bytes, size_t s
 }
 
 void on_fsync(fuse_req_t request, fuse_ino_t number, int, fuse_file_info*) {
-  server().disk.sync(*inode_of(number));
+  if (!server().is_lying) server().disk.sync(*inode_of(number));
   fuse_reply_err(request, 0);
 }
 
@@ -316,11 +317,12 @@ int run(const char* directory, const char* mountpoint) {
 }  // namespace lossy
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: lossy_fs DIRECTORY MOUNTPOINT\n");
+  if (argc != 3 && argc != 4) {
+    std::fprintf(stderr, "usage: lossy_fs DIRECTORY MOUNTPOINT [lying]\n");
     return 2;
   }
   try {
+    lossy::server().is_lying = argc == 4;
     return lossy::run(argv[1], argv[2]);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

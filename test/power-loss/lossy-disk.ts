@@ -28,13 +28,14 @@ export class LossyDisk implements Disposable {
   #server: ChildProcess | undefined;
   #lines: AsyncIterableIterator<string> | undefined;
 
-  private constructor() {
+  private constructor(readonly lying: boolean) {
     mkdirSync(this.path);
     mkdirSync(this.#image);
   }
 
-  static async start(): Promise<LossyDisk> {
-    const disk = new LossyDisk();
+  /** `lying`: a disk that says it synced and did not. */
+  static async start({ lying = false } = {}): Promise<LossyDisk> {
+    const disk = new LossyDisk(lying);
     live.add(disk);
     try {
       await disk.powerOn();
@@ -51,9 +52,13 @@ export class LossyDisk implements Disposable {
   }
 
   async powerOn(): Promise<void> {
-    const server = spawn(nativeTool('lossy_fs', ['fuse3']), [this.#image, this.path], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
+    const server = spawn(
+      nativeTool('lossy_fs', ['fuse3']),
+      [this.#image, this.path, ...(this.lying ? ['lying'] : [])],
+      {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      },
+    );
     server.stdin.on('error', () => {});
     this.#server = server;
     this.#lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();

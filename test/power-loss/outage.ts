@@ -49,8 +49,8 @@ export class Outages implements AsyncDisposable {
     this.#random = seededRandom(seed);
   }
 
-  static async start(seed: number, cacheSize: string): Promise<Outages> {
-    const disk = await LossyDisk.start();
+  static async start(seed: number, cacheSize: string, { lying = false } = {}): Promise<Outages> {
+    const disk = await LossyDisk.start({ lying });
     try {
       return new Outages(disk, await MountUnderTest.start({ cacheSize, disk: disk.path }), seed);
     } catch (error) {
@@ -188,7 +188,7 @@ export class Outages implements AsyncDisposable {
       if (workers.every((worker) => worker.exitCode !== null)) break;
       if (performance.now() > end)
         throw new Error(`no dirty pages and upload in ${PRESSURE_MS_MAX} ms: ${JSON.stringify(pressure)}`);
-      await sleep(2);
+      await sleep(10);
       pressure = await this.mount.pressure();
     }
     return pressure;
