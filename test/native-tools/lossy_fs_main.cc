@@ -1,8 +1,9 @@
 // Mounts a disk that can lose power (lossy_fs.h), on one thread, so that a cut falls between two requests and
 // hits everything on it at the same instant.
 //
-//   lossy_fs DIRECTORY MOUNTPOINT [lying]      loads DIRECTORY, mounts, prints "ready"
+//   lossy_fs DIRECTORY MOUNTPOINT      loads DIRECTORY, mounts, prints "ready"
 //   < cut SEED REQUESTS IMAGE          after so many more requests: serves no more, writes IMAGE
+//   < lie                            from here on it says that it synced and does not
 //   > cut UNSYNCED_PAGES LOST_PAGES UNSYNCED_NAMES LOST_NAMES      and ends
 //   end of input                       unmounts and ends
 #define FUSE_USE_VERSION 312
@@ -260,6 +261,10 @@ bool take_command() {
   const ssize_t count = read(STDIN_FILENO, bytes, sizeof bytes);
   if (count <= 0) return false;
   input.append(bytes, static_cast<size_t>(count));
+  if (input == "lie\n") {
+    server().is_lying = true;
+    input.clear();
+  }
   char image[4096];
   PendingCut cut;
   if (input.ends_with('\n') && std::sscanf(input.c_str(), "cut %" SCNu64 " %" SCNu64 " %4095s", &cut.seed,
@@ -317,12 +322,11 @@ int run(const char* directory, const char* mountpoint) {
 }  // namespace lossy
 
 int main(int argc, char** argv) {
-  if (argc != 3 && argc != 4) {
-    std::fprintf(stderr, "usage: lossy_fs DIRECTORY MOUNTPOINT [lying]\n");
+  if (argc != 3) {
+    std::fprintf(stderr, "usage: lossy_fs DIRECTORY MOUNTPOINT\n");
     return 2;
   }
   try {
-    lossy::server().is_lying = argc == 4;
     return lossy::run(argv[1], argv[2]);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

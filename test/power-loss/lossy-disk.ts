@@ -28,14 +28,13 @@ export class LossyDisk implements Disposable {
   #server: ChildProcess | undefined;
   #lines: AsyncIterableIterator<string> | undefined;
 
-  private constructor(readonly lying: boolean) {
+  private constructor() {
     mkdirSync(this.path);
     mkdirSync(this.#image);
   }
 
-  /** `lying`: a disk that says it synced and did not. */
-  static async start({ lying = false } = {}): Promise<LossyDisk> {
-    const disk = new LossyDisk(lying);
+  static async start(): Promise<LossyDisk> {
+    const disk = new LossyDisk();
     live.add(disk);
     try {
       await disk.powerOn();
@@ -52,18 +51,19 @@ export class LossyDisk implements Disposable {
   }
 
   async powerOn(): Promise<void> {
-    const server = spawn(
-      nativeTool('lossy_fs', ['fuse3']),
-      [this.#image, this.path, ...(this.lying ? ['lying'] : [])],
-      {
-        stdio: ['pipe', 'pipe', 'inherit'],
-      },
-    );
+    const server = spawn(nativeTool('lossy_fs', ['fuse3']), [this.#image, this.path], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
     server.stdin.on('error', () => {});
     this.#server = server;
     this.#lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
     const line = await this.#answer();
     if (line !== 'ready') throw new Error(`the disk did not start: ${line}`);
+  }
+
+  /** Until its next start it says that it synced, and does not. */
+  lie(): void {
+    this.#server?.stdin?.write('lie\n');
   }
 
   /** Loses power after `requests` more requests. From then on nothing on it works; `clear` takes the dead mount away. */

@@ -49,8 +49,8 @@ export class Outages implements AsyncDisposable {
     this.#random = seededRandom(seed);
   }
 
-  static async start(seed: number, cacheSize: string, { lying = false } = {}): Promise<Outages> {
-    const disk = await LossyDisk.start({ lying });
+  static async start(seed: number, cacheSize: string): Promise<Outages> {
+    const disk = await LossyDisk.start();
     try {
       return new Outages(disk, await MountUnderTest.start({ cacheSize, disk: disk.path }), seed);
     } catch (error) {

@@ -140,9 +140,12 @@ describe.skipIf(without || process.env.PENSTOCK_TEST_ROOT)('power loss', () => {
   });
 
   it('is noticed on a disk that only says it synced', { timeout: 200_000 }, async () => {
-    await using outages = await Outages.start(SEED, '64M', { lying: true });
+    await using outages = await Outages.start(SEED, '64M');
     const several = async () => {
-      for (let number = 0; number < 5; number += 1) await outages.outage();
+      for (let number = 0; number < 5; number += 1) {
+        outages.disk.lie();
+        await outages.outage();
+      }
     };
     await expect(several()).rejects.toThrow(/^outage \d of seed/);
   });
