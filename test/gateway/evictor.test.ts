@@ -1,3 +1,4 @@
+// The evictor against a cache that is played: which bound counts, and what happens when only dirty pages are left.
 import { expect, test } from 'vitest';
 import { Evictor } from '../../src/gateway/evictor.js';
 

@@ -1,3 +1,4 @@
+// Which opens are passed through, and for how long the file stays pinned.
 import { closeSync, openSync } from 'node:fs';
 import { beforeEach, expect, test } from 'vitest';
 import { Passthrough, type PassthroughCache } from '../../src/gateway/passthrough.js';
