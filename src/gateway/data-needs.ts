@@ -15,6 +15,8 @@ import type { DataNeed } from './transport.js';
 
 /** How often one operation may find something else missing before it is an error: eviction may race with a download. */
 const MAX_ROUNDS = 1000;
+/** How often stripes are asked for again because their versions were replaced and dropped in between. */
+const STRIPE_ATTEMPTS_MAX = 16;
 
 export interface DataNeedsOptions {
   readonly session: Session;
@@ -33,7 +35,16 @@ export interface DataNeedsOptions {
 export class DataNeeds {
   readonly #options: DataNeedsOptions;
   readonly #underWay = new Map<string, Promise<void>>();
-  readonly counters = { attach: 0, map: 0, fetch: 0, grant: 0, clean: 0, fetchedPages: 0, sharedWaits: 0 };
+  readonly counters = {
+    attach: 0,
+    map: 0,
+    fetch: 0,
+    grant: 0,
+    clean: 0,
+    fetchedPages: 0,
+    sharedWaits: 0,
+    versionsReplaced: 0,
+  };
 
   constructor(options: DataNeedsOptions) {
     this.#options = options;
@@ -113,20 +124,15 @@ export class DataNeeds {
   }
 
   async #loadMap(ino: number, chunk: number): Promise<void> {
-    const { session, caller, cache, storage } = this.#options;
+    const { cache, storage } = this.#options;
     this.counters.map += 1;
     const start = chunk * CHUNK_SIZE;
     const presence = new Uint8Array(CHUNK_BITMAP_BYTES);
-    for (const stripe of await session.namespace.stripes(caller, ino, start, CHUNK_SIZE)) {
-      const overlap = overlapPages(stripe, start, CHUNK_SIZE);
-      const bits = await storage(stripe.node).presence(
-        stripe.id,
-        stripe.version,
-        overlap.pageInStripe,
-        overlap.count,
-      );
-      orBits(presence, overlap.filePage - chunk * PAGES_PER_CHUNK, bits, overlap.count);
-    }
+    await this.#ofStripes(ino, start, CHUNK_SIZE, async (stripe, { pageInStripe, filePage, count }) => {
+      const { id, version } = stripe;
+      const bits = await storage(stripe.node).presence(id, version, pageInStripe, count);
+      orBits(presence, filePage - chunk * PAGES_PER_CHUNK, bits, count);
+    });
     cache.setMap(ino, chunk, presence);
   }
 
@@ -148,21 +154,47 @@ export class DataNeeds {
   }
 
   async #fetch(ino: number, offset: number, length: number): Promise<void> {
-    const { session, caller, storage } = this.#options;
+    const { storage } = this.#options;
     this.counters.fetch += 1;
     const start = Math.floor(offset / PAGE_SIZE) * PAGE_SIZE;
     const end = Math.ceil((offset + length) / PAGE_SIZE) * PAGE_SIZE;
-    for (const stripe of await session.namespace.stripes(caller, ino, start, end - start)) {
-      const overlap = overlapPages(stripe, start, end - start);
-      this.counters.fetchedPages += overlap.count;
+    await this.#ofStripes(ino, start, end - start, async (stripe, { pageInStripe, count }) => {
+      this.counters.fetchedPages += count;
       await storage(stripe.node).fetch({
         stripe: stripe.id,
         version: stripe.version,
         ino,
         filePage: stripe.offset / PAGE_SIZE,
-        firstPage: overlap.pageInStripe,
-        count: overlap.count,
+        firstPage: pageInStripe,
+        count,
       });
+    });
+  }
+
+  /**
+   * Does `work` for every stripe of the range, as metadata has them now. A publish may replace a version, and the store
+   * drop it, between the two: then it asks again. The pages that changed are in the cache by then.
+   */
+  async #ofStripes(
+    ino: number,
+    start: number,
+    length: number,
+    work: (stripe: Stripe, overlap: Overlap) => Promise<void>,
+  ): Promise<void> {
+    const { session, caller } = this.#options;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        for (const stripe of await session.namespace.stripes(caller, ino, start, length)) {
+          await work(stripe, overlapPages(stripe, start, length));
+        }
+        return;
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'ENOENT') throw error;
+        if (attempt === STRIPE_ATTEMPTS_MAX) {
+          throw new GatewayError('EIO', `inode ${ino}: ${(error as Error).message}`, { cause: error });
+        }
+        this.counters.versionsReplaced += 1;
+      }
     }
   }
 }

@@ -142,7 +142,8 @@ std::string seek_map(Arguments a) {
   if ((fcntl(slot.fd, F_GETFL) & O_ACCMODE) == O_WRONLY) return "ok write-only";
   off_t const position = lseek(slot.fd, 0, SEEK_CUR);
   if (position < 0) return failure();
-  // Stores through a mapping reach a file system in user space at writeback; until then it cannot know of them.
+  // Stores through a mapping reach a file system in user space at writeback; until then it cannot know of
+  // them.
   if (fsync(slot.fd) != 0) return failure();
   std::string verdict = ok();
   off_t at = 0;

@@ -1,0 +1,109 @@
+// What a data operation lacks is provided once for everybody who waits, and a stripe version that was replaced and dropped
+// while it was asked for is asked for again.
+import { expect, test } from 'vitest';
+import type { Session } from '../../src/access/contract.js';
+import type { GatewayCache } from '../../src/gateway/cache-contract.js';
+import { DataNeeds } from '../../src/gateway/data-needs.js';
+import type { Grants } from '../../src/gateway/grants.js';
+import type { FetchRequest, StorageNode } from '../../src/storage/contract.js';
+
+const MIB = 1024 * 1024;
+
+interface Play {
+  /** The version metadata names; each `stripes` call may move on. */
+  version: number;
+  readonly dropped: Set<number>;
+  readonly fetched: FetchRequest[];
+  readonly maps: Array<{ chunk: number; presence: Uint8Array }>;
+  pins: number;
+  onStripes?: () => void;
+}
+
+function needsOf(play: Play): DataNeeds {
+  const gone = () => Object.assign(new Error('no such version'), { code: 'ENOENT' });
+  const stripes = async () => {
+    const { version } = play;
+    play.onStripes?.();
+    return [{ offset: MIB, length: MIB, id: 9, version, node: 1 }];
+  };
+  const storage: Partial<StorageNode> = {
+    fetch: async (request) => {
+      if (play.dropped.has(request.version)) throw gone();
+      play.fetched.push(request);
+    },
+    presence: async (_stripe, version, _first, count) => {
+      if (play.dropped.has(version)) throw gone();
+      return new Uint8Array(Math.ceil(count / 8)).fill(0xff);
+    },
+  };
+  const cache: Partial<GatewayCache> = {
+    pin: () => {
+      play.pins += 1;
+    },
+    unpin: () => {
+      play.pins -= 1;
+    },
+    setMap: (_ino, chunk, presence) => {
+      play.maps.push({ chunk, presence });
+    },
+  };
+  return new DataNeeds({
+    session: { namespace: { stripes } } as unknown as Session,
+    caller: { session: 1, epoch: 1, uid: 0, gid: 0 },
+    cache: cache as GatewayCache,
+    grants: {} as Grants,
+    storage: () => storage as StorageNode,
+    waitForClean: async () => {},
+    readAhead: () => 0,
+    makeRoom: () => {},
+  });
+}
+
+const playOf = (): Play => ({ version: 1, dropped: new Set(), fetched: [], maps: [], pins: 0 });
+
+test('a download names pages relative to the stripe, and the page of the file where the stripe begins', async () => {
+  const play = playOf();
+  await needsOf(play).provide({ kind: 'fetch', ino: 7, offset: MIB + 5 * 4096 + 1, length: 4096 });
+  expect(play.fetched).toEqual([{ stripe: 9, version: 1, ino: 7, filePage: 256, firstPage: 5, count: 2 }]);
+  expect(play.pins).toBe(0);
+});
+
+test('a version that was replaced and dropped in between is asked for again', async () => {
+  const play = playOf();
+  play.onStripes = () => {
+    play.dropped.add(1);
+    play.version = 2;
+  };
+  const needs = needsOf(play);
+  await needs.provide({ kind: 'fetch', ino: 7, offset: MIB, length: 4096 });
+  expect(play.fetched.map(({ version }) => version)).toEqual([2]);
+  expect(needs.counters.versionsReplaced).toBe(1);
+});
+
+test('a version that stays missing is an error, not a loop', async () => {
+  const play = playOf();
+  play.dropped.add(1);
+  await expect(
+    needsOf(play).provide({ kind: 'fetch', ino: 7, offset: MIB, length: 4096 }),
+  ).rejects.toMatchObject({ code: 'EIO' });
+  expect(play.pins).toBe(0);
+});
+
+test('a chunk is mapped from the stripes that overlap it', async () => {
+  const play = playOf();
+  await needsOf(play).provide({ kind: 'map', ino: 7, offset: 0, length: 1 });
+  const [map] = play.maps;
+  expect(map?.chunk).toBe(0);
+  expect([...map!.presence.subarray(0, 32)].every((byte) => byte === 0)).toBe(true);
+  expect([...map!.presence.subarray(32, 64)].every((byte) => byte === 0xff)).toBe(true);
+  expect([...map!.presence.subarray(64)].every((byte) => byte === 0)).toBe(true);
+});
+
+test('equal needs under way are provided once', async () => {
+  const play = playOf();
+  const needs = needsOf(play);
+  const need = { kind: 'fetch', ino: 7, offset: MIB, length: 4096 } as const;
+  await Promise.all([needs.provide(need), needs.provide(need), needs.provide(need)]);
+  expect(play.fetched).toHaveLength(1);
+  expect(needs.counters.sharedWaits).toBe(2);
+});
