@@ -44,6 +44,8 @@ const CLEAN_WAIT_MS_MAX = 60_000;
 /** How long a file that cannot be uploaded is left alone at most. */
 const QUARANTINE_MS_MAX = 300_000;
 const FAILURES_BEFORE_GIVING_UP = 3;
+/** How often one file may be cut while it is uploaded before the call that waits for it gives up. */
+const OVERTAKEN_MAX = 16;
 /** A drain that finds dirty files but none to take gives up after so many rounds. */
 const DRAIN_IDLE_ROUNDS_MAX = 16;
 
@@ -117,14 +119,22 @@ export class Publisher {
     throw new GatewayError('ENOSPC', 'the cache is full of data that cannot be uploaded');
   }
 
-  /** Publishes what is dirty of the file at the call, and makes it durable. Rejects when that fails. */
+  /**
+   * Publishes what is dirty of the file at the call, and makes it durable. Rejects when that fails; one batch that took the
+   * file and was not overtaken (cut meanwhile) is enough, so who keeps writing does not keep this call.
+   */
   async publishInode(ino: number): Promise<void> {
     const { cache, session } = this.#options;
-    // A file larger than a batch goes up in parts; who keeps writing does not keep this call.
-    const rounds = 1 + Math.ceil(cache.dirtyBytesOf(ino) / BYTES_PER_BATCH);
-    for (let round = 0; round < rounds && cache.isDirty(ino); round += 1) {
-      await this.#exclusive(() => this.#batch([ino]));
+    let isDone = !cache.isDirty(ino);
+    for (let attempt = 0; !isDone && attempt < OVERTAKEN_MAX; attempt += 1) {
+      await this.#exclusive(async () => {
+        const before = this.counters.filesPublished + this.counters.filesGone;
+        const taken = await this.#batch([ino]);
+        isDone = taken === 0 || this.counters.filesPublished + this.counters.filesGone > before;
+        return taken;
+      });
     }
+    if (!isDone) throw new GatewayError('EIO', `inode ${ino} changed each time it was to be uploaded`);
     await session.namespace.sync();
   }
 
