@@ -12,7 +12,7 @@ import type {
   Unlinked,
   VolumeStatistics,
 } from '../metadata/contract.js';
-import { InodeFlag, MAX_FILE_SIZE, ROOT_INO } from '../metadata/contract.js';
+import { InodeFlag, MAX_FILE_SIZE, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG } from '../metadata/contract.js';
 import type { CacheOutcome, GatewayCache } from './cache-contract.js';
 import type { DataNeeds } from './data-needs.js';
 import { GatewayError } from './errors.js';
@@ -31,9 +31,6 @@ import type {
   RequestContext,
 } from './transport.js';
 
-const S_IFMT = 0o170000;
-const S_IFREG = 0o100000;
-const S_IFDIR = 0o040000;
 const O_TRUNC = 0o1000;
 
 const FALLOC_FL_KEEP_SIZE = 0x01;

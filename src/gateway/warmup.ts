@@ -1,14 +1,11 @@
 // Brings files into the cache ahead of use: walks a path of the volume and downloads what is missing, a few files at once.
 import type { Attributes, Caller } from '../metadata/contract.js';
-import { ROOT_INO } from '../metadata/contract.js';
+import { PAGE_SIZE, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG } from '../metadata/contract.js';
 import { CHUNK_SIZE } from './chunks.js';
 import { GatewayError } from './errors.js';
 import type { GatewayParts } from './mount.js';
 import type { OnProgress, WarmupReport } from './mount-contract.js';
 
-const S_IFMT = 0o170000;
-const S_IFREG = 0o100000;
-const S_IFDIR = 0o040000;
 const ENTRIES_PER_CALL = 1024;
 
 export async function warmup(
@@ -29,7 +26,7 @@ export async function warmup(
     files += 1;
     onProgress({ done: files, total, unit: 'files' });
   }
-  return { files, fetchedBytes: (parts.needs.counters.fetchedPages - before) * 4096 };
+  return { files, fetchedBytes: (parts.needs.counters.fetchedPages - before) * PAGE_SIZE };
 }
 
 async function resolvePath(parts: GatewayParts, caller: Caller, path: string): Promise<Attributes> {

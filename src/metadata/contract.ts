@@ -11,6 +11,11 @@ export const MAX_FILE_SIZE = 2 ** 52;
 export const MAX_NAME_BYTES = 255;
 export const MAX_LINKS = 65_000;
 
+/** File type bits of `Attributes.mode` and `DirectoryEntry.type`, as in stat(2). */
+export const S_IFMT = 0o170000;
+export const S_IFREG = 0o100000;
+export const S_IFDIR = 0o040000;
+
 export interface Timespec {
   readonly sec: number;
   readonly nsec: number;

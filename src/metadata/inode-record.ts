@@ -10,16 +10,14 @@
 // `parent` is a directory's ".."; 0 for everything else, which may have many parents.
 // `listBytes`: what listxattr answers, in bytes; 0 says that there is no extended attribute.
 import type { Attributes, Timespec } from './contract.js';
-import { InodeFlag } from './contract.js';
+import { InodeFlag, S_IFDIR, S_IFMT, S_IFREG } from './contract.js';
 import { corrupt } from './errors.js';
 import { Tag } from './tag.js';
 
-export const S_IFMT = 0o170000;
+export { S_IFDIR, S_IFMT, S_IFREG };
 export const S_IFSOCK = 0o140000;
 export const S_IFLNK = 0o120000;
-export const S_IFREG = 0o100000;
 export const S_IFBLK = 0o060000;
-export const S_IFDIR = 0o040000;
 export const S_IFCHR = 0o020000;
 export const S_IFIFO = 0o010000;
 export const S_ISUID = 0o4000;
