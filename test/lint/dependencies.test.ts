@@ -35,6 +35,7 @@ const MAY_INCLUDE: Record<string, readonly string[]> = {
   offload: ['base', 'packet'],
   pipeline: ['base', 'packet', 'offload'],
   port: ['base', 'packet', 'offload', 'pipeline'],
+  switch: ['base', 'packet', 'offload', 'pipeline', 'port'],
   extent: ['base'],
   cache: ['base', 'fuse'],
   fuse: ['base'],

@@ -1,0 +1,79 @@
+// A worker's packets and bodies: allocated once, handed out last in, first out (the block that was used last
+// is the one still in cache).
+//
+// Threads: `take*`, `release`, `share` and `collect` by the home worker; `release` may be called by any
+// worker that owns the packet and then pushes it on the return stack, from which the home worker collects.
+//
+//   foreign worker:  packet->next = top;  CAS top -> packet        (Treiber push, release order)
+//   home worker:     list = exchange(top, null), acquire order      (takes all: no ABA)
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "native/base/result.h"
+#include "native/packet/packet.h"
+
+namespace penstock::net {
+
+struct PoolSizes {
+  uint32_t packets = 4096;
+  uint32_t bodies = 64;
+  uint32_t slice_tables = 256;  // for packets of more than kSlicesInline slices
+};
+
+class PacketPool {
+ public:
+  // Memory is mapped and touched here; ENOMEM when it can't be had.
+  static Result<std::unique_ptr<PacketPool>> create(PoolSizes sizes);
+  ~PacketPool();
+  PacketPool(const PacketPool&) = delete;
+  PacketPool& operator=(const PacketPool&) = delete;
+
+  // The thread that owns the pool from now on. Called once, before the first take.
+  void adopt();
+
+  // An empty packet with full headroom, or null (count it as DropReason::no_buffer).
+  Packet* take();
+  // An unreferenced body; the caller fills it, sets `used`, and gives it away with `append`, or puts it back.
+  BodyBuffer* take_body();
+  void put_back(BodyBuffer* body);
+
+  // Appends a slice and takes one reference to the body. False when the packet has kSlicesMax slices or no
+  // slice table is left.
+  bool append(Packet& packet, BodyBuffer* body, uint32_t offset, uint32_t length);
+  // A copy of head and metadata that shares the bodies; null when there is no packet.
+  Packet* share(const Packet& packet);
+  // A copy in this pool that shares nothing, of a packet of any home; null when there is no room.
+  Packet* copy(const Packet& packet);
+
+  // Gives the packet up, from any worker.
+  static void release(Packet* packet);
+  // Takes back what other workers returned; how many packets.
+  std::size_t collect();
+
+  std::size_t free_packets() const { return free_packets_; }
+  std::size_t free_bodies() const { return free_bodies_; }
+  const PoolSizes& sizes() const { return sizes_; }
+
+ private:
+  explicit PacketPool(PoolSizes sizes) : sizes_(sizes) {}
+  void release_home(Packet* packet);
+  void release_body(BodyBuffer* body);
+
+  PoolSizes sizes_;
+  std::byte* memory_ = nullptr;
+  std::size_t memory_length_ = 0;
+  Packet* free_ = nullptr;
+  BodyBuffer* free_body_ = nullptr;
+  std::vector<BodySlice*> free_tables_;
+  std::size_t free_packets_ = 0;
+  std::size_t free_bodies_ = 0;
+  const void* owner_ = nullptr;  // identifies the home thread
+  alignas(64) std::atomic<Packet*> returned_{nullptr};
+};
+
+}  // namespace penstock::net

@@ -1,0 +1,59 @@
+// An attachment of the switch to something outside: a tap, a packet socket on a netdev, an underlay, a ring
+// to JavaScript.
+//
+// A port has queues; queue i belongs to worker i. Receive and transmit of one queue are called by its worker
+// only; configuration calls come from the control thread and are safe beside them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "native/base/result.h"
+#include "native/packet/packet.h"
+#include "native/packet/packet_pool.h"
+
+namespace penstock::net {
+
+enum class PortState : uint8_t {
+  up,
+  blocked,          // packets from and to it are dropped (port-blocked) until it is unblocked
+  forward_to_peer,  // packets to it go to the peer that took the port over
+  down,             // the interface is gone or was set down
+};
+
+// What the port's kernel side does for us, so that we don't.
+struct PortOffloads {
+  bool checksum = false;  // completes partial checksums on transmit
+  bool tso4 = false, tso6 = false, uso = false;
+  bool udp_tunnel_gso = false;  // takes VXLAN/GENEVE superframes whole (24-byte vnet header, kernel 6.17)
+  bool udp_tunnel_gso_checksum = false;
+};
+
+// How a receive ended: decides whether the worker may believe the descriptor empty.
+enum class ReceiveEnd : uint8_t { drained, more, failed };
+
+class PortQueue {
+ public:
+  virtual ~PortQueue() = default;
+  // Fills `batch` up to its bounds with packets of `pool`. `drained`: the kernel said EAGAIN.
+  virtual ReceiveEnd receive(Batch& batch, PacketPool& pool) = 0;
+  // Takes packets from the front of `packets`; how many were taken (sent, or dropped with their `drop` field
+  // set; both are released by the queue). Fewer than given: the kernel would block, the caller holds the rest
+  // back and waits for writability.
+  virtual std::size_t transmit(std::span<Packet*> packets) = 0;
+  // For epoll: readable when receive would find something, writable when transmit would.
+  virtual int descriptor() const = 0;
+};
+
+class Port {
+ public:
+  virtual ~Port() = default;
+  virtual std::string_view name() const = 0;
+  virtual PortOffloads offloads() const = 0;
+  virtual uint32_t mtu() const = 0;  // largest network-layer packet it takes, bytes
+  virtual std::size_t queues() const = 0;
+  virtual PortQueue& queue(std::size_t index) = 0;
+};
+
+}  // namespace penstock::net
