@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "native/packet/packet.h"
+#include "native/packet/packet_pool.h"
 
 namespace penstock::net {
 
@@ -25,6 +26,9 @@ class Outputs {
   // `edge` is an index into the stage's list of successors in the graph.
   virtual void forward(std::size_t edge, Packet* packet) = 0;
   virtual void drop(Packet* packet, DropReason reason) = 0;
+  // The pool of the worker that runs the stage: for packets it makes, and for copies of packets whose home is
+  // another worker's pool.
+  virtual PacketPool& pool() = 0;
 };
 
 class Stage {
@@ -34,8 +38,9 @@ class Stage {
   // Consumes every packet of the batch. Called by one worker at a time; `now_ns` is CLOCK_MONOTONIC, read
   // once a batch.
   virtual void process(Batch& batch, Outputs& outputs, uint64_t now_ns) = 0;
-  // Work that is due without packets: time-outs, coalescing flushes, held-back transmits. Returns when it
-  // wants to be called next (CLOCK_MONOTONIC ns), or UINT64_MAX.
+  // Work that is due without packets: time-outs, coalescing flushes. Called when it is due and once after
+  // every round of batches in which the stage processed something. Returns when it wants to be called next
+  // (CLOCK_MONOTONIC ns), or UINT64_MAX.
   virtual uint64_t tick(Outputs& outputs, uint64_t now_ns) {
     (void)outputs;
     (void)now_ns;

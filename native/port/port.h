@@ -1,8 +1,9 @@
 // An attachment of the switch to something outside: a tap, a packet socket on a netdev, an underlay, a ring
 // to JavaScript.
 //
-// A port has queues; queue i belongs to worker i. Receive and transmit of one queue are called by its worker
-// only; configuration calls come from the control thread and are safe beside them.
+// A port has queues; queue i belongs to worker i. `receive` of a queue is called by one worker only, and
+// `transmit` by one worker only: the same one unless the graph is a pipeline, so that the two share nothing
+// that is not atomic. Configuration calls come from the control thread and are safe beside them.
 #pragma once
 
 #include <cstddef>
@@ -31,12 +32,17 @@ struct PortOffloads {
 };
 
 // How a receive ended: decides whether the worker may believe the descriptor empty.
-enum class ReceiveEnd : uint8_t { drained, more, failed };
+enum class ReceiveEnd : uint8_t {
+  drained,  // the kernel said EAGAIN, or gave fewer packets than one call asked it for
+  more,     // the batch is full; what is left is unknown, so the worker asks again before it sleeps
+  failed,   // the descriptor is dead (its interface was deleted): it is not asked again
+};
 
 class PortQueue {
  public:
   virtual ~PortQueue() = default;
-  // Fills `batch` up to its bounds with packets of `pool`. `drained`: the kernel said EAGAIN.
+  // Fills `batch` up to its bounds with packets of `pool`. With the pool empty it
+  // reads the packets away (no-buffer), since a descriptor that stays readable would keep its worker awake.
   virtual ReceiveEnd receive(Batch& batch, PacketPool& pool) = 0;
   // Takes packets from the front of `packets`; how many were taken (sent, or dropped with their `drop` field
   // set; both are released by the queue). Fewer than given: the kernel would block, the caller holds the rest
