@@ -1,0 +1,69 @@
+// Finds the headers of a frame: where they are, never what they mean.
+//
+//   Ethernet [802.1Q | 802.1ad]{0,2} ( ARP | IPv4 [options] | IPv6 [extension headers] ) ( TCP | UDP | ICMP )
+//        UDP 4789  VXLAN              recognised; what they
+//        UDP 6081  GENEVE [options]   carry is parsed only when
+//        GRE key   NVGRE              asked for (parse_inner),
+//        TCP 7471  STT                by the same code
+//
+// Only the linear head is read. Everything is bounded: two VLAN tags, eight IPv6 extension headers, one level
+// of tunnel. What is not understood (another EtherType, another IP protocol, a third tag) is payload and no
+// error; a header that is cut off, lies outside the head or contradicts itself is a reason to drop.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "native/packet/packet.h"
+#include "native/packet/wire.h"
+
+namespace penstock::net {
+
+inline constexpr std::size_t kExtensionHeadersMax = 8;
+
+// Which destination ports mean a tunnel. Zero: that tunnel is not looked for.
+struct TunnelPorts {
+  uint16_t vxlan = wire::kPortVxlan;
+  uint16_t geneve = wire::kPortGeneve;
+  uint16_t stt = wire::kPortStt;
+  bool nvgre = true;
+};
+
+// A frame's bytes as the parser sees them: the linear head, and how long the whole frame is.
+struct FrameView {
+  std::span<const std::byte> head;
+  std::size_t frame_length = 0;
+};
+
+// Parses the outer headers into `layout` and recognises a tunnel. DropReason::none, or truncated, malformed,
+// headers_too_long. Thread: any.
+DropReason parse(const FrameView& frame, Layout& layout, const TunnelPorts& ports = {});
+DropReason parse(Packet& packet, const TunnelPorts& ports = {});
+
+// Parses what the recognised tunnel carries into `layout.inner`. Requires layout.tunnel != none and, for STT,
+// that the segment is the first of its frame.
+DropReason parse_inner(const FrameView& frame, Layout& layout);
+DropReason parse_inner(Packet& packet);
+
+// Headers of a frame that starts with Ethernet at `at` (parse_frame) or with IP (parse_network), such as the
+// original inside an ICMP error. With `quoted`, the packet may be cut off after the transport's ports.
+DropReason parse_frame(const FrameView& frame, std::size_t at, Headers& headers);
+DropReason parse_network(const FrameView& frame, std::size_t at, uint16_t ether_type, Headers& headers,
+                         bool quoted = false);
+
+// Where the frame inside the tunnel starts; kNoHeader when the tunnel carries no Ethernet frame.
+uint16_t inner_offset(const FrameView& frame, const Layout& layout);
+
+// The bytes of the IP packet, header included, as its header says (0 when `headers` has no IP).
+std::size_t network_length(const std::byte* frame, const Headers& headers);
+
+// The VLAN identifier of tag `index` (0 is the outermost), with priority bits: the whole tag control
+// information.
+inline uint16_t vlan_tag(const std::byte* frame, const Headers& headers, std::size_t index) {
+  return wire::load16(frame + headers.ethernet + wire::kEthernetBytes + wire::kVlanBytes * index);
+}
+
+// Every offset of `headers` moved by `bytes` (encapsulation: positive).
+Headers shifted(const Headers& headers, int bytes);
+
+}  // namespace penstock::net
