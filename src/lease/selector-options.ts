@@ -1,0 +1,181 @@
+// Every number that shapes a choice, in one object, so that a simulation can tune them and a configuration can override them.
+
+export interface SelectorOptions {
+  /** Candidates drawn for a choice, 1 to 4. */
+  readonly choices: number;
+  /** How often weights are computed anew, milliseconds; a grant in between uses the last ones. */
+  readonly recomputeIntervalMs: number;
+  /** Life of a lease, milliseconds, before jitter. */
+  readonly ttlMs: number;
+  /** A lease lives for ttlMs x (1 +- ttlJitter), uniformly; 0 to 0.5. */
+  readonly ttlJitter: number;
+
+  /** A producer's status counts in full up to this age, milliseconds... */
+  readonly statusFreshMs: number;
+  /** ...and then loses its weight by this time constant, milliseconds. */
+  readonly statusDecayMs: number;
+  /** Without a status or heartbeat for so long a producer is silent and not chosen, milliseconds. */
+  readonly silentAfterMs: number;
+  /** The time constant by which a consumer's report loses weight, milliseconds. */
+  readonly reportDecayMs: number;
+
+  /** Exponent of the producer's own estimate in the blend, 0 (ignored) to 1 (full). */
+  readonly producerShare: number;
+  /** Utilisation from which a producer's estimate of its capacity is trusted fully; below it in proportion. */
+  readonly confidentUtilisation: number;
+  /** Weight of a new measurement in a producer's capacity estimate, above 0 to 1. */
+  readonly estimateGain: number;
+  /** Exponent of the consumers' estimate in the blend, 0 to 1. */
+  readonly consumerShare: number;
+  /** How much of a consumer's latency is its p99: p50^(1 - share) x p99^share. */
+  readonly tailShare: number;
+  /** Distinct consumers whose reports are trusted fully; fewer count in proportion. */
+  readonly consumerQuorum: number;
+  /** Share of the reports cut at each end before they are averaged, 0 to 0.49. */
+  readonly trimShare: number;
+
+  /** An estimate counts as at most this many times, at least one over this many times, the fleet's median; > 1. */
+  readonly outlierRatio: number;
+  /** The most a weight may be multiplied or divided by per computation; > 1. */
+  readonly changeRatioMax: number;
+  /** A weight is at least this share of the prior. */
+  readonly weightFloor: number;
+
+  /** Error penalty: (1 - error ratio) to this power. */
+  readonly errorExponent: number;
+  /** Error ratio from which a producer is unhealthy... */
+  readonly unhealthyErrorRatio: number;
+  /** ...until its decayed error ratio falls below this. */
+  readonly healthyErrorRatio: number;
+  /** Operations behind an error ratio before it can make a producer unhealthy. */
+  readonly errorOperationsMin: number;
+  /** Time constant by which an error ratio fades without news, milliseconds; doubled per relapse. */
+  readonly errorDecayMs: number;
+  /** How often the fading is doubled at most. */
+  readonly relapsesMax: number;
+
+  /** How long a new or recovered producer takes to reach its full weight, milliseconds; 0: at once. */
+  readonly slowStartMs: number;
+  /** Share of the weight it starts with, above 0 to 1. */
+  readonly slowStartFloor: number;
+  /** Shape of the ramp: 1 linear, above 1 faster at first. */
+  readonly slowStartAggression: number;
+
+  /** Share of the prior weight that must be healthy; below it health is ignored (panic). */
+  readonly panicShare: number;
+  /** Quantile of the fleet's load above which a producer is hot. */
+  readonly hotQuantile: number;
+  /** A producer is never hot below this load... */
+  readonly hotLoadMin: number;
+  /** ...and always hot from this one on. */
+  readonly hotLoadMax: number;
+  /** Exponent of relative latency in the score of a cold candidate. */
+  readonly coldLatencyExponent: number;
+  /** Added to the load in the score of a cold candidate: the greater, the less load counts against latency. */
+  readonly coldLoadOffset: number;
+  /** How much work queued beyond the fleet's median raises the load. */
+  readonly queueShare: number;
+  /** Weight of a new measurement of what one lease costs, 0 to 1. */
+  readonly leaseCostGain: number;
+
+  /** Explanations kept; the oldest is forgotten first. */
+  readonly explanationsKept: number;
+}
+
+export const CHOICES_MAX = 4;
+
+export const SELECTOR_DEFAULTS: SelectorOptions = {
+  choices: 3,
+  recomputeIntervalMs: 200,
+  ttlMs: 30_000,
+  ttlJitter: 0.1,
+  statusFreshMs: 2_000,
+  statusDecayMs: 10_000,
+  silentAfterMs: 15_000,
+  reportDecayMs: 10_000,
+  producerShare: 1,
+  confidentUtilisation: 0.2,
+  estimateGain: 0.5,
+  consumerShare: 0.25,
+  tailShare: 0.3,
+  consumerQuorum: 4,
+  trimShare: 0.25,
+  outlierRatio: 10,
+  changeRatioMax: 1.5,
+  weightFloor: 0.01,
+  errorExponent: 3,
+  unhealthyErrorRatio: 0.5,
+  healthyErrorRatio: 0.1,
+  errorOperationsMin: 5,
+  errorDecayMs: 5_000,
+  relapsesMax: 5,
+  slowStartMs: 10_000,
+  slowStartFloor: 0.1,
+  slowStartAggression: 1,
+  panicShare: 0.5,
+  hotQuantile: 0.75,
+  hotLoadMin: 0.5,
+  hotLoadMax: 0.95,
+  coldLatencyExponent: 0.5,
+  coldLoadOffset: 0.1,
+  queueShare: 0.25,
+  leaseCostGain: 0.3,
+  explanationsKept: 16_384,
+};
+
+/** Ranges are inclusive; `integer` where a fraction means nothing. */
+const RANGES: Readonly<
+  Record<keyof SelectorOptions, readonly [min: number, max: number, integer?: boolean]>
+> = {
+  choices: [1, CHOICES_MAX, true],
+  recomputeIntervalMs: [1, 1e6],
+  ttlMs: [1, 1e9],
+  ttlJitter: [0, 0.5],
+  statusFreshMs: [0, 1e9],
+  statusDecayMs: [1, 1e9],
+  silentAfterMs: [1, 1e12],
+  reportDecayMs: [1, 1e9],
+  producerShare: [0, 1],
+  confidentUtilisation: [0.001, 1],
+  estimateGain: [0.01, 1],
+  consumerShare: [0, 1],
+  tailShare: [0, 1],
+  consumerQuorum: [1, 16, true],
+  trimShare: [0, 0.49],
+  outlierRatio: [1.001, 1e6],
+  changeRatioMax: [1.001, 1e6],
+  weightFloor: [1e-6, 1],
+  errorExponent: [0, 100],
+  unhealthyErrorRatio: [0, 1.01],
+  healthyErrorRatio: [0, 1],
+  errorOperationsMin: [0, 1e9],
+  errorDecayMs: [1, 1e9],
+  relapsesMax: [0, 20, true],
+  slowStartMs: [0, 1e9],
+  slowStartFloor: [0.001, 1],
+  slowStartAggression: [0.1, 10],
+  panicShare: [0, 1],
+  hotQuantile: [0, 1],
+  hotLoadMin: [0, 100],
+  hotLoadMax: [0, 1e9],
+  coldLatencyExponent: [0, 4],
+  coldLoadOffset: [0, 1e3],
+  queueShare: [0, 10],
+  leaseCostGain: [0, 1],
+  explanationsKept: [0, 1 << 22, true],
+};
+
+export function selectorOptions(overrides: Partial<SelectorOptions> = {}): SelectorOptions {
+  const options = { ...SELECTOR_DEFAULTS, ...overrides };
+  for (const name of Object.keys(options) as Array<keyof SelectorOptions>) {
+    const range = RANGES[name];
+    if (range === undefined) throw new RangeError(`"${name}" is not an option of the selector`);
+    const value = options[name];
+    const [min, max, integer = false] = range;
+    if (value >= min && value <= max && (!integer || Number.isInteger(value))) continue;
+    throw new RangeError(
+      `${name}: expected ${integer ? 'a whole number' : 'a number'} from ${min} to ${max}, got ${value}`,
+    );
+  }
+  return options;
+}

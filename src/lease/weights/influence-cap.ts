@@ -1,0 +1,166 @@
+// What consumers say of a producer, with nobody's voice above one in WITNESSES.
+//
+// Each producer has 16 seats. A consumer sits in one seat at most: its newest report replaces its older one. A newcomer takes a
+// free seat, else the one with the oldest report. The average is trimmed: a share of the weight at each end is cut off.
+//
+//   seats   | c7 | c2 | c9 | ... |      consumer -> newest report
+//   sorted  |xx|----- kept -----|xx|    xx: trimmed share at each end
+//
+// Source: alpha-trimmed mean (Tukey; Huber and Ronchetti 2009, section 3.3): with a share s cut at each end, a share s of liars
+// moves the average no further than honest reports go.
+
+export const WITNESSES = 16;
+
+export interface Testimony {
+  /** Typical latency of successful operations, milliseconds; NaN: nobody knows. */
+  latencyMs: number;
+  /** Failed or rejected of all operations, 0 to 1. */
+  errorRatio: number;
+  /** Distinct consumers with a report that still counts. */
+  witnesses: number;
+  /** Operations behind it, each consumer's counted up to the cap. */
+  operations: number;
+}
+
+const OPERATIONS_PER_WITNESS_MAX = 1000;
+/** A report below this weight is forgotten: three time constants. */
+const WEIGHT_MIN = Math.exp(-3);
+const NOBODY = -1;
+
+export class InfluenceCap {
+  readonly testimony: Testimony = { latencyMs: Number.NaN, errorRatio: 0, witnesses: 0, operations: 0 };
+  #consumers: Float64Array;
+  #timesMs: Float64Array;
+  #latenciesMs: Float64Array;
+  #errorRatios: Float64Array;
+  #operations: Float64Array;
+  // Scratch for sorting.
+  readonly #values = new Float64Array(WITNESSES);
+  readonly #weights = new Float64Array(WITNESSES);
+
+  constructor(producers: number) {
+    const seats = producers * WITNESSES;
+    this.#consumers = new Float64Array(seats).fill(NOBODY);
+    this.#timesMs = new Float64Array(seats);
+    this.#latenciesMs = new Float64Array(seats);
+    this.#errorRatios = new Float64Array(seats);
+    this.#operations = new Float64Array(seats);
+  }
+
+  grow(producers: number): void {
+    const seats = producers * WITNESSES;
+    const enlarge = (old: Float64Array, fill = 0) => {
+      const larger = new Float64Array(seats).fill(fill);
+      larger.set(old);
+      return larger;
+    };
+    this.#consumers = enlarge(this.#consumers, NOBODY);
+    this.#timesMs = enlarge(this.#timesMs);
+    this.#latenciesMs = enlarge(this.#latenciesMs);
+    this.#errorRatios = enlarge(this.#errorRatios);
+    this.#operations = enlarge(this.#operations);
+  }
+
+  /** Forgets all that was said of a producer. */
+  clear(producer: number): void {
+    this.#consumers.fill(NOBODY, producer * WITNESSES, (producer + 1) * WITNESSES);
+  }
+
+  /** `consumer`: a non-negative number that names who reports. `latencyMs` NaN: nothing succeeded. */
+  add(
+    producer: number,
+    consumer: number,
+    nowMs: number,
+    latencyMs: number,
+    errorRatio: number,
+    operations: number,
+  ): void {
+    const seat = this.#seatFor(producer, consumer);
+    this.#consumers[seat] = consumer;
+    this.#timesMs[seat] = nowMs;
+    this.#latenciesMs[seat] = latencyMs;
+    this.#errorRatios[seat] = errorRatio;
+    this.#operations[seat] = Math.min(operations, OPERATIONS_PER_WITNESS_MAX);
+  }
+
+  /** Fills and answers `testimony`, which the next call overwrites. */
+  summarise(producer: number, nowMs: number, decayMs: number, trimShare: number): Testimony {
+    const out = this.testimony;
+    out.witnesses = 0;
+    out.operations = 0;
+    const base = producer * WITNESSES;
+    let count = 0;
+    for (let seat = base; seat < base + WITNESSES; seat += 1) {
+      if (this.#consumers[seat] === NOBODY) continue;
+      const weight = Math.exp(-(nowMs - this.#timesMs[seat]!) / decayMs);
+      if (weight < WEIGHT_MIN) {
+        this.#consumers[seat] = NOBODY;
+        continue;
+      }
+      out.witnesses += 1;
+      out.operations += this.#operations[seat]!;
+      this.#insert(count, this.#errorRatios[seat]!, weight);
+      count += 1;
+    }
+    out.errorRatio = count === 0 ? 0 : this.#trimmedMean(count, trimShare);
+    let latencies = 0;
+    for (let seat = base; seat < base + WITNESSES; seat += 1) {
+      const latency = this.#latenciesMs[seat]!;
+      if (this.#consumers[seat] === NOBODY || Number.isNaN(latency)) continue;
+      this.#insert(latencies, latency, Math.exp(-(nowMs - this.#timesMs[seat]!) / decayMs));
+      latencies += 1;
+    }
+    out.latencyMs = latencies === 0 ? Number.NaN : this.#trimmedMean(latencies, trimShare);
+    return out;
+  }
+
+  #seatFor(producer: number, consumer: number): number {
+    const base = producer * WITNESSES;
+    let choice = base;
+    let choiceMs = Number.POSITIVE_INFINITY;
+    for (let seat = base; seat < base + WITNESSES; seat += 1) {
+      const sitting = this.#consumers[seat]!;
+      if (sitting === consumer) return seat;
+      const timeMs = sitting === NOBODY ? Number.NEGATIVE_INFINITY : this.#timesMs[seat]!;
+      if (timeMs < choiceMs) {
+        choice = seat;
+        choiceMs = timeMs;
+      }
+    }
+    return choice;
+  }
+
+  /** Into the sorted scratch of `count` values. */
+  #insert(count: number, value: number, weight: number): void {
+    const values = this.#values;
+    const weights = this.#weights;
+    let at = count;
+    while (at > 0 && values[at - 1]! > value) {
+      values[at] = values[at - 1]!;
+      weights[at] = weights[at - 1]!;
+      at -= 1;
+    }
+    values[at] = value;
+    weights[at] = weight;
+  }
+
+  #trimmedMean(count: number, trimShare: number): number {
+    let total = 0;
+    for (let i = 0; i < count; i += 1) total += this.#weights[i]!;
+    const from = total * trimShare;
+    const to = total - from;
+    let sum = 0;
+    let kept = 0;
+    let reached = 0;
+    for (let i = 0; i < count; i += 1) {
+      const end = reached + this.#weights[i]!;
+      const share = Math.min(end, to) - Math.max(reached, from);
+      if (share > 0) {
+        sum += share * this.#values[i]!;
+        kept += share;
+      }
+      reached = end;
+    }
+    return sum / kept;
+  }
+}
