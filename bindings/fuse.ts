@@ -16,6 +16,10 @@ export interface FuseSessionOptions {
   readonly maxBackground: number;
   readonly passthrough: boolean;
   readonly workers: number;
+  /** FUSE over io_uring: never, if the kernel has it, or fail without it. */
+  readonly ioUring: 'off' | 'auto' | 'on';
+  /** Entries for each CPU, each of a megabyte of addresses; 0: chosen by native code. */
+  readonly ioUringDepth: number;
   /** Bounds of the native caches of attributes and names. */
   readonly inodeCapacity: number;
   readonly dentryCapacity: number;
@@ -48,6 +52,8 @@ export interface FuseSession {
   /** Joins the workers and closes the device, which aborts what is in flight. Idempotent. */
   stop(): void;
   stats(): Record<string, number>;
+  /** After start(). `refusal`: why io_uring was wanted and is not used, else empty. */
+  channel(): { readonly kind: 'device' | 'io_uring'; readonly refusal: string };
   negotiated(): { readonly kernelMinor: number; readonly passthrough: boolean; readonly flags: bigint };
 }
 

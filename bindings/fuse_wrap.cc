@@ -70,8 +70,8 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
          InstanceMethod<&FuseSession::invalidate_entry>("invalidateEntry"),
          InstanceMethod<&FuseSession::set_exclusive>("setExclusive"),
          InstanceMethod<&FuseSession::unmount>("unmount"), InstanceMethod<&FuseSession::stop>("stop"),
-         InstanceMethod<&FuseSession::stats>("stats"),
-         InstanceMethod<&FuseSession::negotiated>("negotiated")});
+         InstanceMethod<&FuseSession::stats>("stats"), InstanceMethod<&FuseSession::negotiated>("negotiated"),
+         InstanceMethod<&FuseSession::channel>("channel")});
   }
 
   explicit FuseSession(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FuseSession>(info) {
@@ -87,6 +87,11 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
     options_.handshake.max_background = static_cast<uint16_t>(number("maxBackground"));
     options_.handshake.passthrough = flag("passthrough");
     options_.workers = number("workers");
+    const std::string io_uring = text("ioUring");
+    options_.channel.io_uring = io_uring == "on"     ? fuse::UringUse::required
+                                : io_uring == "auto" ? fuse::UringUse::if_possible
+                                                     : fuse::UringUse::off;
+    options_.channel.depth = number("ioUringDepth");
     options_.inode_capacity = number("inodeCapacity");
     options_.dentry_capacity = number("dentryCapacity");
     options_.exclusive = flag("exclusive");
@@ -198,6 +203,14 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
     out.Set("kernelMinor", agreed.kernel_minor);
     out.Set("passthrough", agreed.has(fuse::init_flag::passthrough));
     out.Set("flags", Napi::BigInt::New(info.Env(), agreed.flags));
+    return out;
+  }
+
+  Napi::Value channel(const Napi::CallbackInfo& info) {
+    auto out = Napi::Object::New(info.Env());
+    const fuse::ChannelState state = session_->channel();
+    out.Set("kind", state.kind == fuse::ChannelKind::io_uring ? "io_uring" : "device");
+    out.Set("refusal", state.refusal);
     return out;
   }
 

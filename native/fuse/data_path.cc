@@ -89,7 +89,8 @@ void DataPath::write(uint32_t queue, const Request& request) {
 }
 
 std::optional<DataNeedPayload> DataPath::run_read(const Parked& request, const TransferBuffer& buffer) {
-  const auto out = buffer.first(request.size);
+  const auto room = channel_.answer_room(request.queue);
+  const auto out = room.size() >= request.size ? room.first(request.size) : buffer.first(request.size);
   const IoOutcome outcome = file_io_.read(request.header.nodeid, request.offset, out);
   if (outcome.status == IoStatus::done) {
     counters_.reads.fetch_add(1, std::memory_order_relaxed);
@@ -207,14 +208,6 @@ bool DataPath::fail(uint32_t id, int error) {
   finish(request, error, {});
   release(id);
   return true;
-}
-
-bool DataPath::is_parked(uint64_t unique) {
-  std::lock_guard lock(mutex_);
-  for (const Parked& request : parked_) {
-    if (request.live && request.header.unique == unique) return true;
-  }
-  return false;
 }
 
 void DataPath::release(uint32_t id) {

@@ -68,7 +68,6 @@ class DataPath {
   bool resume(uint32_t id);
   bool fail(uint32_t id, int error);
 
-  bool is_parked(uint64_t unique);
   // Frees waiting workers and ends the resume thread; parked requests are dropped with the connection.
   void stop();
 

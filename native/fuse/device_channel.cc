@@ -86,7 +86,7 @@ DeviceChannel::~DeviceChannel() {
   stop();
 }
 
-std::span<std::byte> DeviceChannel::receive(uint32_t index) {
+Received DeviceChannel::receive(uint32_t index) {
   Queue& queue = *queues_[index];
   {
     std::lock_guard lock(mutex_);
@@ -108,12 +108,12 @@ std::span<std::byte> DeviceChannel::receive(uint32_t index) {
   std::lock_guard lock(mutex_);
   queue.reading = false;
   if (request.empty()) left_.notify_all();
-  return request;
+  return {request, index};
 }
 
-int DeviceChannel::reply(uint32_t queue, uint64_t unique, int error, std::span<const iovec> parts) {
+int DeviceChannel::reply(uint32_t origin, uint64_t unique, int error, std::span<const iovec> parts) {
   const OutHeader header{0, -error, unique};
-  return write_message(queues_[queue]->fd.get(), header, error == 0 ? parts : std::span<const iovec>{});
+  return write_message(queues_[origin]->fd.get(), header, error == 0 ? parts : std::span<const iovec>{});
 }
 
 int DeviceChannel::notify(int32_t code, std::span<const iovec> parts) {

@@ -27,11 +27,12 @@ class DeviceChannel final : public Channel {
   ~DeviceChannel() override;
 
   uint32_t queues() const override { return static_cast<uint32_t>(queues_.size()); }
-  std::span<std::byte> receive(uint32_t queue) override;
-  int reply(uint32_t queue, uint64_t unique, int error, std::span<const iovec> parts) override;
+  Received receive(uint32_t queue) override;
+  int reply(uint32_t origin, uint64_t unique, int error, std::span<const iovec> parts) override;
   int notify(int32_t code, std::span<const iovec> parts) override;
   void stop() override;
   int device() const override { return queues_.front()->fd.get(); }
+  ChannelState state() const override { return {}; }
 
  private:
   struct Queue {

@@ -57,7 +57,8 @@ Result<Negotiated> handshake(int device, const HandshakeOptions& options, int ti
   }
 
   const uint64_t offered = in.flags | ((in.flags & init_flag::init_ext) != 0 ? uint64_t{in.flags2} << 32 : 0);
-  const uint64_t wanted = kWanted | (options.passthrough ? init_flag::passthrough : 0);
+  const uint64_t wanted = kWanted | (options.passthrough ? init_flag::passthrough : 0) |
+                          (options.io_uring ? init_flag::over_io_uring : 0);
   Negotiated negotiated{in.minor, offered & wanted};
 
   struct {

@@ -10,6 +10,7 @@ namespace penstock::fuse {
 struct HandshakeOptions {
   uint16_t max_background = 64;
   bool passthrough = true;  // ask for it when the kernel has it
+  bool io_uring = false;    // the same
 };
 
 struct Negotiated {

@@ -1,5 +1,6 @@
 #include "native/fuse/pending_table.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace penstock::fuse {
@@ -29,12 +30,22 @@ std::optional<Pending> PendingTable::take(uint32_t slot) {
   return taken;
 }
 
-std::optional<uint32_t> PendingTable::find_unique(uint64_t unique) {
+std::optional<uint32_t> PendingTable::interrupt(uint64_t unique) {
   std::lock_guard lock(mutex_);
   for (uint32_t slot = 0; slot < kSlots; ++slot) {
-    if (slots_[slot].live && slots_[slot].unique == unique) return slot;
+    if (slots_[slot].live && slots_[slot].announced && slots_[slot].unique == unique) return slot;
   }
+  early_[early_next_++ % kEarlyMax] = unique;
+  early_any_ = true;
   return std::nullopt;
+}
+
+bool PendingTable::announce(uint32_t slot, uint64_t unique) {
+  std::lock_guard lock(mutex_);
+  Pending& pending = slots_[slot];
+  if (!pending.live || pending.unique != unique) return false;  // answered already
+  pending.announced = true;
+  return early_any_ && std::find(early_.begin(), early_.end(), unique) != early_.end();
 }
 
 uint32_t PendingTable::live() {

@@ -6,6 +6,7 @@
 // slot.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -32,6 +33,7 @@ struct Pending {
   uint32_t flags = 0;     // open, rename, lock type, ...
   uint32_t capacity = 0;  // largest payload the kernel accepts
   bool live = false;
+  bool announced = false;
 };
 
 class PendingTable {
@@ -45,7 +47,11 @@ class PendingTable {
   std::optional<uint32_t> add(Pending pending);
   // Empties the slot. Nothing when it holds no request.
   std::optional<Pending> take(uint32_t slot);
-  std::optional<uint32_t> find_unique(uint64_t unique);
+  // An interrupt of `unique`: its slot if the request was announced to JavaScript. Otherwise the interrupt is
+  // kept for announce(), since it may have overtaken its request: it comes on another way.
+  std::optional<uint32_t> interrupt(uint64_t unique);
+  // The request is on the ring. True: an interrupt of it came before, and must follow now.
+  bool announce(uint32_t slot, uint64_t unique);
   uint32_t live();
   void close();
 
@@ -54,6 +60,12 @@ class PendingTable {
   std::condition_variable freed_;
   std::vector<Pending> slots_;
   std::vector<uint32_t> free_;
+  // Interrupts of requests that were not announced, the oldest overwritten. Most are of requests that native
+  // code answers; a unique number never comes again.
+  static constexpr std::size_t kEarlyMax = 64;
+  std::array<uint64_t, kEarlyMax> early_{};
+  std::size_t early_next_ = 0;
+  bool early_any_ = false;
   bool closed_ = false;
 };
 

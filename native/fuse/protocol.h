@@ -579,6 +579,9 @@ struct UringReqHeader {
 };
 static_assert(sizeof(UringReqHeader) == 288);
 
+// Commands to the device in submissions of 128 bytes; UringCmdReq lies in their last 80. To register, `addr`
+// and `len` name two iovecs: the header block and the payload, which is at least as long as the largest
+// WRITE.
 enum class UringCmd : uint32_t { register_entry = 1, commit_and_fetch = 2 };
 
 struct UringCmdReq {

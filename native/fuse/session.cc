@@ -2,8 +2,6 @@
 
 #include <cassert>
 
-#include "native/fuse/device_channel.h"
-
 namespace penstock::fuse {
 
 Session::Session(SessionOptions options, std::shared_ptr<FileIo> file_io)
@@ -15,6 +13,9 @@ Session::Session(SessionOptions options, std::shared_ptr<FileIo> file_io)
 Result<std::unique_ptr<Session>> Session::mount(SessionOptions options, std::shared_ptr<FileIo> file_io) {
   assert(file_io != nullptr && options.workers > 0);
   std::unique_ptr<Session> session(new Session(std::move(options), std::move(file_io)));
+  Result<ChannelMaker> maker = ChannelMaker::prepare(session->options_.channel, session->options_.workers);
+  if (!maker) return maker.error();
+  session->options_.handshake.io_uring = maker->wants_uring();
   Result<Fd> device = mount_fuse(session->options_.mount);
   if (!device) return device.error();
   Result<Negotiated> negotiated = handshake(device->get(), session->options_.handshake);
@@ -24,12 +25,13 @@ Result<std::unique_ptr<Session>> Session::mount(SessionOptions options, std::sha
     return negotiated.error();
   }
   session->negotiated_ = *negotiated;
-  auto channel = DeviceChannel::open(std::move(*device), session->options_.workers);
+  auto channel = maker->open(std::move(*device), negotiated->has(init_flag::over_io_uring));
   if (!channel) {
     static_cast<void>(unmount_fuse(session->options_.mount.mountpoint, true));
     return channel.error();
   }
   session->channel_ = std::move(*channel);
+  session->uring_refusal_ = maker->refusal();
   return session;
 }
 
@@ -46,6 +48,7 @@ void Session::start(std::span<std::byte> ring_memory, std::function<void()> wake
   for (uint32_t queue = 0; queue < channel_->queues(); ++queue) {
     workers_.emplace_back([this, queue] { work(queue); });
   }
+  channel_->wait_until_received_from();
 }
 
 void Session::stop() {
@@ -92,6 +95,12 @@ void Session::set_exclusive(bool exclusive) {
   if (!exclusive) names_.forget_everything();
 }
 
+ChannelState Session::channel() const {
+  ChannelState state = channel_->state();
+  if (state.refusal.empty()) state.refusal = uring_refusal_;
+  return state;
+}
+
 Result<void> Session::unmount(bool lazy) {
   return unmount_fuse(options_.mount.mountpoint, lazy);
 }
@@ -99,6 +108,7 @@ Result<void> Session::unmount(bool lazy) {
 std::vector<std::pair<std::string, uint64_t>> Session::stats() {
   const NameCacheCounters names = names_.counters();
   const DataPathCounters& data = data_path_->counters();
+  const ChannelState channel = channel_->state();
   return {
       {"requests", counters_.requests},
       {"upcalls", counters_.upcalls},
@@ -132,6 +142,11 @@ std::vector<std::pair<std::string, uint64_t>> Session::stats() {
       {"replyFailures", counters_.reply_failures},
       {"passthroughOpens", counters_.passthrough_opens},
       {"passthroughRefused", counters_.passthrough_refused},
+      {"ioUring", channel.kind == ChannelKind::io_uring ? 1 : 0},
+      {"ioUringEntries", channel.entries},
+      {"ioUringHandedOver", channel.handed_over},
+      {"ioUringRings", channel.rings},
+      {"ioUringCommitFailures", channel.commit_failures},
   };
 }
 

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "native/fuse/channel.h"
+#include "native/fuse/channel_choice.h"
 #include "native/fuse/data_path.h"
 #include "native/fuse/file_io.h"
 #include "native/fuse/handshake.h"
@@ -40,6 +41,7 @@ struct SessionOptions {
   MountOptions mount;
   HandshakeOptions handshake;
   uint32_t workers = 2;
+  ChannelChoice channel;
   uint32_t inode_capacity = 1 << 16;
   uint32_t dentry_capacity = 1 << 16;
   // Nobody else changes the volume: a directory made here is known completely, and so are its misses.
@@ -98,6 +100,8 @@ class Session {
   Result<void> unmount(bool lazy);
 
   const Negotiated& negotiated() const { return negotiated_; }
+  // Final once start() has returned. An empty refusal: what was asked for is used, or was not to be used.
+  ChannelState channel() const;
   std::vector<std::pair<std::string, uint64_t>> stats();
 
  private:
@@ -143,6 +147,7 @@ class Session {
   std::shared_ptr<FileIo> file_io_;
   Negotiated negotiated_;
   std::unique_ptr<Channel> channel_;
+  std::string uring_refusal_;
   std::unique_ptr<UpcallRing> ring_;
   NameCache names_;
   PendingTable pending_;

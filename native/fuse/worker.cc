@@ -95,15 +95,17 @@ void Session::answer(uint32_t queue, uint64_t unique, int error, const void* dat
 
 void Session::work(uint32_t queue) {
   const TransferBuffer buffer;
-  for (auto bytes = channel_->receive(queue); !bytes.empty(); bytes = channel_->receive(queue)) {
+  for (;;) {
+    const auto [bytes, origin] = channel_->receive(queue);
+    if (bytes.empty()) break;
     counters_.requests.fetch_add(1, std::memory_order_relaxed);
     if (const auto request = parse_request(bytes)) {
-      serve(queue, *request, buffer);
+      serve(origin, *request, buffer);
     } else {
       counters_.malformed.fetch_add(1, std::memory_order_relaxed);
       InHeader header;
       std::memcpy(&header, bytes.data(), sizeof(header));
-      answer(queue, header.unique, EIO);
+      answer(origin, header.unique, EIO);
     }
   }
   // The last one out says so; when we are being stopped the ring is closed and nobody hears it.
@@ -270,15 +272,13 @@ bool Session::serve_release(uint32_t queue, const Request& request) {
 }
 
 // The kernel sends an interrupt only for a request that some worker took. JavaScript's are forwarded to it,
-// parked ones run to their end. Any other is either being answered right now or not yet in the tables: EAGAIN
-// makes the kernel send the interrupt again if the request still exists.
+// any other runs to its end. (An answer of EAGAIN would have the interrupt sent again, but not for a request
+// that came over io_uring: Linux 6.18 looks for it on the device alone.)
 void Session::serve_interrupt(uint32_t queue, const Request& request) {
   counters_.interrupts.fetch_add(1, std::memory_order_relaxed);
   const uint64_t target = request.arguments<InterruptIn>().unique;
-  if (const auto slot = pending_.find_unique(target)) {
+  if (const auto slot = pending_.interrupt(target)) {
     ring_->push(UpcallRecord{.kind = static_cast<uint32_t>(Opcode::interrupt), .slot = *slot}, {});
-  } else if (!data_path_->is_parked(target)) {
-    answer(queue, request.header.unique, EAGAIN);
   }
 }
 
@@ -309,6 +309,8 @@ void Session::upcall(uint32_t queue, const Request& request) {
                             0,
                             request.group};
   ring_->push(record, request.body);  // fails only when stopping
+  if (pending_.announce(*slot, request.header.unique))
+    ring_->push(UpcallRecord{.kind = static_cast<uint32_t>(Opcode::interrupt), .slot = *slot}, {});
 }
 
 }  // namespace penstock::fuse

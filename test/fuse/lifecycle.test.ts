@@ -134,7 +134,7 @@ test('a process that exits while mounted exits, and its mount fails at once', as
     code: 3,
   });
   await expect(run('timeout', ['20', 'ls', path])).rejects.toMatchObject({
-    stderr: expect.stringContaining('not connected'),
+    stderr: expect.stringMatching(/not connected|connection abort/),
   });
 });
 
@@ -159,7 +159,7 @@ test('kill -9 of the mounting process leaves a mount that fails at once and can 
   await exited;
   expect(await hanging).toMatch(/not connected|connection abort/);
   await expect(run('timeout', ['20', 'ls', path])).rejects.toMatchObject({
-    stderr: expect.stringContaining('not connected'),
+    stderr: expect.stringMatching(/not connected|connection abort/),
   });
   await expect(mountAt(path)).rejects.toMatchObject({ code: 'ENOTCONN' });
   await run('umount', ['-l', path]);

@@ -38,6 +38,7 @@ export async function mountMemoryFs(
     dataNeeds: fs.dataNeeds,
     fileIo: fs.data.fileIo(),
     onFault: (error) => faults.push(error),
+    ioUring: process.env.PENSTOCK_TEST_IO_URING === 'on' ? 'on' : 'off',
     ...mountOptions,
   }).catch(async (error: unknown) => {
     await rmdir(path);

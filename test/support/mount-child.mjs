@@ -15,6 +15,8 @@ const session = new FuseSession({
   maxBackground: 64,
   passthrough: false,
   workers: 2,
+  ioUring: process.env.PENSTOCK_TEST_IO_URING ?? 'off',
+  ioUringDepth: 0,
   inodeCapacity: 16,
   dentryCapacity: 16,
   exclusive: false,

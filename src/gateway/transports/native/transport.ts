@@ -23,6 +23,8 @@ import { Opcode } from './opcode.js';
 import { ReplyBuffer } from './reply-buffer.js';
 import { UpcallRing } from './upcall-ring.js';
 
+export type IoUring = 'off' | 'auto' | 'on';
+
 export interface NativeMountOptions {
   readonly mountpoint: string;
   readonly operations: FileSystemOperations;
@@ -37,6 +39,12 @@ export interface NativeMountOptions {
   /** Requests the kernel may have in the background (read-ahead, direct asynchronous I/O). */
   readonly maxBackground?: number;
   readonly passthrough?: boolean;
+  /** Requests over io_uring instead of /dev/fuse: never, if the kernel has it, or fail without it. */
+  readonly ioUring?: IoUring;
+  /** Requests that can be in our hands at once, for each CPU (each a megabyte of addresses). */
+  readonly ioUringDepth?: number;
+  /** io_uring was wanted (`auto`) and is not used. */
+  readonly onChannelRefused?: (reason: string) => void;
   /** Nobody else changes the volume, until `setExclusive(false)`. */
   readonly exclusive?: boolean;
   /** Bounds of the native caches of attributes and of names. */
@@ -97,6 +105,8 @@ export class NativeFuseTransport implements FuseTransport {
       maxBackground: options.maxBackground ?? 64,
       passthrough: options.passthrough ?? true,
       workers: options.workers ?? 2,
+      ioUring: options.ioUring ?? 'off',
+      ioUringDepth: options.ioUringDepth ?? 0,
       inodeCapacity: options.inodeCapacity ?? 1 << 16,
       dentryCapacity: options.dentryCapacity ?? 1 << 16,
       exclusive: options.exclusive ?? false,
@@ -105,6 +115,12 @@ export class NativeFuseTransport implements FuseTransport {
     await session.mount();
     const transport = new NativeFuseTransport(session, options);
     session.start(transport.#ring.bytes, transport.#reply.bytes, () => transport.#drain());
+    const { kind, refusal } = session.channel();
+    if (kind === 'device' && options.ioUring === 'on') {
+      await transport[Symbol.asyncDispose]();
+      throw Object.assign(new Error(`FUSE over io_uring: ${refusal}`), { code: 'EOPNOTSUPP' });
+    }
+    if (refusal !== '') options.onChannelRefused?.(refusal);
     transport.#drain();
     return transport;
   }
@@ -112,6 +128,11 @@ export class NativeFuseTransport implements FuseTransport {
   /** The kernel offers passthrough, and it was asked for. */
   get passthrough(): boolean {
     return this.#session.negotiated().passthrough;
+  }
+
+  /** How requests come from the kernel. */
+  get channel(): 'device' | 'io_uring' {
+    return this.#session.channel().kind;
   }
 
   /** What native code cached of an inode or a name is wrong from now on; the kernel's own cache is left alone. */
