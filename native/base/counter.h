@@ -10,14 +10,11 @@ namespace penstock {
 class Counter {
  public:
   // The counting thread only.
-  void add(uint64_t amount) {
-    value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
-  }
-  void increment() { add(1); }
+  void add(uint64_t amount = 1) { value_.store(get() + amount, std::memory_order_relaxed); }
   void set(uint64_t value) { value_.store(value, std::memory_order_relaxed); }
 
   // Any thread.
-  uint64_t read() const { return value_.load(std::memory_order_relaxed); }
+  uint64_t get() const { return value_.load(std::memory_order_relaxed); }
 
  private:
   std::atomic<uint64_t> value_{0};

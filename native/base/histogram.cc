@@ -11,7 +11,7 @@ uint64_t Histogram::quantile(double fraction) const {
       std::max<uint64_t>(1, static_cast<uint64_t>(fraction * static_cast<double>(total) + 0.5));
   uint64_t seen = 0;
   for (std::size_t bucket = 0; bucket < kBuckets; ++bucket) {
-    seen += buckets_[bucket].read();
+    seen += buckets_[bucket].get();
     if (seen >= wanted) return std::min(upper_of(bucket), max());
   }
   return max();

@@ -34,10 +34,10 @@ class Histogram {
 
   // The recording thread only.
   void record(uint64_t value) {
-    buckets_[bucket_of(value)].increment();
-    count_.increment();
+    buckets_[bucket_of(value)].add();
+    count_.add();
     sum_.add(value);
-    if (value > max_.read()) max_.set(value);
+    if (value > max_.get()) max_.set(value);
   }
   void clear() {
     for (Counter& bucket : buckets_) bucket.set(0);
@@ -47,9 +47,9 @@ class Histogram {
   }
 
   // Any thread.
-  uint64_t count() const { return count_.read(); }
-  uint64_t sum() const { return sum_.read(); }
-  uint64_t max() const { return max_.read(); }
+  uint64_t count() const { return count_.get(); }
+  uint64_t sum() const { return sum_.get(); }
+  uint64_t max() const { return max_.get(); }
   // The value that `fraction` (0 to 1) of the records do not exceed, rounded up to its bucket's end; 0 when
   // empty.
   uint64_t quantile(double fraction) const;

@@ -12,7 +12,7 @@
 
 #include "native/base/result.h"
 #include "native/packet/packet.h"
-#include "native/packet/packet_pool.h"
+#include "native/pipeline/port_queue.h"
 
 namespace penstock::net {
 
@@ -29,27 +29,6 @@ struct PortOffloads {
   bool tso4 = false, tso6 = false, uso = false;
   bool udp_tunnel_gso = false;  // takes VXLAN/GENEVE superframes whole (24-byte vnet header, kernel 6.17)
   bool udp_tunnel_gso_checksum = false;
-};
-
-// How a receive ended: decides whether the worker may believe the descriptor empty.
-enum class ReceiveEnd : uint8_t {
-  drained,  // the kernel said EAGAIN, or gave fewer packets than one call asked it for
-  more,     // the batch is full; what is left is unknown, so the worker asks again before it sleeps
-  failed,   // the descriptor is dead (its interface was deleted): it is not asked again
-};
-
-class PortQueue {
- public:
-  virtual ~PortQueue() = default;
-  // Fills `batch` up to its bounds with packets of `pool`. With the pool empty it
-  // reads the packets away (no-buffer), since a descriptor that stays readable would keep its worker awake.
-  virtual ReceiveEnd receive(Batch& batch, PacketPool& pool) = 0;
-  // Takes packets from the front of `packets`; how many were taken (sent, or dropped with their `drop` field
-  // set; both are released by the queue). Fewer than given: the kernel would block, the caller holds the rest
-  // back and waits for writability.
-  virtual std::size_t transmit(std::span<Packet*> packets) = 0;
-  // For epoll: readable when receive would find something, writable when transmit would.
-  virtual int descriptor() const = 0;
 };
 
 class Port {

@@ -1,0 +1,43 @@
+// The gaps between a worker's batches, and how long it pays to wait for the next one.
+//
+//   weight of gaps    #                         spinning w ns costs, on average,
+//   by length       # # #              #          sum of gaps <= w, each its length      (it came while we
+//   spun)
+//                   0.5 .. 4 us  ..  200+       + share of gaps > w, each w + wake cost  (we spun in vain,
+//                   then slept)
+//
+// The window is the w with the least cost among the bucket ends up to 200 us; w = 0 (sleep at once) costs one
+// wake-up. That is the ski-rental problem with a known distribution: for regular traffic it is a little more
+// than the gap when that is below the wake cost and 0 when it is above; for bursts it is the gap inside a
+// burst. The distribution forgets with a half-life of about 35 batches.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace penstock::net {
+
+inline constexpr uint64_t kWindowMax_ns = 200'000;
+
+class GapHistory {
+ public:
+  struct Prediction {
+    bool known = false;      // enough batches were seen
+    uint64_t gap_ns = 0;     // weighted median; kLonger when it is above 200 us
+    uint64_t window_ns = 0;  // 0: sleep at once
+  };
+  static constexpr uint64_t kLonger = UINT64_MAX;
+
+  void record(uint64_t gap_ns);
+  Prediction predict(uint64_t wake_cost_ns) const;
+
+ private:
+  // Ends at 500 ns times powers of the square root of two, up to 200 us; the last bucket is everything
+  // longer.
+  static constexpr std::size_t kBuckets = 19;
+  std::array<float, kBuckets + 1> weights_{};
+  float total_ = 0;
+};
+
+}  // namespace penstock::net
