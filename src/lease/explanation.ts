@@ -38,18 +38,25 @@ export interface Explanation {
   readonly candidates: readonly CandidateExplanation[];
 }
 
-// A row: [lease, nowMs, panic, hotLoad, chosen, count], then for each candidate the columns below.
+// A row: [lease, nowMs, panic, hotLoad, chosen, count] in doubles, then for each candidate the columns below in single precision:
+// rows are written at every grant, and what they weigh is memory traffic.
 const HEAD = 6;
 const COLUMNS = 15;
-const ROW = HEAD + CHOICES_MAX * COLUMNS;
+const ROW = CHOICES_MAX * COLUMNS;
+/** Above this single precision would round. */
+const INCARNATIONS = 2 ** 24;
 
 export class ExplanationRing {
-  readonly #rows: Float64Array;
+  readonly #heads: Float64Array;
+  readonly #rows: Float32Array;
   #sequence = 0;
+  #head = 0;
   #at = 0;
+  #nowMs = 0;
 
   constructor(private readonly kept: number) {
-    this.#rows = new Float64Array(kept * ROW);
+    this.#heads = new Float64Array(kept * HEAD);
+    this.#rows = new Float32Array(kept * ROW);
   }
 
   /** Begins a row; answers its sequence. */
@@ -57,13 +64,16 @@ export class ExplanationRing {
     const sequence = this.#sequence;
     this.#sequence += 1;
     if (this.kept === 0) return sequence;
-    const at = (sequence % this.kept) * ROW;
-    this.#at = at;
-    const rows = this.#rows;
-    rows[at + 1] = nowMs;
-    rows[at + 2] = panic ? 1 : 0;
-    rows[at + 3] = hotLoad;
-    rows[at + 5] = 0;
+    const index = sequence % this.kept;
+    const head = index * HEAD;
+    this.#head = head;
+    this.#at = index * ROW;
+    this.#nowMs = nowMs;
+    const heads = this.#heads;
+    heads[head + 1] = nowMs;
+    heads[head + 2] = panic ? 1 : 0;
+    heads[head + 3] = hotLoad;
+    heads[head + 5] = 0;
     return sequence;
   }
 
@@ -78,11 +88,11 @@ export class ExplanationRing {
     if (this.kept === 0) return;
     const rows = this.#rows;
     const columns = table.columns;
-    const count = rows[this.#at + 5]!;
-    const at = this.#at + HEAD + count * COLUMNS;
-    rows[this.#at + 5] = count + 1;
+    const at = this.#at;
+    this.#at = at + COLUMNS;
+    this.#heads[this.#head + 5]! += 1;
     rows[at] = slot;
-    rows[at + 1] = table.incarnations[slot]!;
+    rows[at + 1] = table.incarnations[slot]! % INCARNATIONS;
     rows[at + 2] = hot ? 1 : 0;
     rows[at + 3] = weight;
     rows[at + 4] = columns.prior[slot]!;
@@ -94,41 +104,35 @@ export class ExplanationRing {
     rows[at + 10] = load;
     rows[at + 11] = columns.latencyFactor[slot]!;
     rows[at + 12] = score;
-    rows[at + 13] = columns.statusMs[slot]!;
-    rows[at + 14] = columns.reportMs[slot]!;
+    rows[at + 13] = this.#nowMs - columns.statusMs[slot]!;
+    rows[at + 14] = this.#nowMs - columns.reportMs[slot]!;
   }
 
   end(lease: number, chosen: number): void {
     if (this.kept === 0) return;
-    this.#rows[this.#at] = lease;
-    this.#rows[this.#at + 4] = chosen;
+    this.#heads[this.#head] = lease;
+    this.#heads[this.#head + 4] = chosen;
   }
 
   /** Undefined when the row was overwritten since. */
   read(sequence: number, lease: number, nowMs: number, table: ProducerTable): Explanation | undefined {
     if (this.kept === 0 || sequence < this.#sequence - this.kept) return undefined;
-    const at = (sequence % this.kept) * ROW;
-    const rows = this.#rows;
-    if (rows[at] !== lease) return undefined;
+    const index = sequence % this.kept;
+    const head = (column: number) => this.#heads[index * HEAD + column]!;
+    if (head(0) !== lease) return undefined;
     const candidates: CandidateExplanation[] = [];
-    for (let i = 0; i < rows[at + 5]!; i += 1) {
-      candidates.push(this.#candidateAt(at + HEAD + i * COLUMNS, rows[at + 1]!, rows[at + 4]!, table));
+    for (let i = 0; i < head(5); i += 1) {
+      candidates.push(this.#candidateAt(index * ROW + i * COLUMNS, head(4), table));
     }
-    return {
-      lease,
-      panic: rows[at + 2] === 1,
-      hotLoad: rows[at + 3]!,
-      grantedAgoMs: nowMs - rows[at + 1]!,
-      candidates,
-    };
+    return { lease, panic: head(2) === 1, hotLoad: head(3), grantedAgoMs: nowMs - head(1), candidates };
   }
 
-  #candidateAt(at: number, grantedMs: number, chosen: number, table: ProducerTable): CandidateExplanation {
+  #candidateAt(at: number, chosen: number, table: ProducerTable): CandidateExplanation {
     const column = (index: number) => this.#rows[at + index]!;
     const slot = column(0);
     const prior = column(4);
     const estimates = prior * column(5) * column(6);
-    const known = table.incarnations[slot] === column(1);
+    const known = (table.incarnations[slot] ?? 0) % INCARNATIONS === column(1);
     return {
       producer: known ? table.ids[slot]! : '(no longer registered)',
       chosen: slot === chosen,
@@ -145,8 +149,8 @@ export class ExplanationRing {
       load: column(10),
       latencyFactor: column(11),
       score: column(12),
-      statusAgeMs: grantedMs - column(13),
-      reportAgeMs: grantedMs - column(14),
+      statusAgeMs: column(13),
+      reportAgeMs: column(14),
     };
   }
 }

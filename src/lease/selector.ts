@@ -8,6 +8,7 @@
 // Weights are computed anew at most once per interval, at the next grant. A grant allocates nothing.
 
 import type { Random } from '../telemetry/random.js';
+import { AliasTable } from './alias-table.js';
 import { LeaseError } from './errors.js';
 import { type Explanation, ExplanationRing } from './explanation.js';
 import { LeaseTable } from './lease-table.js';
@@ -59,6 +60,11 @@ export interface ProducerView {
 }
 
 const CONSUMER_SEATS = 256;
+/** The alias table serves while this share of its weight may still be drawn. */
+const ALIAS_SHARE_MIN = 0.75;
+const QUICK_ATTEMPTS_MAX = 16;
+/** Draws for one choice, repeated and refused ones included; the last ones always find somebody. */
+const ATTEMPTS_MAX = QUICK_ATTEMPTS_MAX + 2 * CHOICES_MAX;
 /** Memberships change in bursts; weights follow after this share of the interval. */
 const HURRIED_SHARE = 0.1;
 
@@ -86,9 +92,13 @@ export class Selector {
   readonly #leases: LeaseTable;
   readonly #influence: InfluenceCap;
   readonly #weigher: Weigher;
+  /** What may be drawn at this moment. */
   readonly #drawable: WeightedSet;
+  /** What might be drawn when weights were last computed: quicker, and right as long as most of it still may. */
+  readonly #alias: AliasTable;
   readonly #explanations: ExplanationRing;
   readonly #drawn = new Int32Array(CHOICES_MAX);
+  readonly #weightOf = (slot: number): number => this.#drawable.weight(slot);
   #computeDueMs = Number.NEGATIVE_INFINITY;
   // Which consumers reported, by a hash, in this and the last decay time: how many witnesses there can be.
   #consumersNow = new Uint8Array(CONSUMER_SEATS);
@@ -105,6 +115,7 @@ export class Selector {
     this.#influence = new InfluenceCap(size);
     this.#weigher = new Weigher(this.#producers, this.#influence, this.options);
     this.#drawable = new WeightedSet(size);
+    this.#alias = new AliasTable(size);
     this.#explanations = new ExplanationRing(this.options.explanationsKept);
   }
 
@@ -123,6 +134,7 @@ export class Selector {
       this.#leases.growProducers(size);
       this.#influence.grow(size);
       this.#drawable.grow(size);
+      this.#alias.grow(size);
     });
     const { columns } = this.#producers;
     columns.prior[slot] = weight;
@@ -386,6 +398,7 @@ export class Selector {
       this.#drawable.setLater(slot, this.#weigher.drawable(slot));
     }
     this.#drawable.rebuild();
+    this.#alias.build(this.#weightOf, this.#producers.used);
   }
 
   #begin(producer: number, consumer: number, sequence: number, nowMs: number): number {
@@ -428,12 +441,16 @@ export class Selector {
       // Nobody is left: health may have come back, or panic may be due.
       this.compute(nowMs);
     }
-    const wanted = Math.min(this.options.choices, set.positive);
+    const { choices } = this.options;
+    const alias = set.total > ALIAS_SHARE_MIN * this.#alias.total && this.#alias.total > 0;
+    const wanted = Math.min(choices, set.positive);
     const drawn = this.#drawn;
     let count = 0;
-    for (let attempt = 0; count < wanted && attempt < 2 * CHOICES_MAX; attempt += 1) {
-      const slot = set.draw(this.#random.uniform());
-      let fresh = slot >= 0;
+    for (let attempt = 0; count < wanted && attempt < ATTEMPTS_MAX; attempt += 1) {
+      const fraction = this.#random.uniform();
+      const quick = alias && attempt < QUICK_ATTEMPTS_MAX;
+      const slot = quick ? this.#alias.draw(fraction) : set.draw(fraction);
+      let fresh = slot >= 0 && (!quick || set.weight(slot) > 0);
       for (let i = 0; i < count; i += 1) fresh &&= drawn[i] !== slot;
       if (!fresh) continue;
       drawn[count] = slot;
