@@ -13,16 +13,18 @@ export interface CandidateExplanation {
     readonly prior: number;
     readonly producerEstimate: number;
     readonly consumerEstimate: number;
+    /** Towards the fleet's utilisation. */
+    readonly utilisationTrim: number;
     readonly slowStart: number;
     readonly errorPenalty: number;
     /** What the clamp per update took from or added to the estimates: 1 when it did nothing. */
     readonly updateClamp: number;
   };
-  /** Reported load plus leases granted since. */
+  /** Operations under way for each it can work on at a time, as estimated at the grant. */
   readonly load: number;
-  /** Relative to the fleet's median, to the configured power. */
+  /** Time of an operation relative to the fleet's median, to the configured power. */
   readonly latencyFactor: number;
-  /** The lower the better; a hot candidate's is its load. */
+  /** The lower the better among cold candidates, and among hot ones. */
   readonly score: number;
   /** NaN: never heard. */
   readonly statusAgeMs: number;
@@ -41,7 +43,7 @@ export interface Explanation {
 // A row: [lease, nowMs, panic, hotLoad, chosen, count] in doubles, then for each candidate the columns below in single precision:
 // rows are written at every grant, and what they weigh is memory traffic.
 const HEAD = 6;
-const COLUMNS = 15;
+const COLUMNS = 16;
 const ROW = CHOICES_MAX * COLUMNS;
 /** Above this single precision would round. */
 const INCARNATIONS = 2 ** 24;
@@ -106,6 +108,7 @@ export class ExplanationRing {
     rows[at + 12] = score;
     rows[at + 13] = this.#nowMs - columns.statusMs[slot]!;
     rows[at + 14] = this.#nowMs - columns.reportMs[slot]!;
+    rows[at + 15] = columns.trim[slot]!;
   }
 
   end(lease: number, chosen: number): void {
@@ -131,7 +134,7 @@ export class ExplanationRing {
     const column = (index: number) => this.#rows[at + index]!;
     const slot = column(0);
     const prior = column(4);
-    const estimates = prior * column(5) * column(6);
+    const estimates = prior * column(5) * column(6) * column(15);
     const known = (table.incarnations[slot] ?? 0) % INCARNATIONS === column(1);
     return {
       producer: known ? table.ids[slot]! : '(no longer registered)',
@@ -142,6 +145,7 @@ export class ExplanationRing {
         prior,
         producerEstimate: column(5),
         consumerEstimate: column(6),
+        utilisationTrim: column(15),
         slowStart: column(7),
         errorPenalty: column(8),
         updateClamp: estimates === 0 ? 1 : column(9) / estimates,
@@ -172,6 +176,7 @@ function candidateText(candidate: CandidateExplanation): string {
     `prior ${number(factors.prior)}`,
     `status ${number(factors.producerEstimate)}`,
     `reports ${number(factors.consumerEstimate)}`,
+    `trim ${number(factors.utilisationTrim)}`,
     ...(Math.abs(factors.updateClamp - 1) < 1e-9 ? [] : [`clamp ${number(factors.updateClamp)}`]),
     `slow start ${number(factors.slowStart)}`,
     `errors ${number(factors.errorPenalty)}`,

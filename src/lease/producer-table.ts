@@ -28,10 +28,17 @@ const FLOAT_COLUMNS = [
   'estimate',
   'statusLatencyMs',
   'statusErrorRatio',
-  /** Live leases when the load was last reported. */
-  'leasesAtStatus',
-  /** Load per lease, learnt. */
-  'leaseCost',
+  /** Operations under way at queueMs: reported, or estimated since. */
+  'queue',
+  'queueMs',
+  /** Latency of an operation that waits for nobody, milliseconds; NaN until a status with work. */
+  'serviceMs',
+  /** Operations it works on at a time, learnt; 1 at first. */
+  'places',
+  /** Time behind `places`, milliseconds. */
+  'placesMs',
+  /** Utilisation averaged over utilisationDecayMs; NaN until a status. */
+  'utilisationMean',
   'reportMs',
   'reportLatencyMs',
   'reportErrorRatio',
@@ -42,7 +49,7 @@ const FLOAT_COLUMNS = [
   'relapses',
   'recoveredMs',
   // Made by the computation of weights:
-  'baseLoad',
+  'trim',
   'steady',
   'weight',
   'producerFactor',
@@ -51,6 +58,8 @@ const FLOAT_COLUMNS = [
   'errorFactor',
   'latencyFactor',
 ] as const;
+
+const UNKNOWN_AT_FIRST = ['statusMs', 'reportMs', 'estimate', 'serviceMs', 'utilisationMean'] as const;
 
 type FloatColumn = (typeof FLOAT_COLUMNS)[number];
 type Columns = { [Name in FloatColumn]: Float64Array };
@@ -77,7 +86,7 @@ export class ProducerTable {
     const slot = this.#free.pop() ?? this.#next(onGrow);
     for (const name of FLOAT_COLUMNS) this.columns[name][slot] = 0;
     // Never heard of: an age computed from it is not a number either.
-    for (const name of ['statusMs', 'reportMs', 'estimate'] as const) this.columns[name][slot] = Number.NaN;
+    for (const name of UNKNOWN_AT_FIRST) this.columns[name][slot] = Number.NaN;
     this.health[slot] = HEALTHY;
     this.draining[slot] = 0;
     this.incarnations[slot]! += 1;

@@ -23,8 +23,8 @@ export interface SelectorOptions {
   readonly producerShare: number;
   /** Utilisation from which a producer's estimate of its capacity is trusted fully; below it in proportion. */
   readonly confidentUtilisation: number;
-  /** Weight of a new measurement in a producer's capacity estimate, above 0 to 1. */
-  readonly estimateGain: number;
+  /** Operations that the average of a producer's estimate is worth against a new measurement. */
+  readonly estimateMemory: number;
   /** Exponent of the consumers' estimate in the blend, 0 to 1. */
   readonly consumerShare: number;
   /** How much of a consumer's latency is its p99: p50^(1 - share) x p99^share. */
@@ -65,18 +65,19 @@ export interface SelectorOptions {
   readonly panicShare: number;
   /** Quantile of the fleet's load above which a producer is hot. */
   readonly hotQuantile: number;
-  /** A producer is never hot below this load... */
+  /** A producer is never hot below this load: operations under way for each it can work on at a time. */
   readonly hotLoadMin: number;
-  /** ...and always hot from this one on. */
-  readonly hotLoadMax: number;
-  /** Exponent of relative latency in the score of a cold candidate. */
+  /** Exponent of the relative time of an operation in the score of a cold candidate: 0 makes producers equally busy, 1 prefers the fast. */
   readonly coldLatencyExponent: number;
-  /** Added to the load in the score of a cold candidate: the greater, the less load counts against latency. */
-  readonly coldLoadOffset: number;
-  /** How much work queued beyond the fleet's median raises the load. */
-  readonly queueShare: number;
-  /** Weight of a new measurement of what one lease costs, 0 to 1. */
-  readonly leaseCostGain: number;
+
+  /** How fast a weight follows a difference in utilisation, per second; 0: not at all. */
+  readonly trimGain: number;
+  /** A weight is trimmed by this factor at most. */
+  readonly trimMax: number;
+  /** Time constant of the utilisation that trims, milliseconds. */
+  readonly utilisationDecayMs: number;
+  /** Time constant of what is learnt of a producer's places, milliseconds. */
+  readonly placesDecayMs: number;
 
   /** Explanations kept; the oldest is forgotten first. */
   readonly explanationsKept: number;
@@ -95,7 +96,7 @@ export const SELECTOR_DEFAULTS: SelectorOptions = {
   reportDecayMs: 10_000,
   producerShare: 1,
   confidentUtilisation: 0.2,
-  estimateGain: 0.5,
+  estimateMemory: 30,
   consumerShare: 0.25,
   tailShare: 0.3,
   consumerQuorum: 4,
@@ -114,12 +115,12 @@ export const SELECTOR_DEFAULTS: SelectorOptions = {
   slowStartAggression: 1,
   panicShare: 0.5,
   hotQuantile: 0.75,
-  hotLoadMin: 0.5,
-  hotLoadMax: 0.95,
-  coldLatencyExponent: 0.5,
-  coldLoadOffset: 0.1,
-  queueShare: 0.25,
-  leaseCostGain: 0.3,
+  hotLoadMin: 1,
+  coldLatencyExponent: 0.25,
+  trimGain: 0.5,
+  trimMax: 4,
+  utilisationDecayMs: 2_000,
+  placesDecayMs: 10_000,
   explanationsKept: 16_384,
 };
 
@@ -137,7 +138,7 @@ const RANGES: Readonly<
   reportDecayMs: [1, 1e9],
   producerShare: [0, 1],
   confidentUtilisation: [0.001, 1],
-  estimateGain: [0.01, 1],
+  estimateMemory: [0, 1e9],
   consumerShare: [0, 1],
   tailShare: [0, 1],
   consumerQuorum: [1, 16, true],
@@ -156,12 +157,12 @@ const RANGES: Readonly<
   slowStartAggression: [0.1, 10],
   panicShare: [0, 1],
   hotQuantile: [0, 1],
-  hotLoadMin: [0, 100],
-  hotLoadMax: [0, 1e9],
+  hotLoadMin: [0, 1e6],
   coldLatencyExponent: [0, 4],
-  coldLoadOffset: [0, 1e3],
-  queueShare: [0, 10],
-  leaseCostGain: [0, 1],
+  trimGain: [0, 10],
+  trimMax: [1, 100],
+  utilisationDecayMs: [1, 1e9],
+  placesDecayMs: [1, 1e9],
   explanationsKept: [0, 1 << 22, true],
 };
 

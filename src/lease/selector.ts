@@ -1,9 +1,9 @@
 // Which producer gets the next lease of one service. Pure: no I/O, no timers; time and chance come from the caller, so that the
 // agent and the simulator run the very same code.
 //
-//   grant:  draw d candidates by weight ──> cold ones (load below the hot limit)? the best score: latency x load
-//                                      └──> all hot: the least loaded
-//           load = what the producer reported + what was granted and ended since
+//   grant:  draw d candidates by weight ──> cold ones (load below the hot limit)? the best score: load x latency x errors
+//                                      └──> all hot: the same among them
+//           load = under way at the last report + granted since - what must have ended since, for each place
 //
 // Weights are computed anew at most once per interval, at the next grant. A grant allocates nothing.
 
@@ -27,8 +27,9 @@ import type { ConsumerReport, ProducerStatus } from './status.js';
 import { Weigher } from './weigher.js';
 import { WeightedSet } from './weighted-set.js';
 import { InfluenceCap } from './weights/influence-cap.js';
-import { correctedLoad, learnLeaseCost } from './weights/local-correction.js';
-import { capacityEstimate } from './weights/producer-estimate.js';
+import { LeaseShape } from './weights/lease-shape.js';
+import { drainedQueue } from './weights/local-correction.js';
+import { capacityEstimate, measurementGain, placesOf, serviceLatency } from './weights/producer-estimate.js';
 
 /** Answers of `grant` below zero. */
 export const REFUSED_NO_PRODUCERS = -1;
@@ -50,7 +51,7 @@ export interface ProducerView {
   readonly capacity: number;
   readonly prior: number;
   readonly weight: number;
-  /** Reported load plus leases granted since; 1 is full. */
+  /** Operations under way, for each that it can work on at a time; 1: a newcomer waits. */
   readonly load: number;
   /** 0 to 1, faded to now. */
   readonly errorRatio: number;
@@ -96,8 +97,11 @@ export class Selector {
   readonly #drawable: WeightedSet;
   /** What might be drawn when weights were last computed: quicker, and right as long as most of it still may. */
   readonly #alias: AliasTable;
+  readonly #shape = new LeaseShape();
   readonly #explanations: ExplanationRing;
   readonly #drawn = new Int32Array(CHOICES_MAX);
+  readonly #loadAt = (slot: number, nowMs: number): number =>
+    this.#queueAt(slot, nowMs) / this.#producers.columns.places[slot]!;
   readonly #weightOf = (slot: number): number => this.#drawable.weight(slot);
   #computeDueMs = Number.NEGATIVE_INFINITY;
   // Which consumers reported, by a hash, in this and the last decay time: how many witnesses there can be.
@@ -142,7 +146,9 @@ export class Selector {
     columns.startedMs[slot] = nowMs;
     columns.recoveredMs[slot] = nowMs;
     columns.heardMs[slot] = nowMs;
-    columns.leaseCost[slot] = 1 / capacity;
+    columns.queueMs[slot] = nowMs;
+    columns.places[slot] = 1;
+    columns.trim[slot] = 1;
     columns.steady[slot] = weight;
     columns.producerFactor[slot] = 1;
     columns.consumerFactor[slot] = 1;
@@ -185,29 +191,15 @@ export class Selector {
   /** `status` is checked by the caller (checkProducerStatus). */
   onProducerStatus(slot: number, status: ProducerStatus, nowMs: number): void {
     const { columns, health } = this.#producers;
-    const { options } = this;
     this.counters.statuses += 1;
     columns.heardMs[slot] = nowMs;
     columns.statusMs[slot] = nowMs;
     columns.utilisation[slot] = status.utilisation;
     columns.inFlight[slot] = status.inFlight;
     columns.statusLatencyMs[slot] = status.latencyMs;
-    const leases = columns.leases[slot]!;
-    columns.leaseCost[slot] = learnLeaseCost(
-      columns.leaseCost[slot]!,
-      status.utilisation,
-      leases,
-      options.leaseCostGain,
-    );
-    columns.leasesAtStatus[slot] = leases;
-    columns.baseLoad[slot] = Math.max(status.utilisation, this.#weigher.errorRatio(slot, nowMs));
-    const measured = capacityEstimate(status.operations, status.windowMs, status.utilisation);
-    if (!Number.isNaN(measured)) {
-      const before = columns.estimate[slot]!;
-      columns.estimate[slot] = Number.isNaN(before)
-        ? measured
-        : before + options.estimateGain * (measured - before);
-    }
+    columns.queue[slot] = status.inFlight;
+    columns.queueMs[slot] = nowMs;
+    this.#measure(slot, status);
     columns.statusErrorRatio[slot] = status.operations > 0 ? status.errors / status.operations : 0;
     if (status.capacity !== undefined) columns.capacity[slot] = status.capacity;
     const willing = status.healthy !== false;
@@ -238,14 +230,10 @@ export class Selector {
     let bestScore = Number.POSITIVE_INFINITY;
     for (let i = 0; i < drawn; i += 1) {
       const slot = this.#drawn[i]!;
-      const load = correctedLoad(
-        columns.baseLoad[slot]!,
-        columns.leasesAtStatus[slot]!,
-        columns.leases[slot]!,
-        columns.leaseCost[slot]!,
-      );
+      const places = columns.places[slot]!;
+      const load = this.#queueAt(slot, nowMs) / places;
       const hot = load >= weigher.hotLoad;
-      const score = hot ? load : columns.latencyFactor[slot]! * (load + this.options.coldLoadOffset);
+      const score = ((load + 1 / places) * columns.latencyFactor[slot]!) / columns.errorFactor[slot]!;
       this.#explanations.candidate(this.#producers, slot, hot, load, score, this.#drawable.weight(slot));
       if (slot === avoid && drawn > 1) continue;
       if (best !== -1 && (hot === bestHot ? score >= bestScore : hot)) continue;
@@ -315,6 +303,7 @@ export class Selector {
     const slot = this.#leases.producer(record);
     if (this.#producers.incarnations[slot] !== this.#leases.incarnation(record)) return false;
     this.counters.reports += 1;
+    this.#shape.learn(report, nowMs - this.#leases.grantedMs(record));
     if (report.operations > 0) this.#hear(slot, consumer, report, nowMs);
     return true;
   }
@@ -371,7 +360,7 @@ export class Selector {
       capacity: columns.capacity[slot]!,
       prior: columns.prior[slot]!,
       weight: columns.weight[slot]!,
-      load: this.#loadOf(slot),
+      load: this.#loadAt(slot, nowMs),
       errorRatio: this.#weigher.errorRatio(slot, nowMs),
       statusAgeMs: nowMs - columns.statusMs[slot]!,
       reportAgeMs: nowMs - columns.reportMs[slot]!,
@@ -393,7 +382,7 @@ export class Selector {
   compute(nowMs: number): void {
     this.counters.computations += 1;
     this.#computeDueMs = nowMs + this.options.recomputeIntervalMs;
-    this.#weigher.compute(nowMs);
+    this.#weigher.compute(nowMs, this.#loadAt);
     for (let slot = 0; slot < this.#producers.used; slot += 1) {
       this.#drawable.setLater(slot, this.#weigher.drawable(slot));
     }
@@ -407,7 +396,9 @@ export class Selector {
     const lease = this.#leases.begin(producer, incarnation, consumer, sequence, nowMs, expiresMs);
     if (lease < 0)
       throw new LeaseError('CAPACITY_EXHAUSTED', 'this agent holds as many leases as it can number');
-    const { leases, capacity } = this.#producers.columns;
+    const { leases, capacity, queue, queueMs } = this.#producers.columns;
+    queue[producer] = this.#queueAt(producer, nowMs) + this.#shape.underWay;
+    queueMs[producer] = nowMs;
     leases[producer]! += 1;
     if (leases[producer]! >= capacity[producer]!) this.#drawable.set(producer, 0);
     return lease;
@@ -424,7 +415,10 @@ export class Selector {
   #endSlot(slot: number): void {
     const producer = this.#leases.producer(slot);
     this.#leases.end(slot);
-    const { leases, capacity } = this.#producers.columns;
+    const { leases, capacity, queue, estimate } = this.#producers.columns;
+    // What was guessed to have ended is off already; of a producer that says nothing, nothing was guessed.
+    const counted = Number.isNaN(estimate[producer]!) ? 1 : 1 - this.#shape.guessed;
+    queue[producer] = Math.max(0, queue[producer]! - counted * this.#shape.underWay);
     leases[producer]! -= 1;
     if (leases[producer]! === capacity[producer]! - 1) this.#refresh(producer);
   }
@@ -536,9 +530,33 @@ export class Selector {
     this.#consumerCount += 1;
   }
 
-  #loadOf(slot: number): number {
-    const { baseLoad, leasesAtStatus, leases, leaseCost } = this.#producers.columns;
-    return correctedLoad(baseLoad[slot]!, leasesAtStatus[slot]!, leases[slot]!, leaseCost[slot]!);
+  /** Operations under way now, as far as can be known between reports. */
+  #queueAt(slot: number, nowMs: number): number {
+    const { queue, queueMs, estimate, places } = this.#producers.columns;
+    const finishedPerMs = (estimate[slot]! / 1000) * this.#shape.guessed;
+    return drainedQueue(queue[slot]!, nowMs - queueMs[slot]!, finishedPerMs, places[slot]!);
+  }
+
+  /** What a status says of how much the producer can do, and how busy it is. */
+  #measure(slot: number, status: ProducerStatus): void {
+    const { columns } = this.#producers;
+    const { options } = this;
+    const { utilisation, operations, windowMs } = status;
+    const forget = 1 - Math.exp(-windowMs / options.utilisationDecayMs);
+    const mean = columns.utilisationMean[slot]!;
+    columns.utilisationMean[slot] = Number.isNaN(mean) ? utilisation : mean + forget * (utilisation - mean);
+    const measured = capacityEstimate(operations, windowMs, utilisation);
+    if (Number.isNaN(measured)) return;
+    const estimate = columns.estimate[slot]!;
+    const gain = Number.isNaN(estimate) ? 1 : measurementGain(operations, options.estimateMemory);
+    columns.estimate[slot] = Number.isNaN(estimate) ? measured : estimate + gain * (measured - estimate);
+    columns.serviceMs[slot] = serviceLatency(columns.serviceMs[slot]!, status.latencyMs);
+    if (Number.isNaN(columns.serviceMs[slot]!)) return;
+    // At first an average of all there is, then of the last placesDecayMs.
+    columns.placesMs[slot] = Math.min(options.placesDecayMs, columns.placesMs[slot]! + windowMs);
+    const share = Math.min(1, windowMs / columns.placesMs[slot]!);
+    const places = placesOf(columns.estimate[slot]! / 1000, columns.serviceMs[slot]!);
+    columns.places[slot] = columns.places[slot]! + share * (places - columns.places[slot]!);
   }
 
   #refresh(slot: number): void {

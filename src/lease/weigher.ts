@@ -1,6 +1,6 @@
 // The computation of weights: every factor of every producer, from what is known now. Runs once per interval, never per grant.
 //
-//   weight = clamp(prior x producer's estimate x consumers' estimate) x slow start x error penalty, at least floor x prior
+//   weight = clamp(prior x producer's estimate x consumers' estimate x trim) x slow start x error penalty, >= floor x prior
 //
 // Estimates become ratios to the fleet's median before they count, so that their units do not matter.
 import { ABSENT, FAILING, HEALTHY, type ProducerTable, SILENT, UNWILLING } from './producer-table.js';
@@ -9,11 +9,15 @@ import { ageConfidence } from './weights/age-decay.js';
 import { blendFactor } from './weights/blend.js';
 import { errorPenalty, fadedErrorRatio } from './weights/error-penalty.js';
 import type { InfluenceCap } from './weights/influence-cap.js';
-import { correctedLoad } from './weights/local-correction.js';
 import { cutOutlier, quantileOf } from './weights/outlier-cut.js';
-import { loadWithQueue, utilisationConfidence } from './weights/producer-estimate.js';
+import { utilisationConfidence } from './weights/producer-estimate.js';
 import { slowStartFactor } from './weights/slow-start.js';
 import { clampUpdate } from './weights/update-clamp.js';
+import { trimmed } from './weights/utilisation-trim.js';
+
+/** A pause in computing is not made up for by one great step. */
+const TRIM_SECONDS_MAX = 1;
+const TRIM_ERROR_RATIO_MAX = 0.01;
 
 export class Weigher {
   /** Health is ignored because too little of it is left. */
@@ -21,6 +25,7 @@ export class Weigher {
   /** Load from which a candidate is hot. */
   hotLoad = Number.POSITIVE_INFINITY;
   #scratch = new Float64Array(0);
+  #trimmedMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly table: ProducerTable,
@@ -28,18 +33,19 @@ export class Weigher {
     private readonly options: SelectorOptions,
   ) {}
 
-  /** Sets the columns from `baseLoad` on, `health`, `panic` and `hotLoad`. */
-  compute(nowMs: number): void {
+  /** Sets the columns from `trim` on, `health`, `panic` and `hotLoad`. `loadAt`: of a slot, now. */
+  compute(nowMs: number, loadAt: (slot: number, nowMs: number) => number): void {
     if (this.#scratch.length < this.table.used) this.#scratch = new Float64Array(this.table.size);
     this.#judgeHealth(nowMs);
     const estimateMedian = this.#medianOf((slot) => this.#estimateRatio(slot));
     const latencyMedian = this.#medianOf((slot) => this.#latencyMs(slot, nowMs));
-    const inFlightMedian = this.#medianOf((slot) => this.#relativeInFlight(slot));
+    const serviceMedian = this.#medianOf((slot) => this.#serviceTime(slot));
+    this.#trim(nowMs);
     for (let slot = 0; slot < this.table.used; slot += 1) {
       if (this.table.health[slot] === ABSENT) continue;
-      this.#weigh(slot, nowMs, estimateMedian, latencyMedian, inFlightMedian);
+      this.#weigh(slot, nowMs, estimateMedian, latencyMedian, serviceMedian);
     }
-    this.#findHotLoad();
+    this.#findHotLoad(nowMs, loadAt);
   }
 
   /** The weight by which a slot may be drawn now: zero unless it can take a lease. */
@@ -101,7 +107,7 @@ export class Weigher {
     nowMs: number,
     estimateMedian: number,
     latencyMedian: number,
-    inFlightMedian: number,
+    serviceMedian: number,
   ): void {
     const { columns } = this.table;
     const options = this.options;
@@ -121,10 +127,13 @@ export class Weigher {
     const relativeLatency = Number.isNaN(latency) ? 1 : cutOutlier(latency, latencyMedian, k);
     const reportConfidence = this.#reportConfidence(slot, nowMs);
     columns.consumerFactor[slot] = blendFactor(1 / relativeLatency, options.consumerShare, reportConfidence);
-    columns.latencyFactor[slot] = relativeLatency ** options.coldLatencyExponent;
+    const service = this.#serviceTime(slot);
+    const relativeService = Number.isNaN(service) ? 1 : cutOutlier(service, serviceMedian, k);
+    columns.latencyFactor[slot] = relativeService ** options.coldLatencyExponent;
 
     const prior = columns.prior[slot]!;
-    const steady = prior * columns.producerFactor[slot]! * columns.consumerFactor[slot]!;
+    const steady =
+      prior * columns.producerFactor[slot]! * columns.consumerFactor[slot]! * columns.trim[slot]!;
     columns.steady[slot] = clampUpdate(columns.steady[slot]!, steady, options.changeRatioMax);
     columns.slowStartFactor[slot] = slowStartFactor(
       nowMs - columns.startedMs[slot]!,
@@ -138,30 +147,45 @@ export class Weigher {
       options.weightFloor * prior,
       columns.steady[slot]! * columns.slowStartFactor[slot]! * columns.errorFactor[slot]!,
     );
-
-    const relativeInFlight = inFlightMedian > 0 ? this.#relativeInFlight(slot) / inFlightMedian : 1;
-    const queued = loadWithQueue(columns.utilisation[slot]!, relativeInFlight, options.queueShare);
-    // An old report fades into what the leases alone suggest; a failing producer is never idle.
-    const bare = columns.leasesAtStatus[slot]! * columns.leaseCost[slot]!;
-    const reported = statusConfidence * queued + (1 - statusConfidence) * bare;
-    columns.baseLoad[slot] = Math.max(reported, errorRatio);
   }
 
-  #findHotLoad(): void {
+  /** Moves trims towards equal utilisation; only producers that take their share of work have a say. */
+  #trim(nowMs: number): void {
     const { columns, health, used } = this.table;
+    const seconds = Math.min(TRIM_SECONDS_MAX, (nowMs - this.#trimmedMs) / 1000);
+    this.#trimmedMs = nowMs;
+    let sum = 0;
+    let count = 0;
+    for (let slot = 0; slot < used; slot += 1) {
+      if (health[slot] !== HEALTHY || !this.#trimmable(slot, nowMs)) continue;
+      sum += columns.utilisationMean[slot]!;
+      count += 1;
+    }
+    if (count < 2) return;
+    const { trimGain, trimMax } = this.options;
+    for (let slot = 0; slot < used; slot += 1) {
+      if (health[slot] !== HEALTHY || !this.#trimmable(slot, nowMs)) continue;
+      const own = columns.utilisationMean[slot]!;
+      columns.trim[slot] = trimmed(columns.trim[slot]!, sum / count, own, trimGain, seconds, trimMax);
+    }
+  }
+
+  #trimmable(slot: number, nowMs: number): boolean {
+    const { columns } = this.table;
+    if (!(columns.utilisationMean[slot]! > 0) || columns.slowStartFactor[slot]! < 1) return false;
+    return this.#statusConfidence(slot, nowMs) === 1 && this.errorRatio(slot, nowMs) < TRIM_ERROR_RATIO_MAX;
+  }
+
+  #findHotLoad(nowMs: number, loadAt: (slot: number, nowMs: number) => number): void {
+    const { health, used } = this.table;
     let count = 0;
     for (let slot = 0; slot < used; slot += 1) {
       if (health[slot] !== HEALTHY) continue;
-      this.#scratch[count] = correctedLoad(
-        columns.baseLoad[slot]!,
-        columns.leasesAtStatus[slot]!,
-        columns.leases[slot]!,
-        columns.leaseCost[slot]!,
-      );
+      this.#scratch[count] = loadAt(slot, nowMs);
       count += 1;
     }
     const quantile = count === 0 ? 0 : quantileOf(this.#scratch, count, this.options.hotQuantile);
-    this.hotLoad = Math.min(this.options.hotLoadMax, Math.max(this.options.hotLoadMin, quantile));
+    this.hotLoad = Math.max(this.options.hotLoadMin, quantile);
   }
 
   #statusConfidence(slot: number, nowMs: number): number {
@@ -180,9 +204,10 @@ export class Weigher {
     return this.table.columns.estimate[slot]! / this.table.columns.prior[slot]!;
   }
 
-  #relativeInFlight(slot: number): number {
-    const { inFlight, steady, prior } = this.table.columns;
-    return inFlight[slot]! / (steady[slot]! || prior[slot]!);
+  /** Milliseconds that an operation takes when it shares its place with nobody, at the rate measured lately. */
+  #serviceTime(slot: number): number {
+    const { places, estimate } = this.table.columns;
+    return (places[slot]! * 1000) / estimate[slot]!;
   }
 
   /** Consumers' and producer's latency in proportion to how far the consumers are trusted; NaN: neither knows. */

@@ -1,22 +1,27 @@
-// Between two reports of a producer the agent itself knows what it gave it. A report plus what was granted and ended since is a
-// better estimate of load than the report alone, and keeps everybody from running to the producer that looked idle last.
+// Between two reports of a producer the agent itself knows what it gave it, and how fast it works. The report, plus what was
+// granted since, minus what must have ended since, is a better estimate of what is under way than the report alone, and keeps
+// everybody from running to the producer that looked idle last.
+//
+//   under way │ report     grant (+ what one lease keeps under way)
+//             │   o╲        ╱╲
+//             │     ╲______╱  ╲____      falls at the full rate while more is under way than there are places, and then in
+//             └──────────────────────    proportion to the places taken
 
 /**
- * Load now = load at the report + (leases now - leases at the report) x load of one lease, not below zero. Source: Mitzenmacher,
- * "How useful is old information?" (2000): choices on stale loads herd unless own placements since are counted.
+ * What is under way `elapsedMs` after `queue` was, if nothing came. `finishedPerMs`: its rate at full utilisation; NaN: not known,
+ * nothing ends. Source: the fluid limit of an M/M/c queue (Mandelbaum, Massey and Reiman 1998); counting one's own placements on
+ * stale reports: Mitzenmacher, "How useful is old information?" (2000).
  */
-export function correctedLoad(
-  reported: number,
-  leasesAtReport: number,
-  leasesNow: number,
-  leaseCost: number,
+export function drainedQueue(
+  queue: number,
+  elapsedMs: number,
+  finishedPerMs: number,
+  places: number,
 ): number {
-  const load = reported + (leasesNow - leasesAtReport) * leaseCost;
-  return Math.max(load, 0);
-}
-
-/** What one lease adds to a producer's load, learnt: an exponential average of utilisation / leases. */
-export function learnLeaseCost(previous: number, utilisation: number, leases: number, gain: number): number {
-  if (leases < 1) return previous;
-  return previous + gain * (utilisation / leases - previous);
+  if (!(finishedPerMs > 0 && elapsedMs > 0)) return queue;
+  const saturatedMs = (queue - places) / finishedPerMs;
+  if (elapsedMs <= saturatedMs) return queue - finishedPerMs * elapsedMs;
+  const left = saturatedMs > 0 ? places : queue;
+  const restMs = saturatedMs > 0 ? elapsedMs - saturatedMs : elapsedMs;
+  return left * Math.exp((-restMs * finishedPerMs) / places);
 }

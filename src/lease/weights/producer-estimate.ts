@@ -15,13 +15,32 @@ export function utilisationConfidence(utilisation: number, confidentUtilisation:
 }
 
 /**
- * Load with its queue: utilisation saturates at 1 while work in flight goes on growing, so what exceeds the fleet's median of
- * work in flight per weight raises it. Source: Prequal (Wydrowski et al., NSDI 2024), section 4: requests in flight are the leading
- * signal, utilisation the lagging one.
+ * Weight of a new measurement that rests on `operations` of them, against an average worth `memory`: noise falls with the
+ * number of operations, not with time. Source: the gain of a Kalman filter for a slowly drifting constant (Astrom and Murray,
+ * "Feedback Systems", section 8.4), memory being the ratio of noise to drift.
  */
-export function loadWithQueue(utilisation: number, relativeInFlight: number, queueShare: number): number {
-  const excess = Math.min(RELATIVE_IN_FLIGHT_MAX, relativeInFlight) - 1;
-  return excess > 0 ? utilisation * (1 + queueShare * excess) : utilisation;
+export function measurementGain(operations: number, memory: number): number {
+  return operations / (operations + memory);
 }
 
-const RELATIVE_IN_FLIGHT_MAX = 8;
+/**
+ * The latency of an operation that waits for nobody: follows measured medians down quickly and up slowly, so that it stays near
+ * the lowest that are seen. NaN `before`: the first one. Source: the base delay of LEDBAT (RFC 6817, section 3.4.2), as an
+ * asymmetric average instead of a windowed minimum.
+ */
+export function serviceLatency(before: number, latencyMs: number): number {
+  if (!(latencyMs > 0)) return before;
+  if (Number.isNaN(before)) return latencyMs;
+  return before + (latencyMs < before ? SERVICE_GAIN_DOWN : SERVICE_GAIN_UP) * (latencyMs - before);
+}
+
+const SERVICE_GAIN_DOWN = 0.2;
+const SERVICE_GAIN_UP = 0.02;
+
+/**
+ * How many operations it works on at a time: rate at full utilisation x time of one, by Little's law; at least one.
+ */
+export function placesOf(finishedPerMs: number, serviceMs: number): number {
+  const places = finishedPerMs * serviceMs;
+  return places > 1 ? places : 1;
+}

@@ -1,0 +1,112 @@
+// What the agent believes is under way at a producer between two of its reports, and what makes producers equally busy.
+import { describe, expect, test } from 'vitest';
+import { Selector } from '../../src/lease/selector.js';
+import type { ConsumerReport, ProducerStatus } from '../../src/lease/status.js';
+import { LeaseShape } from '../../src/lease/weights/lease-shape.js';
+import { drainedQueue } from '../../src/lease/weights/local-correction.js';
+import { measurementGain, placesOf, serviceLatency } from '../../src/lease/weights/producer-estimate.js';
+import { trimmed } from '../../src/lease/weights/utilisation-trim.js';
+import { seededRandom } from '../../src/telemetry/random.js';
+
+const report = (changes: Partial<ConsumerReport>): ConsumerReport => ({
+  operations: 1,
+  errors: 0,
+  rejected: 0,
+  latencyP50Ms: 20,
+  latencyP99Ms: 20,
+  windowMs: 20,
+  ...changes,
+});
+
+describe('the queue between reports', () => {
+  test('falls at the full rate above the places, then in proportion', () => {
+    // 10 under way, 4 places, one ends every 2 ms: after 12 ms the queue is down to the places.
+    expect(drainedQueue(10, 6, 0.5, 4)).toBeCloseTo(7, 12);
+    expect(drainedQueue(10, 12, 0.5, 4)).toBeCloseTo(4, 12);
+    expect(drainedQueue(10, 20, 0.5, 4)).toBeCloseTo(4 * Math.exp(-1), 12);
+    expect(drainedQueue(2, 8, 0.5, 4)).toBeCloseTo(2 * Math.exp(-1), 12);
+  });
+
+  test('stays when the rate is not known or no time passed', () => {
+    expect(drainedQueue(3, 100, Number.NaN, 1)).toBe(3);
+    expect(drainedQueue(3, 100, 0, 1)).toBe(3);
+    expect(drainedQueue(3, 0, 1, 1)).toBe(3);
+  });
+});
+
+describe('the shape of leases', () => {
+  test('one operation each, reported late: its end is guessed', () => {
+    const shape = new LeaseShape();
+    for (let i = 0; i < 1000; i += 1) shape.learn(report({}), 500);
+    expect(shape.underWay).toBeCloseTo(1, 6);
+    expect(shape.guessed).toBeCloseTo(1, 6);
+  });
+
+  test('one operation each, reported at once: its end is counted', () => {
+    const shape = new LeaseShape();
+    for (let i = 0; i < 1000; i += 1) shape.learn(report({}), 21);
+    expect(shape.guessed).toBeLessThan(0.01);
+  });
+
+  test("many operations: Little's law, and next to nothing ends with its operation", () => {
+    const shape = new LeaseShape();
+    for (let i = 0; i < 2000; i += 1) shape.learn(report({ operations: 400, windowMs: 2000 }), 9000);
+    expect(shape.underWay).toBeCloseTo(4, 1);
+    expect(shape.guessed).toBeCloseTo(1 / 400, 3);
+  });
+
+  test('a fifth of absurd reports moves it by less than a factor of two', () => {
+    const shape = new LeaseShape();
+    for (let i = 0; i < 5000; i += 1) {
+      shape.learn(report(i % 5 === 0 ? { operations: 1e12, windowMs: 1e-3 } : {}), 20);
+    }
+    expect(shape.underWay).toBeLessThan(2);
+  });
+});
+
+describe('what a producer can do', () => {
+  test('measurements count by the operations behind them', () => {
+    expect(measurementGain(0, 30)).toBe(0);
+    expect(measurementGain(30, 30)).toBe(0.5);
+    expect(measurementGain(8, 30)).toBeLessThan(measurementGain(80, 30));
+  });
+
+  test('the latency of service follows down quickly and up slowly', () => {
+    expect(serviceLatency(Number.NaN, 12)).toBe(12);
+    expect(serviceLatency(20, 10)).toBe(18);
+    expect(serviceLatency(20, 30)).toBeCloseTo(20.2, 12);
+    expect(serviceLatency(20, 0)).toBe(20);
+  });
+
+  test('places are rate times time, at least one', () => {
+    expect(placesOf(0.4, 20)).toBe(8);
+    expect(placesOf(0.01, 20)).toBe(1);
+  });
+
+  test('the trim grows below the utilisation of the fleet, within bounds', () => {
+    expect(trimmed(1, 0.7, 0.5, 0.5, 1, 4)).toBeCloseTo(Math.exp(0.1), 12);
+    expect(trimmed(1, 0.5, 0.7, 0.5, 1, 4)).toBeCloseTo(Math.exp(-0.1), 12);
+    expect(trimmed(4, 1, 0, 1, 1, 4)).toBe(4);
+    expect(trimmed(0.25, 0, 1, 1, 1, 4)).toBe(0.25);
+  });
+});
+
+test('grants since a status raise the load, time lowers it again, a status replaces the guess', () => {
+  const selector = new Selector(seededRandom(5), { slowStartMs: 0 });
+  const slot = selector.addProducer('only', { capacity: 1e6 }, 0);
+  const status = (inFlight: number): ProducerStatus => ({
+    utilisation: 0.5,
+    inFlight,
+    operations: 50,
+    errors: 0,
+    latencyMs: 10,
+    windowMs: 1000,
+  });
+  // 100 a second at full utilisation, 10 ms each: one place.
+  selector.onProducerStatus(slot, status(0), 0);
+  for (let i = 0; i < 5; i += 1) selector.grant(0);
+  expect(selector.producerView(slot, 0).load).toBeCloseTo(5, 9);
+  expect(selector.producerView(slot, 20).load).toBeCloseTo(3, 9);
+  selector.onProducerStatus(slot, status(9), 30);
+  expect(selector.producerView(slot, 30).load).toBeCloseTo(9, 6);
+});
