@@ -27,6 +27,33 @@ export type {
   VolumeStatus,
   WarmupReport,
 } from './gateway/mount-contract.js';
+export { LeaseAgent, type LeaseAgentOptions } from './lease/agent.js';
+export {
+  type AcquireOptions,
+  Lease,
+  LeaseConsumer,
+  type LeaseConsumerOptions,
+} from './lease/consumer.js';
+export type {
+  AgentApi,
+  AgentInfo,
+  Grant,
+  LeaseEvent,
+  LeaseExplanation,
+  LeaseRequest,
+  ProducerInfo,
+  Registration,
+  ServiceMode,
+} from './lease/contract.js';
+export { LeaseError, type LeaseErrorCode } from './lease/errors.js';
+export { FencingGuard } from './lease/fencing.js';
+export { RemoteAgent } from './lease/grpc/client.js';
+export type { TlsFiles } from './lease/grpc/credentials.js';
+export { LeaseHost, type LeaseHostOptions } from './lease/host.js';
+export { LeaseProducer, type LeaseProducerOptions } from './lease/producer.js';
+export { Selector } from './lease/selector.js';
+export type { SelectorOptions } from './lease/selector-options.js';
+export type { ConsumerReport, ProducerStatus } from './lease/status.js';
 export { type Clock, systemClock } from './telemetry/clock.js';
 export { createLogger, type Logger, type LogLevel } from './telemetry/logger.js';
 export { Metrics } from './telemetry/metrics.js';

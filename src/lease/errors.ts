@@ -1,4 +1,5 @@
 // The one error of the lease layer. Codes are stable: scripts and remote callers branch on them, messages are for people.
+import type { AgentLocation } from './contract.js';
 
 export const LEASE_ERROR_CODES = [
   /** The service is not known here: nobody registered for it. */
@@ -10,11 +11,15 @@ export const LEASE_ERROR_CODES = [
   /** The lease is not known: it expired, was released or revoked, or never was. */
   'NO_SUCH_LEASE',
   'NO_SUCH_PRODUCER',
+  /** The lease's producer drains: it can be held until it runs out, not longer. */
+  'DRAINING',
   /** A status or report holds a value out of its range. */
   'BAD_STATUS',
   'BAD_REQUEST',
-  /** This agent may not grant this service now: its membership ran out or its producers are being handed over. */
+  /** Another agent owns the producer (`owner` says which, if known). */
   'NOT_OWNER',
+  /** This agent may not grant exclusively now: its membership ran out, or leases of an earlier owner may still live. */
+  'FENCED',
   /** The agent, or the coordination it needs, cannot be reached. */
   'UNAVAILABLE',
   'CLOSED',
@@ -22,17 +27,25 @@ export const LEASE_ERROR_CODES = [
 
 export type LeaseErrorCode = (typeof LEASE_ERROR_CODES)[number];
 
+export interface LeaseErrorOptions extends ErrorOptions {
+  readonly retryAfterMs?: number | undefined;
+  readonly owner?: AgentLocation | undefined;
+}
+
 export class LeaseError extends Error {
-  /** When asking again may help: milliseconds from now. */
+  /** When asking again may help: milliseconds from now, jittered, so that many who are refused do not come back together. */
   readonly retryAfterMs: number | undefined;
+  /** Whom to ask instead. */
+  readonly owner: AgentLocation | undefined;
 
   constructor(
     readonly code: LeaseErrorCode,
     message: string,
-    options: ErrorOptions & { readonly retryAfterMs?: number } = {},
+    options: LeaseErrorOptions = {},
   ) {
     super(message, options);
     this.name = 'LeaseError';
     this.retryAfterMs = options.retryAfterMs;
+    this.owner = options.owner;
   }
 }

@@ -119,7 +119,7 @@ export class ExplanationRing {
 
   /** Undefined when the row was overwritten since. */
   read(sequence: number, lease: number, nowMs: number, table: ProducerTable): Explanation | undefined {
-    if (this.kept === 0 || sequence < this.#sequence - this.kept) return undefined;
+    if (this.kept === 0 || sequence < Math.max(0, this.#sequence - this.kept)) return undefined;
     const index = sequence % this.kept;
     const head = (column: number) => this.#heads[index * HEAD + column]!;
     if (head(0) !== lease) return undefined;
@@ -160,9 +160,9 @@ export class ExplanationRing {
 }
 
 /** For people: one line on the lease, one per candidate, the chosen one first. */
-export function explanationText(explanation: Explanation): string {
-  const { lease, panic, hotLoad, grantedAgoMs, candidates } = explanation;
-  const head = `lease ${lease}, granted ${seconds(grantedAgoMs)} ago, ${candidates.length} candidates drawn`;
+export function explanationText(explanation: Explanation, name = String(explanation.lease)): string {
+  const { panic, hotLoad, grantedAgoMs, candidates } = explanation;
+  const head = `lease ${name}, granted ${seconds(grantedAgoMs)} ago, ${candidates.length} candidates drawn`;
   const mode = panic ? '; PANIC: too few producers are healthy, health was ignored' : '';
   const lines = [...candidates]
     .sort((a, b) => Number(b.chosen) - Number(a.chosen))

@@ -130,10 +130,7 @@ export class Selector {
     const { capacity, weight = capacity } = terms;
     if (this.#producers.slots.has(id))
       throw new LeaseError('BAD_REQUEST', `producer "${id}" is registered already`);
-    if (!(capacity >= 1 && capacity <= 1e12))
-      throw new LeaseError('BAD_REQUEST', `capacity is ${capacity}; expected 1 or more`);
-    if (!(weight > 0 && weight <= 1e12))
-      throw new LeaseError('BAD_REQUEST', `weight is ${weight}; expected a number above 0`);
+    checkTerms(capacity, weight);
     const slot = this.#producers.add(id, (size) => {
       this.#leases.growProducers(size);
       this.#influence.grow(size);
@@ -177,8 +174,11 @@ export class Selector {
     this.#hurry(nowMs);
   }
 
-  setCapacity(slot: number, capacity: number): void {
+  setTerms(slot: number, terms: ProducerTerms): void {
+    const { capacity, weight = capacity } = terms;
+    checkTerms(capacity, weight);
     this.#producers.columns.capacity[slot] = capacity;
+    this.#producers.columns.prior[slot] = weight;
     this.#refresh(slot);
   }
 
@@ -241,12 +241,17 @@ export class Selector {
       bestHot = hot;
       bestScore = score;
     }
-    const lease = this.#begin(best, consumer, sequence, nowMs);
+    const lease = this.#begin(best, consumer, sequence, nowMs, this.#jitteredTtlMs());
     this.#explanations.end(lease, best);
     this.counters.grants += 1;
     if (weigher.panic) this.counters.grantsInPanic += 1;
     if (bestHot) this.counters.grantsToHot += 1;
     return lease;
+  }
+
+  /** A lease of this very producer, whatever its weight and load: for one that was granted elsewhere and goes on here. */
+  adopt(producer: number, consumer: number, nowMs: number, ttlMs: number): number {
+    return this.#begin(producer, consumer, -1, nowMs, ttlMs);
   }
 
   /** The new deadline, or NaN when the lease is not live. */
@@ -350,6 +355,15 @@ export class Selector {
     return slot < 0 ? Number.NaN : this.#leases.expiresMs(slot);
   }
 
+  leasesOf(slot: number): number {
+    return this.#producers.columns.leases[slot]!;
+  }
+
+  /** Since the last status or heartbeat. */
+  silentMs(slot: number, nowMs: number): number {
+    return nowMs - this.#producers.columns.heardMs[slot]!;
+  }
+
   producerView(slot: number, nowMs: number): ProducerView {
     const { columns, health, draining, ids } = this.#producers;
     return {
@@ -390,8 +404,8 @@ export class Selector {
     this.#alias.build(this.#weightOf, this.#producers.used);
   }
 
-  #begin(producer: number, consumer: number, sequence: number, nowMs: number): number {
-    const expiresMs = nowMs + this.#jitteredTtlMs();
+  #begin(producer: number, consumer: number, sequence: number, nowMs: number, ttlMs: number): number {
+    const expiresMs = nowMs + ttlMs;
     const incarnation = this.#producers.incarnations[producer]!;
     const lease = this.#leases.begin(producer, incarnation, consumer, sequence, nowMs, expiresMs);
     if (lease < 0)
@@ -568,4 +582,11 @@ export class Selector {
     const dueMs = nowMs + this.options.recomputeIntervalMs * HURRIED_SHARE;
     if (dueMs < this.#computeDueMs) this.#computeDueMs = dueMs;
   }
+}
+
+function checkTerms(capacity: number, weight: number): void {
+  const wrong = (name: string, value: number, from: string) =>
+    new LeaseError('BAD_REQUEST', `${name} is ${value}; expected a number ${from}`);
+  if (!(capacity >= 1 && capacity <= 1e12)) throw wrong('capacity', capacity, 'from 1 to 1e12');
+  if (!(weight > 0 && weight <= 1e12)) throw wrong('weight', weight, 'above 0, up to 1e12');
 }

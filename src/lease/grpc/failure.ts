@@ -1,0 +1,81 @@
+// LeaseError on the wire and back: a gRPC status for anyone who speaks gRPC, metadata with the stable code for us.
+import { Metadata, type ServiceError, type StatusObject, status } from '@grpc/grpc-js';
+import type { AgentLocation } from '../contract.js';
+import { LEASE_ERROR_CODES, LeaseError, type LeaseErrorCode } from '../errors.js';
+
+const STATUS: Readonly<Record<LeaseErrorCode, status>> = {
+  NO_PRODUCERS: status.NOT_FOUND,
+  NONE_HEALTHY: status.UNAVAILABLE,
+  CAPACITY_EXHAUSTED: status.RESOURCE_EXHAUSTED,
+  NO_SUCH_LEASE: status.NOT_FOUND,
+  NO_SUCH_PRODUCER: status.NOT_FOUND,
+  DRAINING: status.FAILED_PRECONDITION,
+  BAD_STATUS: status.INVALID_ARGUMENT,
+  BAD_REQUEST: status.INVALID_ARGUMENT,
+  NOT_OWNER: status.FAILED_PRECONDITION,
+  FENCED: status.UNAVAILABLE,
+  UNAVAILABLE: status.UNAVAILABLE,
+  CLOSED: status.UNAVAILABLE,
+};
+
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+  readonly retryAfterMs?: number;
+  readonly owner?: AgentLocation;
+}
+
+export function toStatus(error: unknown): Partial<StatusObject> {
+  const metadata = new Metadata();
+  if (!(error instanceof LeaseError)) {
+    return {
+      code: status.INTERNAL,
+      details: error instanceof Error ? error.message : String(error),
+      metadata,
+    };
+  }
+  metadata.set('penstock-code', error.code);
+  if (error.retryAfterMs !== undefined) metadata.set('penstock-retry-after-ms', String(error.retryAfterMs));
+  if (error.owner !== undefined) {
+    metadata.set('penstock-owner', error.owner.agent);
+    metadata.set('penstock-owner-address', error.owner.address);
+  }
+  // Header values are ASCII; gRPC encodes the details itself.
+  return { code: STATUS[error.code], details: error.message, metadata };
+}
+
+export function fromServiceError(error: ServiceError, address: string): LeaseError {
+  const text = (name: string) => error.metadata?.get(name)[0]?.toString();
+  const code = text('penstock-code');
+  if (isCode(code)) {
+    const agent = text('penstock-owner');
+    const retryAfterMs = text('penstock-retry-after-ms');
+    return new LeaseError(code, error.details, {
+      cause: error,
+      retryAfterMs: retryAfterMs === undefined ? undefined : Number(retryAfterMs),
+      owner: agent === undefined ? undefined : { agent, address: text('penstock-owner-address') ?? '' },
+    });
+  }
+  const message = `the lease agent at ${address} does not answer: ${error.details}`;
+  return new LeaseError(error.code === status.INVALID_ARGUMENT ? 'BAD_REQUEST' : 'UNAVAILABLE', message, {
+    cause: error,
+  });
+}
+
+export function toFailure(error: unknown): Failure {
+  const { code, message, retryAfterMs, owner } = error as Partial<LeaseError>;
+  return {
+    code: isCode(code) ? code : 'UNAVAILABLE',
+    message: message ?? String(error),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    ...(owner === undefined ? {} : { owner }),
+  };
+}
+
+export function fromFailure({ code, message, retryAfterMs, owner }: Failure): LeaseError {
+  return new LeaseError(isCode(code) ? code : 'UNAVAILABLE', message, { retryAfterMs, owner });
+}
+
+function isCode(code: unknown): code is LeaseErrorCode {
+  return (LEASE_ERROR_CODES as readonly unknown[]).includes(code);
+}

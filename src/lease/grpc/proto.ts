@@ -1,0 +1,28 @@
+// Loads the protocol once: service definitions whose messages are plain objects in camel case, 64-bit integers as numbers (tokens
+// stay below 2^53), absent optional fields absent.
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { loadPackageDefinition, type ServiceClientConstructor, type ServiceDefinition } from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+
+export interface Protocol {
+  readonly LeaseAgent: ServiceClientConstructor & { readonly service: ServiceDefinition };
+  readonly Coordination: ServiceClientConstructor & { readonly service: ServiceDefinition };
+}
+
+let loaded: Protocol | undefined;
+
+export function protocol(): Protocol {
+  if (loaded !== undefined) return loaded;
+  const root = dirname(createRequire(import.meta.url).resolve('penstock/package.json'));
+  const definition = loadSync(join(root, 'src/lease/grpc/lease.proto'), {
+    longs: Number,
+    defaults: false,
+    arrays: true,
+    objects: true,
+    oneofs: false,
+  });
+  const tree = loadPackageDefinition(definition) as unknown as { penstock: { lease: { v1: Protocol } } };
+  loaded = tree.penstock.lease.v1;
+  return loaded;
+}

@@ -1,0 +1,352 @@
+// Coordination in a key-value engine: every step is one transaction, so that any number of instances may stand over one engine.
+//
+//   lease/meta                       {revision, epoch, secret}
+//   lease/member/AGENT               {address, leaseMsMax, incarnation, beat}
+//   lease/producer/SERVICE\0NAME     a ProducerRecord
+//   lease/tokens/SERVICE             the next free fencing token
+//
+// No clock is compared with another machine's: a member is dead when its `beat` has stood still for memberTtlMs by the clock of
+// the instance that watches, so an instance that has just started grants everybody a full time.
+import { randomBytes } from 'node:crypto';
+import type { KvEngine, KvTransaction } from '../kv/engine.js';
+import type { Clock } from '../telemetry/clock.js';
+import type { AgentLocation, ProducerName, Registration } from './contract.js';
+import type {
+  Coordination,
+  HandedOver,
+  Joined,
+  Member,
+  OwnedName,
+  ProducerRecord,
+  View,
+} from './coordination.js';
+import { LeaseError } from './errors.js';
+import { assign, loadMax, ranking } from './rendezvous.js';
+
+interface Meta {
+  readonly revision: number;
+  readonly epoch: number;
+  readonly secret: string;
+}
+
+interface MemberRecord extends Member {
+  readonly beat: number;
+}
+
+interface Sighting {
+  readonly incarnation: number;
+  readonly beat: number;
+  readonly atMs: number;
+}
+
+const ROOT = 'lease/';
+const META = key('meta');
+/** Names of members that left keep their incarnation, so that a late message of theirs is still refused. */
+const gone = (agent: string) => key(`gone/${agent}`);
+const memberKey = (agent: string) => key(`member/${agent}`);
+const producerKey = ({ service, producer }: ProducerName) => key(`producer/${service}\0${producer}`);
+const tokensKey = (service: string) => key(`tokens/${service}`);
+
+export class KvCoordination implements Coordination {
+  readonly #seen = new Map<string, Sighting>();
+  /** Steps of one instance run one after another, so that they do not make each other run again. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    private readonly engine: KvEngine,
+    private readonly clock: Clock,
+    readonly memberTtlMs = 10_000,
+  ) {}
+
+  join(agent: AgentLocation, leaseMsMax: number): Promise<Joined> {
+    return this.#durably(async (txn) => {
+      const meta = await readMeta(txn);
+      const known =
+        (await read<Member>(txn, memberKey(agent.agent))) ?? (await read<Member>(txn, gone(agent.agent)));
+      const incarnation = (known?.incarnation ?? 0) + 1;
+      const record: MemberRecord = {
+        ...agent,
+        leaseMsMax: Math.max(leaseMsMax, known?.leaseMsMax ?? 0),
+        incarnation,
+        beat: 0,
+      };
+      write(txn, memberKey(agent.agent), record);
+      txn.delete(gone(agent.agent));
+      await reassign(txn, meta, new Set());
+      return { incarnation, secret: Buffer.from(meta.secret, 'base64'), memberTtlMs: this.memberTtlMs };
+    });
+  }
+
+  async heartbeat(member: Member, knownRevision: number): Promise<View> {
+    return this.#step(async (txn) => {
+      const own = await this.#own(txn, member);
+      write(txn, memberKey(member.agent), {
+        ...member,
+        leaseMsMax: Math.max(member.leaseMsMax, own.leaseMsMax),
+        beat: own.beat + 1,
+      });
+      let meta = await readMeta(txn);
+      const members = await readMembers(txn);
+      const dead = new Set(
+        members.filter((each) => each.agent !== member.agent && this.#isDead(each)).map((each) => each.agent),
+      );
+      if (dead.size > 0) meta = await reassign(txn, meta, dead);
+      const living = members.filter((each) => !dead.has(each.agent)).map(withoutBeat);
+      const view = { revision: meta.revision, epoch: meta.epoch, members: living };
+      if (meta.revision === knownRevision) return view;
+      const producers = await readProducers(txn);
+      return {
+        ...view,
+        changes: {
+          mine: producers.filter((each) => each.owner === member.agent),
+          weights: weightsOf(producers),
+        },
+      };
+    });
+  }
+
+  leave(member: Member, leases: readonly HandedOver[]): Promise<void> {
+    return this.#durably(async (txn) => {
+      await this.#own(txn, member);
+      const meta = await readMeta(txn);
+      const handed = new Map(leases.map((each) => [nameOf(each), each]));
+      await reassign(txn, meta, new Set([member.agent]), (record) => handed.get(nameOf(record))?.leases);
+    });
+  }
+
+  register(registration: Registration): Promise<AgentLocation> {
+    return this.#durably(async (txn) => {
+      const meta = await readMeta(txn);
+      const members = await readMembers(txn);
+      const producers = await readProducers(txn);
+      const sibling = producers.find((each) => each.service === registration.service);
+      if (sibling !== undefined && sibling.mode !== registration.mode) {
+        throw new LeaseError(
+          'BAD_REQUEST',
+          `service "${registration.service}" is ${sibling.mode}; a producer cannot make it ${registration.mode}`,
+        );
+      }
+      const known = producers.find((each) => nameOf(each) === nameOf(registration));
+      const weight = registration.weight ?? registration.capacity;
+      const record: ProducerRecord = known
+        ? { ...known, ...registration, weight }
+        : {
+            ...registration,
+            weight,
+            owner: ownerFor(
+              registration,
+              producers,
+              members.map((each) => each.agent),
+            ),
+            epoch: meta.epoch,
+            quietMs: 0,
+            inherited: [],
+          };
+      const changed = known === undefined || JSON.stringify(known) !== JSON.stringify(record);
+      if (changed) {
+        write(txn, producerKey(registration), record);
+        write(txn, META, { ...meta, revision: meta.revision + 1 });
+      }
+      const owner = members.find((each) => each.agent === record.owner);
+      if (owner === undefined)
+        throw new LeaseError('UNAVAILABLE', 'no agent is a member yet', { retryAfterMs: 1000 });
+      return { agent: owner.agent, address: owner.address };
+    });
+  }
+
+  deregister(member: Member, name: OwnedName): Promise<void> {
+    return this.#step(async (txn) => {
+      await this.#own(txn, member);
+      const record = await read<ProducerRecord>(txn, producerKey(name));
+      if (record === undefined || record.owner !== member.agent || record.epoch !== name.epoch) return;
+      txn.delete(producerKey(name));
+      const meta = await readMeta(txn);
+      write(txn, META, { ...meta, revision: meta.revision + 1 });
+    });
+  }
+
+  locate(name: ProducerName): Promise<AgentLocation | undefined> {
+    return this.#step(async (txn) => {
+      const record = await read<ProducerRecord>(txn, producerKey(name));
+      const owner = record && (await read<MemberRecord>(txn, memberKey(record.owner)));
+      return owner && { agent: owner.agent, address: owner.address };
+    });
+  }
+
+  handOver(member: Member, handed: readonly HandedOver[]): Promise<void> {
+    return this.#durably(async (txn) => {
+      await this.#own(txn, member);
+      const meta = await readMeta(txn);
+      const epoch = meta.epoch + 1;
+      let count = 0;
+      for (const each of handed) {
+        const { next, ...record } = (await read<ProducerRecord>(txn, producerKey(each))) ?? {
+          next: undefined,
+        };
+        if (next === undefined || !('owner' in record)) continue;
+        if (record.owner !== member.agent || record.epoch !== each.epoch) continue;
+        write(txn, producerKey(each), {
+          ...record,
+          owner: next,
+          epoch,
+          quietMs: record.quietMs,
+          inherited: each.leases,
+        });
+        count += 1;
+      }
+      if (count > 0) write(txn, META, { ...meta, epoch, revision: meta.revision + 1 });
+    });
+  }
+
+  settle(member: Member, producers: readonly OwnedName[]): Promise<void> {
+    return this.#step(async (txn) => {
+      await this.#own(txn, member);
+      for (const name of producers) {
+        const record = await read<ProducerRecord>(txn, producerKey(name));
+        if (record?.owner !== member.agent || record.epoch !== name.epoch) continue;
+        write(txn, producerKey(name), { ...record, quietMs: 0, inherited: [] });
+      }
+    });
+  }
+
+  reserveTokens(service: string, count: number): Promise<number> {
+    return this.#durably(async (txn) => {
+      const first = (await read<number>(txn, tokensKey(service))) ?? 1;
+      write(txn, tokensKey(service), first + count);
+      return first;
+    });
+  }
+
+  /** The caller's record; FENCED when it is no member in this incarnation. */
+  async #own(txn: KvTransaction, member: Member): Promise<MemberRecord> {
+    const own = await read<MemberRecord>(txn, memberKey(member.agent));
+    if (own?.incarnation === member.incarnation) return own;
+    const why = own === undefined ? 'its membership ran out' : 'it was started anew elsewhere';
+    throw new LeaseError('FENCED', `agent ${member.agent} is no member any more: ${why}`);
+  }
+
+  #isDead({ agent, incarnation, beat }: MemberRecord): boolean {
+    const nowMs = this.clock.monotonicMs();
+    const seen = this.#seen.get(agent);
+    if (seen?.incarnation === incarnation && seen.beat === beat) return nowMs - seen.atMs > this.memberTtlMs;
+    this.#seen.set(agent, { incarnation, beat, atMs: nowMs });
+    return false;
+  }
+
+  /** Its effect survives a power loss when it resolves. */
+  async #durably<T>(fn: (txn: KvTransaction) => Promise<T>): Promise<T> {
+    const result = await this.#step(fn);
+    await this.engine.sync();
+    return result;
+  }
+
+  #step<T>(fn: (txn: KvTransaction) => Promise<T>): Promise<T> {
+    const result = this.#turn.then(() => this.engine.transact(fn));
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+}
+
+/** Gives every producer its owner by rendezvous among the members that are not in `dead`; those lose their membership. */
+async function reassign(
+  txn: KvTransaction,
+  meta: Meta,
+  dead: ReadonlySet<string>,
+  handed: (record: ProducerRecord) => ProducerRecord['inherited'] | undefined = () => undefined,
+): Promise<Meta> {
+  const members = await readMembers(txn);
+  const living = members.filter((each) => !dead.has(each.agent)).map((each) => each.agent);
+  const producers = await readProducers(txn);
+  const owners = assign(producers.map(nameOf), living);
+  const epoch = meta.epoch + 1;
+  for (const record of producers) {
+    const { next, ...rest } = record;
+    const wanted = owners.get(nameOf(record)) ?? '';
+    if (living.includes(record.owner)) {
+      if (wanted === record.owner ? next !== undefined : next !== wanted) {
+        write(txn, producerKey(record), wanted === record.owner ? rest : { ...rest, next: wanted });
+      }
+      continue;
+    }
+    // Nobody owned it: what its last owner left goes to the next one.
+    const leases = handed(record) ?? (record.owner === '' ? record.inherited : undefined);
+    const last = members.find((each) => each.agent === record.owner);
+    const quietMs =
+      leases !== undefined && record.quietMs === 0 ? 0 : Math.max(record.quietMs, last?.leaseMsMax ?? 0);
+    write(txn, producerKey(record), { ...rest, owner: wanted, epoch, quietMs, inherited: leases ?? [] });
+  }
+  for (const agent of dead) {
+    const { incarnation, leaseMsMax, address } = members.find((each) => each.agent === agent)!;
+    txn.delete(memberKey(agent));
+    write(txn, gone(agent), { agent, address, incarnation, leaseMsMax });
+  }
+  const changed = { ...meta, epoch, revision: meta.revision + 1 };
+  write(txn, META, changed);
+  return changed;
+}
+
+/** A newcomer goes to the first agent of its ranking with room; nobody else moves for it. */
+function ownerFor(
+  name: ProducerName,
+  producers: readonly ProducerRecord[],
+  agents: readonly string[],
+): string {
+  const loads = new Map<string, number>();
+  for (const { owner } of producers) loads.set(owner, (loads.get(owner) ?? 0) + 1);
+  const bound = loadMax(producers.length + 1, agents.length);
+  return ranking(nameOf(name), agents).find((agent) => (loads.get(agent) ?? 0) < bound) ?? '';
+}
+
+function weightsOf(producers: readonly ProducerRecord[]): Record<string, Record<string, number>> {
+  const weights: Record<string, Record<string, number>> = {};
+  for (const { owner, service, weight } of producers) {
+    weights[owner] ??= {};
+    const services = weights[owner];
+    services[service] = (services[service] ?? 0) + weight;
+  }
+  return weights;
+}
+
+export function nameOf({ service, producer }: ProducerName): string {
+  return `${service}\0${producer}`;
+}
+
+function key(path: string): Buffer {
+  return Buffer.from(ROOT + path, 'utf8');
+}
+
+function withoutBeat({ beat: _beat, ...member }: MemberRecord): Member {
+  return member;
+}
+
+async function readMeta(txn: KvTransaction): Promise<Meta> {
+  const known = await read<Meta>(txn, META);
+  if (known !== undefined) return known;
+  const meta = { revision: 1, epoch: 1, secret: randomBytes(32).toString('base64') };
+  write(txn, META, meta);
+  return meta;
+}
+
+function readMembers(txn: KvTransaction): Promise<MemberRecord[]> {
+  return readAll<MemberRecord>(txn, 'member/');
+}
+
+function readProducers(txn: KvTransaction): Promise<ProducerRecord[]> {
+  return readAll<ProducerRecord>(txn, 'producer/');
+}
+
+async function readAll<T>(txn: KvTransaction, prefix: string): Promise<T[]> {
+  const start = key(prefix);
+  const end = Buffer.concat([start, Buffer.of(0xff)]);
+  const found = await txn.range({ start, end });
+  return found.map(({ value }) => JSON.parse(value.toString('utf8')) as T);
+}
+
+async function read<T>(txn: KvTransaction, at: Buffer): Promise<T | undefined> {
+  const value = await txn.get(at);
+  return value === undefined ? undefined : (JSON.parse(value.toString('utf8')) as T);
+}
+
+function write(txn: KvTransaction, at: Buffer, value: unknown): void {
+  txn.put(at, Buffer.from(JSON.stringify(value), 'utf8'));
+}
