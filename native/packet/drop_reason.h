@@ -36,6 +36,7 @@ namespace penstock::net {
   X(too_big, "too-big", "larger than the path takes, and the sender was told")                   \
   X(ttl_exceeded, "ttl-exceeded", "hop limit used up")                                           \
   X(ecn_invalid, "ecn-invalid", "congestion experienced outside, not capable inside (RFC 6040)") \
+  X(tunnel_option, "tunnel-option", "a control packet, or a critical option nobody here knows")  \
   X(script, "script", "a script's verdict")                                                      \
   X(shutdown, "shutdown", "the plane is stopping")
 

@@ -77,13 +77,13 @@ struct Offload {
   Gso gso = Gso::none;
   ChecksumState checksum = ChecksumState::unknown;  // of the innermost transport header
   bool ecn = false;                                 // TCP superframe with CWR: on the first segment only
-  bool tunnel = false;  // a UDP-tunnel superframe: gso describes the inner frame, the next fields are set
+  bool tunnel = false;          // a tunnel superframe: gso describes the inner frame, the next fields are set
   bool outer_checksum = false;  // the outer UDP checksum is to be filled on every segment
   uint16_t gso_size = 0;        // payload bytes of each segment
   uint16_t header_length = 0;   // bytes to repeat before each segment, from the start of the frame
   uint16_t checksum_start = 0;
   uint16_t checksum_offset = 0;  // from checksum_start
-  uint16_t outer_transport = 0;  // offset of the outer UDP header
+  uint16_t outer_transport = 0;  // offset of the outer UDP header; of GRE for NVGRE, which no port takes
   uint16_t inner_network = 0;    // offset of the inner IP header
 };
 
@@ -149,6 +149,19 @@ struct alignas(64) Packet {
   std::size_t tailroom() const { return kHeadStorage - head_offset - head_length; }
   std::span<const BodySlice> slices() const {
     return {slice_count <= kSlicesInline ? slices_inline.data() : slices_more, slice_count};
+  }
+
+  // Takes over what another packet is known by (where it came from, its network, its headers), not its bytes
+  // nor its offload state.
+  void inherit(const Packet& from) {
+    ingress = from.ingress;
+    stream = from.stream;
+    vni = from.vni;
+    sequence = from.sequence;
+    flow_hash = from.flow_hash;
+    traced = from.traced;
+    mark = from.mark;
+    layout = from.layout;
   }
 
   // Grows the head towards the front; the caller has checked headroom().

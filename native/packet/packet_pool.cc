@@ -103,6 +103,14 @@ void PacketPool::put_back(BodyBuffer* body) {
 bool PacketPool::append(Packet& packet, BodyBuffer* body, uint32_t offset, uint32_t length) {
   assert(owner_ == this_thread() && packet.home == this && body->home == this);
   assert(offset + length <= body->used);
+  if (packet.slice_count > 0) {
+    BodySlice& last = const_cast<BodySlice&>(packet.slices().back());  // the packet's own
+    if (last.buffer == body && last.offset + last.length == offset) {
+      last.length += length;
+      packet.body_length += length;
+      return true;
+    }
+  }
   if (packet.slice_count == kSlicesMax) return false;
   if (packet.slice_count == kSlicesInline) {
     if (free_tables_.empty()) return false;
@@ -128,15 +136,8 @@ Packet* PacketPool::share(const Packet& packet) {
   }
   twin->head_offset = packet.head_offset;
   twin->head_length = packet.head_length;
-  twin->ingress = packet.ingress;
-  twin->stream = packet.stream;
-  twin->vni = packet.vni;
-  twin->sequence = packet.sequence;
-  twin->flow_hash = packet.flow_hash;
-  twin->traced = packet.traced;
-  twin->mark = packet.mark;
+  twin->inherit(packet);
   twin->offload = packet.offload;
-  twin->layout = packet.layout;
   std::memcpy(twin->data(), packet.data(), packet.head_length);
   return twin;
 }
@@ -159,15 +160,8 @@ Packet* PacketPool::copy(const Packet& packet) {
   }
   twin->head_offset = packet.head_offset;
   twin->head_length = packet.head_length;
-  twin->ingress = packet.ingress;
-  twin->stream = packet.stream;
-  twin->vni = packet.vni;
-  twin->sequence = packet.sequence;
-  twin->flow_hash = packet.flow_hash;
-  twin->traced = packet.traced;
-  twin->mark = packet.mark;
+  twin->inherit(packet);
   twin->offload = packet.offload;
-  twin->layout = packet.layout;
   std::memcpy(twin->data(), packet.data(), packet.head_length);
   return twin;
 }

@@ -42,9 +42,15 @@ class PacketPool {
   BodyBuffer* take_body();
   void put_back(BodyBuffer* body);
 
-  // Appends a slice and takes one reference to the body. False when the packet has kSlicesMax slices or no
-  // slice table is left.
+  // Appends a slice and takes one reference to the body; bytes that follow the last slice only lengthen it.
+  // False when the packet has kSlicesMax slices or no slice table is left.
   bool append(Packet& packet, BodyBuffer* body, uint32_t offset, uint32_t length);
+  // Whether `count` more slices can be appended, whatever they are.
+  bool can_append(const Packet& packet, std::size_t count) const {
+    const std::size_t slices = packet.slice_count + count;
+    return slices <= kSlicesMax &&
+           (slices <= kSlicesInline || packet.slice_count > kSlicesInline || !free_tables_.empty());
+  }
   // A copy of head and metadata that shares the bodies; null when there is no packet.
   Packet* share(const Packet& packet);
   // A copy in this pool that shares nothing, of a packet of any home; null when there is no room.

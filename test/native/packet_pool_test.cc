@@ -90,11 +90,13 @@ TEST_CASE("many slices need a table, and are bounded") {
   Packet* packet = with_body(*pool, 100);
   BodyBuffer* body = packet->slices()[0].buffer;
   for (std::size_t i = 1; i < kSlicesMax; ++i) {
-    REQUIRE(pool->append(*packet, body, static_cast<uint32_t>(i), 1));
+    REQUIRE(pool->append(*packet, body, static_cast<uint32_t>(i), 2));
   }
   CHECK_FALSE(pool->append(*packet, body, 0, 1));
-  CHECK(packet->body_length == 100 + kSlicesMax - 1);
+  CHECK(packet->body_length == 100 + 2 * (kSlicesMax - 1));
   CHECK(packet->slices()[63].offset == 63);
+  CHECK(pool->append(*packet, body, 65, 3));  // it continues the last
+  CHECK(packet->slices()[63].length == 5);
   Packet* other = pool->take();
   for (std::size_t i = 0; i < kSlicesInline; ++i) REQUIRE(pool->append(*other, body, 0, 1));
   CHECK_FALSE(pool->append(*other, body, 0, 1));  // the only table is taken
