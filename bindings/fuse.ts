@@ -28,6 +28,15 @@ export interface FuseSessionOptions {
   readonly fileIo: FileIoHandle;
 }
 
+/** native/fuse/session.h */
+export const LookOut = {
+  /** A wake-up is asked for, or on its way. */
+  Sleep: 0,
+  Request: 1,
+  /** The event loop must turn; nobody will signal before. */
+  Turn: 2,
+} as const;
+
 export interface FuseSession {
   /** Mounts and negotiates on a thread of the pool. */
   mount(): Promise<void>;
@@ -38,6 +47,11 @@ export interface FuseSession {
    * `annex` more bytes are whole AttrOut records for native code alone: directories as the operation left them.
    */
   reply(slot: number, errno: number, length: number, annex: number): boolean;
+  /**
+   * Everything is answered: waits a moment for the next request, if one is expected. `fresh`: the event loop has turned
+   * since the last call. Answers one of `LookOut`.
+   */
+  lookOut(fresh: boolean): number;
   /** Runs a parked READ or WRITE again. */
   resume(id: number): boolean;
   fail(id: number, errno: number): boolean;

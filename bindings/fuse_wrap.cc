@@ -62,8 +62,8 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
     return DefineClass(
         env, "FuseSession",
         {InstanceMethod<&FuseSession::mount>("mount"), InstanceMethod<&FuseSession::start>("start"),
-         InstanceMethod<&FuseSession::reply>("reply"), InstanceMethod<&FuseSession::resume>("resume"),
-         InstanceMethod<&FuseSession::fail>("fail"),
+         InstanceMethod<&FuseSession::reply>("reply"), InstanceMethod<&FuseSession::look_out>("lookOut"),
+         InstanceMethod<&FuseSession::resume>("resume"), InstanceMethod<&FuseSession::fail>("fail"),
          InstanceMethod<&FuseSession::forget_inode>("forgetInode"),
          InstanceMethod<&FuseSession::forget_entry>("forgetEntry"),
          InstanceMethod<&FuseSession::invalidate_inode>("invalidateInode"),
@@ -142,6 +142,12 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
     const bool found =
         session_->reply(slot, error, reply_memory_.first(length), reply_memory_.subspan(length, annex));
     return Napi::Boolean::New(info.Env(), found);
+  }
+
+  Napi::Value look_out(const Napi::CallbackInfo& info) {
+    const bool fresh = info[0].As<Napi::Boolean>().Value();
+    const fuse::LookOut next = session_ == nullptr ? fuse::LookOut::sleep : session_->look_out(fresh);
+    return Napi::Number::New(info.Env(), static_cast<uint32_t>(next));
   }
 
   Napi::Value resume(const Napi::CallbackInfo& info) {

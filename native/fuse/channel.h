@@ -50,6 +50,11 @@ class Channel {
   // Blocks until a request is there.
   virtual Received receive(uint32_t queue) = 0;
 
+  // Takes a request without waiting for one, from a queue beside the numbered ones; no bytes: there is none,
+  // or the channel cannot (`polls`). Thread: one, which is nobody's worker.
+  virtual Received poll() { return {}; }
+  virtual bool polls() const { return false; }
+
   // Blocks (for no longer than threads take to start) until every queue is being received from.
   virtual void wait_until_received_from() {}
 

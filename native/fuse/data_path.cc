@@ -140,12 +140,13 @@ void DataPath::park(Parked request, std::span<const std::byte> data, const DataN
   {
     std::unique_lock lock(mutex_);
     const auto fits = [&] {
-      return stopping_ || (!free_.empty() && parked_bytes_ + data.size() <= kParkedBytesMax);
+      return stopping_ || (free_.size() > kParkedKept && parked_bytes_ + data.size() <= kParkedBytesMax);
     };
-    if (!fits()) {
+    if (!ring_.on_consumer_thread() && !fits()) {
       counters_.park_waits.fetch_add(1, std::memory_order_relaxed);
       room_.wait(lock, fits);
     }
+    assert(stopping_ || !free_.empty());
     if (stopping_) return;  // the connection is going away, and the request with it
     id = free_.back();
     free_.pop_back();
@@ -183,6 +184,11 @@ void DataPath::announce(uint32_t id, const DataNeedPayload& need) {
     payload.length = parked_[id].data.size();
   }
   ring_.push(record, std::as_bytes(std::span(&payload, 1)));  // fails only when the session is stopping
+}
+
+bool DataPath::has_room() {
+  std::lock_guard lock(mutex_);
+  return free_.size() > kParkedMax / 2;
 }
 
 bool DataPath::resume(uint32_t id) {

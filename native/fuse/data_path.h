@@ -52,6 +52,7 @@ struct DataPathCounters {
 class DataPath {
  public:
   static constexpr uint32_t kParkedMax = 1024;
+  static constexpr uint32_t kParkedKept = 16;  // for the thread that must not wait
   static constexpr uint64_t kParkedBytesMax = 64ULL << 20;
   // A request that asks this often without getting further is answered EIO: something evicts as fast as it
   // fetches.
@@ -63,6 +64,9 @@ class DataPath {
   // From the worker of `queue`; the request's bytes need to live only during the call.
   void read(uint32_t queue, const Request& request, const TransferBuffer& buffer);
   void write(uint32_t queue, const Request& request);
+
+  // Room for a request of JavaScript's thread, which must never wait here for itself.
+  bool has_room();
 
   // From JavaScript, once for each DataNeed. False when `id` is not parked.
   bool resume(uint32_t id);

@@ -31,11 +31,12 @@ void install_wake_handler() {
 // A descriptor of its own with its own table of requests; where /dev/fuse may not be opened (fusermount3
 // opened the first one for us) the same file once more, which works as well and only shares that table's
 // lock.
-Fd clone_device(int device) {
-  Fd clone(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
+Fd clone_device(int device, int flags = 0) {
+  Fd clone(::open("/dev/fuse", O_RDWR | O_CLOEXEC | flags));
   uint32_t master = static_cast<uint32_t>(device);
   if (clone.valid() && ::ioctl(clone.get(), kIoctlClone, &master) == 0) return clone;
-  return Fd(::fcntl(device, F_DUPFD_CLOEXEC, 0));
+  // The same file would share these flags with the workers.
+  return flags == 0 ? Fd(::fcntl(device, F_DUPFD_CLOEXEC, 0)) : Fd();
 }
 
 int write_message(int fd, OutHeader header, std::span<const iovec> parts) {
@@ -62,6 +63,13 @@ DeviceChannel::Queue::~Queue() {
   if (buffer != nullptr) ::munmap(buffer, kRequestBuffer);
 }
 
+Result<void> DeviceChannel::Queue::allocate() {
+  void* memory = ::mmap(nullptr, kRequestBuffer, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return Error::from_errno(errno, "cannot map a FUSE request buffer");
+  buffer = static_cast<std::byte*>(memory);
+  return {};
+}
+
 Result<std::unique_ptr<DeviceChannel>> DeviceChannel::open(Fd device, uint32_t queues) {
   install_wake_handler();
   std::unique_ptr<DeviceChannel> channel(new DeviceChannel());
@@ -73,11 +81,14 @@ Result<std::unique_ptr<DeviceChannel>> DeviceChannel::open(Fd device, uint32_t q
       queue->fd = clone_device(channel->device());
       if (!queue->fd.valid()) return Error::from_errno(errno, "cannot open another FUSE queue");
     }
-    void* memory =
-        ::mmap(nullptr, kRequestBuffer, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return Error::from_errno(errno, "cannot map a FUSE request buffer");
-    queue->buffer = static_cast<std::byte*>(memory);
+    if (Result<void> mapped = queue->allocate(); !mapped) return mapped.error();
     channel->queues_.push_back(std::move(queue));
+  }
+  auto polled = std::make_unique<Queue>();
+  polled->fd = clone_device(channel->device(), O_NONBLOCK);
+  if (polled->fd.valid()) {
+    if (Result<void> mapped = polled->allocate(); !mapped) return mapped.error();
+    channel->polled_ = std::move(polled);
   }
   return channel;
 }
@@ -111,9 +122,18 @@ Received DeviceChannel::receive(uint32_t index) {
   return {request, index};
 }
 
+Received DeviceChannel::poll() {
+  if (polled_ == nullptr || stopping_.load(std::memory_order_acquire)) return {};
+  const ssize_t got = ::read(polled_->fd.get(), polled_->buffer, kRequestBuffer);
+  // Whatever it is but a request, a worker learns of it too.
+  if (got < static_cast<ssize_t>(sizeof(InHeader))) return {};
+  return {{polled_->buffer, static_cast<std::size_t>(got)}, queues()};
+}
+
 int DeviceChannel::reply(uint32_t origin, uint64_t unique, int error, std::span<const iovec> parts) {
   const OutHeader header{0, -error, unique};
-  return write_message(queues_[origin]->fd.get(), header, error == 0 ? parts : std::span<const iovec>{});
+  const Queue& queue = origin == queues_.size() ? *polled_ : *queues_[origin];
+  return write_message(queue.fd.get(), header, error == 0 ? parts : std::span<const iovec>{});
 }
 
 int DeviceChannel::notify(int32_t code, std::span<const iovec> parts) {

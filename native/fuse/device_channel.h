@@ -28,6 +28,8 @@ class DeviceChannel final : public Channel {
 
   uint32_t queues() const override { return static_cast<uint32_t>(queues_.size()); }
   Received receive(uint32_t queue) override;
+  Received poll() override;
+  bool polls() const override { return polled_ != nullptr; }
   int reply(uint32_t origin, uint64_t unique, int error, std::span<const iovec> parts) override;
   int notify(int32_t code, std::span<const iovec> parts) override;
   void stop() override;
@@ -44,11 +46,13 @@ class DeviceChannel final : public Channel {
     Queue(const Queue&) = delete;
     Queue& operator=(const Queue&) = delete;
     ~Queue();
+    Result<void> allocate();
   };
 
   DeviceChannel() = default;
 
   std::vector<std::unique_ptr<Queue>> queues_;
+  std::unique_ptr<Queue> polled_;  // its origin is queues(); none where /dev/fuse may not be opened
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::condition_variable left_;

@@ -10,10 +10,10 @@ PendingTable::PendingTable() : slots_(kSlots) {
   for (uint32_t slot = kSlots; slot-- > 0;) free_.push_back(slot);
 }
 
-std::optional<uint32_t> PendingTable::add(Pending pending) {
+std::optional<uint32_t> PendingTable::add(Pending pending, bool may_wait) {
   std::unique_lock lock(mutex_);
-  freed_.wait(lock, [this] { return closed_ || !free_.empty(); });
-  if (closed_) return std::nullopt;
+  if (may_wait) freed_.wait(lock, [this] { return closed_ || free_.size() > kKept; });
+  if (closed_ || free_.empty()) return std::nullopt;
   const uint32_t slot = free_.back();
   free_.pop_back();
   pending.live = true;
@@ -25,8 +25,8 @@ std::optional<Pending> PendingTable::take(uint32_t slot) {
   std::lock_guard lock(mutex_);
   if (slot >= kSlots || !slots_[slot].live) return std::nullopt;
   Pending taken = std::exchange(slots_[slot], Pending{});
-  if (free_.empty()) freed_.notify_all();
   free_.push_back(slot);
+  if (free_.size() == kKept + 1) freed_.notify_all();
   return taken;
 }
 

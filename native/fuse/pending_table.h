@@ -40,11 +40,13 @@ class PendingTable {
  public:
   static constexpr uint32_t kSlots = 8192;
   static constexpr uint32_t kLockWaitLimit = kSlots / 2;
+  static constexpr uint32_t kKept = 16;  // for whoever may not wait
 
   PendingTable();
 
-  // Blocks while full; nothing once closed.
-  std::optional<uint32_t> add(Pending pending);
+  // Blocks while full, unless told that the caller is the one who empties it: then, and once closed, nothing.
+  // That one finds room whenever no more than kLockWaitLimit slots were in use just before.
+  std::optional<uint32_t> add(Pending pending, bool may_wait = true);
   // Empties the slot. Nothing when it holds no request.
   std::optional<Pending> take(uint32_t slot);
   // An interrupt of `unique`: its slot if the request was announced to JavaScript. Otherwise the interrupt is

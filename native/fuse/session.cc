@@ -44,6 +44,7 @@ void Session::start(std::span<std::byte> ring_memory, std::function<void()> wake
   ring_ = std::make_unique<UpcallRing>(ring_memory, std::move(wake));
   data_path_ = std::make_unique<DataPath>(*channel_, *file_io_, *ring_, names_);
   notifier_ = std::make_unique<Notifier>(*channel_);
+  if (channel_->polls()) look_out_buffer_ = std::make_unique<TransferBuffer>();
   running_ = channel_->queues();
   for (uint32_t queue = 0; queue < channel_->queues(); ++queue) {
     workers_.emplace_back([this, queue] { work(queue); });
@@ -108,12 +109,21 @@ Result<void> Session::unmount(bool lazy) {
 std::vector<std::pair<std::string, uint64_t>> Session::stats() {
   const NameCacheCounters names = names_.counters();
   const DataPathCounters& data = data_path_->counters();
+  const AnticipationCounters& spins = anticipation_.counters();
   const ChannelState channel = channel_->state();
   return {
       {"requests", counters_.requests},
       {"upcalls", counters_.upcalls},
       {"upcallWakes", ring_->wakes()},
       {"upcallStalls", ring_->stalls()},
+      {"spinHits", spins.hits},
+      {"spinMisses", spins.misses},
+      {"spinsSkippedForGap", spins.skipped_gap},
+      {"spinsSkippedForBudget", spins.skipped_balance},
+      {"spinServed", spins.served},
+      {"spinsPreempted", spins.preempted},
+      {"spinMicroseconds", spins.spun_ns / 1000},
+      {"spinBudgetMicroseconds", anticipation_.balance() / 1000},
       {"pending", pending_.live()},
       {"forgets", counters_.forgets},
       {"interrupts", counters_.interrupts},

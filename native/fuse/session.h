@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "native/fuse/anticipation.h"
 #include "native/fuse/channel.h"
 #include "native/fuse/channel_choice.h"
 #include "native/fuse/data_path.h"
@@ -72,6 +73,13 @@ struct SessionCounters {
   std::atomic<uint64_t> passthrough_refused{0};
 };
 
+// What JavaScript's thread does next.
+enum class LookOut : uint32_t {
+  sleep = 0,    // a wake-up is asked for, or on its way
+  request = 1,  // one is there
+  turn = 2,     // let the event loop turn, then come back: nobody will signal before
+};
+
 class Session {
  public:
   // Mounts and shakes hands; no request is taken before start(). Blocks: not for the JavaScript thread.
@@ -86,6 +94,9 @@ class Session {
   // `payload` is the whole result for error 0; it may be modified. `annex` holds AttrOut records of the
   // directories the operation changed, as it left them; they stay here. False when the slot holds no request.
   bool reply(uint32_t slot, int error, std::span<std::byte> payload, std::span<std::byte> annex);
+  // Nothing is left to answer: waits a bounded moment (anticipation.h) for the next request. `fresh`: the
+  // event loop has turned since the last call.
+  LookOut look_out(bool fresh);
   bool resume(uint32_t id) { return data_path_->resume(id); }
   bool fail(uint32_t id, int error) { return data_path_->fail(id, error); }
   // Forget what is cached here, not what the kernel has cached.
@@ -114,6 +125,7 @@ class Session {
 
   // worker.cc
   void work(uint32_t queue);
+  void take(const Received& received, const TransferBuffer& buffer);
   void serve(uint32_t queue, const Request& request, const TransferBuffer& buffer);
   bool serve_natively(uint32_t queue, const Request& request);
   bool serve_lookup(uint32_t queue, const Request& request);
@@ -122,6 +134,10 @@ class Session {
   bool serve_flush(uint32_t queue, const Request& request);
   bool serve_release(uint32_t queue, const Request& request);
   void serve_interrupt(uint32_t queue, const Request& request);
+  // look_out.cc
+  bool watch(uint64_t began, uint64_t window);
+  bool may_take_requests();
+
   void upcall(uint32_t queue, const Request& request);
   void note_lock_owner(const Request& request);
   void answer(uint32_t queue, uint64_t unique, int error, const void* data = nullptr, std::size_t length = 0);
@@ -155,6 +171,10 @@ class Session {
   std::unique_ptr<Notifier> notifier_;
   std::vector<std::thread> workers_;
   std::atomic<uint32_t> running_{0};
+  Anticipation anticipation_;                        // JavaScript's thread alone
+  uint64_t turn_began_ = 0;                          // likewise
+  uint64_t woke_before_ = 0;                         // likewise
+  std::unique_ptr<TransferBuffer> look_out_buffer_;  // likewise; none where the channel does not poll
   std::atomic<bool> exclusive_;
   SessionCounters counters_;
 

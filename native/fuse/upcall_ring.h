@@ -18,6 +18,10 @@
 // The producer stores head, then swaps sleeping to 0 and signals if it was 1. Both are sequentially
 // consistent, so at least one of the two sees the other's store: no wake-up is lost, and a busy consumer is
 // never signalled.
+//
+// The consumer's thread may push too (a request that it took off the kernel itself). It can't wait for
+// itself, so half of the ring is kept for it: it pushes at most two records, an eighth of the ring each, into
+// a ring it found empty.
 #pragma once
 
 #include <atomic>
@@ -25,7 +29,9 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <span>
+#include <thread>
 
 namespace penstock::fuse {
 
@@ -77,30 +83,47 @@ class UpcallRing {
 
   static bool usable(std::span<std::byte> memory);
   // A record of this payload length is never accepted by push.
-  bool too_large(std::size_t payload) const { return payload > capacity_ / 4; }
+  bool too_large(std::size_t payload) const { return payload > capacity_ / 8; }
 
-  // Blocks while the ring is full; false once `close` was called. `record.size` and `record.length` are
-  // filled here.
+  // Blocks while the ring is full, but on the thread that made the ring, the consumer's; false once `close`
+  // was called. `record.size` and `record.length` are filled here.
   bool push(UpcallRecord record, std::span<const std::byte> payload);
   // Lets blocked producers go; later pushes fail.
   void close() { closed_.store(true, std::memory_order_release); }
+
+  // ---- For the consumer's thread.
+  bool on_consumer_thread() const { return std::this_thread::get_id() == consumer_; }
+  bool empty() const {
+    return control(kHeadOffset).load(std::memory_order_seq_cst) ==
+           control(kTailOffset).load(std::memory_order_relaxed);
+  }
+  // Takes back the request for a wake-up: true when it still stood, so that none is on its way.
+  bool stay_awake() { return control(kSleepingOffset).exchange(0, std::memory_order_seq_cst) == 1; }
+  // Asks for a wake-up. False when something arrived meanwhile and no wake-up is on its way.
+  bool sleep();
+  // When the last producer had to wake the consumer; 0: never. Monotonic ns.
+  uint64_t woke_at() const { return woke_at_.load(std::memory_order_relaxed); }
 
   uint64_t wakes() const { return wakes_.load(std::memory_order_relaxed); }
   uint64_t stalls() const { return stalls_.load(std::memory_order_relaxed); }
 
  private:
-  bool wait_for_space(uint32_t bytes);
+  // Bytes to skip before a record of `size`, or nothing while it does not fit.
+  std::optional<uint32_t> space_for(uint32_t size, uint32_t limit) const;
+  void put(const UpcallRecord& record, std::span<const std::byte> payload, uint32_t skip);
   std::atomic_ref<uint32_t> control(std::size_t offset) const {
     return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(memory_.data() + offset));
   }
 
   std::span<std::byte> memory_;
   uint32_t capacity_;
+  std::thread::id consumer_ = std::this_thread::get_id();
   std::function<void()> wake_;
   std::mutex producers_;
   uint32_t head_ = 0;  // under producers_
   std::atomic<bool> closed_{false};
   std::atomic<uint64_t> wakes_{0};
+  std::atomic<uint64_t> woke_at_{0};
   std::atomic<uint64_t> stalls_{0};
 };
 

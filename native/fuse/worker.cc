@@ -96,20 +96,24 @@ void Session::answer(uint32_t queue, uint64_t unique, int error, const void* dat
 void Session::work(uint32_t queue) {
   const TransferBuffer buffer;
   for (;;) {
-    const auto [bytes, origin] = channel_->receive(queue);
-    if (bytes.empty()) break;
-    counters_.requests.fetch_add(1, std::memory_order_relaxed);
-    if (const auto request = parse_request(bytes)) {
-      serve(origin, *request, buffer);
-    } else {
-      counters_.malformed.fetch_add(1, std::memory_order_relaxed);
-      InHeader header;
-      std::memcpy(&header, bytes.data(), sizeof(header));
-      answer(origin, header.unique, EIO);
-    }
+    const Received received = channel_->receive(queue);
+    if (received.bytes.empty()) break;
+    take(received, buffer);
   }
   // The last one out says so; when we are being stopped the ring is closed and nobody hears it.
   if (running_.fetch_sub(1) == 1) ring_->push(UpcallRecord{.kind = kRecordEnded}, {});
+}
+
+void Session::take(const Received& received, const TransferBuffer& buffer) {
+  counters_.requests.fetch_add(1, std::memory_order_relaxed);
+  if (const auto request = parse_request(received.bytes)) {
+    serve(received.origin, *request, buffer);
+  } else {
+    counters_.malformed.fetch_add(1, std::memory_order_relaxed);
+    InHeader header;
+    std::memcpy(&header, received.bytes.data(), sizeof(header));
+    answer(received.origin, header.unique, EIO);
+  }
 }
 
 void Session::serve(uint32_t queue, const Request& request, const TransferBuffer& buffer) {
@@ -296,7 +300,7 @@ void Session::upcall(uint32_t queue, const Request& request) {
     return answer(queue, request.header.unique, ENOLCK);
   }
   if (ring_->too_large(request.body.size())) return answer(queue, request.header.unique, E2BIG);
-  const auto slot = pending_.add(pending_of(queue, request, names_.clock()));
+  const auto slot = pending_.add(pending_of(queue, request, names_.clock()), !ring_->on_consumer_thread());
   if (!slot) return;  // stopping: the connection, and with it the request, is about to be aborted
   counters_.upcalls.fetch_add(1, std::memory_order_relaxed);
   const UpcallRecord record{0,

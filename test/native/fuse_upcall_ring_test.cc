@@ -125,3 +125,35 @@ TEST_CASE("a full ring holds its producer until it is closed") {
   producer.join();
   CHECK(ring.stalls() == 1);
 }
+
+TEST_CASE("what the consumer pushes itself finds room in a ring that is full for everybody else") {
+  Memory memory;
+  UpcallRing ring(memory.bytes(), [] {});
+  const std::vector<std::byte> payload(4096);
+  std::thread producer([&] {
+    while (ring.push({.kind = 1}, payload)) {
+    }
+  });
+  while (ring.stalls() == 0) std::this_thread::yield();
+  const std::vector<std::byte> large(kCapacity / 8);
+  REQUIRE_FALSE(ring.too_large(large.size()));
+  CHECK(ring.push({.kind = 2}, large));
+  CHECK(ring.push({.kind = 3}, {}));
+  ring.close();
+  producer.join();
+}
+
+TEST_CASE("a consumer that takes its sleep back is not signalled") {
+  Memory memory;
+  int wakes = 0;
+  UpcallRing ring(memory.bytes(), [&] { ++wakes; });
+  CHECK(ring.empty());
+  REQUIRE(ring.sleep());
+  CHECK(ring.stay_awake());
+  REQUIRE(ring.push({.kind = 1}, {}));
+  CHECK(wakes == 0);
+  CHECK_FALSE(ring.empty());
+  // Something is there: no sleep, and no wake-up on its way.
+  CHECK_FALSE(ring.sleep());
+  CHECK_FALSE(ring.stay_awake());
+}

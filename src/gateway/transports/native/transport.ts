@@ -7,7 +7,7 @@
 // READ and WRITE do not pass here at all.
 import { resolve } from 'node:path';
 import type { FileIoHandle } from '../../../../bindings/file-io.js';
-import { FuseSession } from '../../../../bindings/fuse.js';
+import { FuseSession, LookOut } from '../../../../bindings/fuse.js';
 import type {
   DataNeed,
   DataNeedHandler,
@@ -76,6 +76,10 @@ export class NativeFuseTransport implements FuseTransport {
   readonly #open = new Map<number, UpcallContext>();
   readonly #end: () => void;
   #turns = 0;
+  /** Requests and data needs taken and not yet answered. */
+  #inHand = 0;
+  /** The event loop has turned since the session was asked to look out. */
+  #freshTurn = true;
   #stopped = false;
 
   private constructor(session: FuseSession, options: NativeMountOptions) {
@@ -177,9 +181,33 @@ export class NativeFuseTransport implements FuseTransport {
     this.#end();
   }
 
+  #turn(): void {
+    this.#turns += 1;
+    this.#freshTurn = true;
+    this.#drain();
+  }
+
+  /** One of those in hand is answered. With none left the next request is looked out for, in place of sleeping. */
+  #settled(): void {
+    this.#inHand -= 1;
+    if (this.#inHand === 0) this.#lookOut();
+  }
+
+  #lookOut(): void {
+    if (this.#stopped) return;
+    const next = this.#session.lookOut(this.#freshTurn);
+    this.#freshTurn = false;
+    if (next === LookOut.Request) this.#drain();
+    else if (next === LookOut.Turn) {
+      setImmediate(() => {
+        this.#turn();
+        if (this.#inHand === 0) this.#lookOut();
+      });
+    }
+  }
+
   #drain(): void {
     if (this.#stopped) return;
-    this.#turns += 1;
     let budget = RECORDS_PER_TURN;
     do {
       while (this.#ring.next()) {
@@ -192,7 +220,7 @@ export class NativeFuseTransport implements FuseTransport {
         this.#take(kind);
         this.#ring.release();
         if (--budget === 0) {
-          setImmediate(() => this.#drain());
+          setImmediate(() => this.#turn());
           return;
         }
       }
@@ -208,6 +236,7 @@ export class NativeFuseTransport implements FuseTransport {
     const { slot, ino, uid, gid, pid, group } = ring;
     const groups = group === NO_GROUP ? NO_GROUPS : [group];
     const context = new UpcallContext(slot, ino, uid, gid, pid, groups);
+    this.#inHand += 1;
     if (kind === RECORD_DATA_NEED) {
       this.#provide(context);
       return;
@@ -238,15 +267,18 @@ export class NativeFuseTransport implements FuseTransport {
     } catch (error) {
       this.#onFault(error);
       this.#session.reply(slot, EIO, 0, 0);
+      this.#settled();
       return;
     }
     this.#session.reply(slot, 0, length, this.#reply.takeAnnex());
+    this.#settled();
   }
 
   #refuse(slot: number, error: unknown): void {
     if (this.#stopped) return;
     this.#open.delete(slot);
     this.#session.reply(slot, this.#errno(error), 0, 0);
+    this.#settled();
   }
 
   #errno(error: unknown): number {
@@ -258,10 +290,14 @@ export class NativeFuseTransport implements FuseTransport {
     const { slot } = context;
     this.#dataNeeds(this.#need(context.ino), context).then(
       () => {
-        if (!this.#stopped) this.#session.resume(slot);
+        if (this.#stopped) return;
+        this.#session.resume(slot);
+        this.#settled();
       },
       (error: unknown) => {
-        if (!this.#stopped) this.#session.fail(slot, this.#errno(error));
+        if (this.#stopped) return;
+        this.#session.fail(slot, this.#errno(error));
+        this.#settled();
       },
     );
   }
