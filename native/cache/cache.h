@@ -217,6 +217,13 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
 
   Result<Appended> append(Inode& node, RecordKind kind, std::span<const std::byte> body,
                           std::span<const PageImage> images = {}, uint16_t count = 0);
+  // All that the log must know of a file. `with_checksums`: of the first pages of a sparse file too.
+  struct WholeState {
+    StateBody state;
+    std::vector<DiskStateRun> runs;
+    std::vector<DiskPage> pages;
+  };
+  Result<WholeState> whole_state(const Inode& node, bool with_checksums) const;
   // Makes the log say all of the file, so that earlier records of it no longer count.
   Result<void> append_state(Inode& node, bool with_checksums);
   Result<void> ensure_sparse(Inode& node);
@@ -227,12 +234,14 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   std::string sparse_path(uint64_t ino, uint64_t id) const;
   void reclaim_later(Inode& node, uint64_t lsn, uint64_t first, uint64_t count);
   Result<void> reclaim_due();
-  void drop_inode(InodeTable::Stripe& stripe, Inode& node);
+  void drop_inode(Inode& node);
   Result<void> sync_file(uint64_t ino, bool with_log);
   bool take_snapshot(Inode& node, PublishSnapshot& snapshot);
   uint64_t evict_sparse(uint64_t bytes);
   uint64_t evict_small(uint64_t bytes);
   Result<bool> compact_one();
+  Result<void> index_sealed();
+  Result<void> index_segment(Segment& segment);
   Result<void> move_forward(uint64_t ino, const Segment& victim);
   uint64_t cached_bytes() const;
   std::optional<uint64_t> oldest_dirty_ms();
@@ -241,7 +250,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   FileSystem& file_system_;
   std::unique_ptr<File> lock_file_;
   Recovery recovery_;
-  Totals totals_;
+  Books books_;
+  Totals& totals_ = books_.totals;
   std::unique_ptr<Log> log_;
   std::unique_ptr<InodeTable> table_;
   std::atomic<int64_t> grants_{0};
@@ -275,7 +285,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
     std::atomic<uint64_t> intents{0}, syncs{0}, barriers{0}, migrations{0}, evicted_pages{0},
         damaged_pages{0};
     std::atomic<uint64_t> published{0}, aborted{0}, forgotten{0}, segments_compacted{0}, states_moved{0};
-    std::atomic<uint64_t> images_moved{0}, reclaimed{0}, maintenance_errors{0};
+    std::atomic<uint64_t> images_moved{0}, reclaimed{0}, maintenance_errors{0}, index_errors{0};
   };
   mutable Counters counters_;
 };

@@ -114,7 +114,7 @@ uint64_t Cache::evict_sparse(uint64_t bytes) {
     }
     const bool is_empty = node->map.next_run(0, kNoLimit, kValid, kValid).count == 0;
     if (is_empty && !node->attached && !node->is_dirty() && node->pins == 0) {
-      drop_inode(node.stripe(), *node);
+      drop_inode(*node);
       continue;
     }
     const std::lock_guard lock(sparse_mutex_);
@@ -136,7 +136,7 @@ uint64_t Cache::evict_small(uint64_t bytes) {
       const uint64_t valid = node.map.count(0, kSmallPages, kValid, kValid);
       if (valid == 0 && node.attached) return;
       if (!node.attached) {
-        drop_inode(stripe, node);
+        drop_inode(node);
       } else if (!drop_pages(node, 0, kSmallPages)) {
         return;
       }

@@ -56,11 +56,11 @@ Attributes Cache::attach(uint64_t ino, const AttachBase& base) {
   if (node && !node->is_dirty() && !node->attached &&
       (node->version != base.version || node->attributes.size != base.attributes.size)) {
     // It changed in the service while nobody here had it: what is cached is of the past.
-    drop_inode(node.stripe(), *node);
+    drop_inode(*node);
     node.set(nullptr);
   }
   if (!node) {
-    node.set(InodeTable::insert(node.stripe(), std::make_unique<Inode>(ino, totals_, *log_)));
+    node.set(table_->insert(ino));
     node->attributes = base.attributes;
     node->version = base.version;
     node->all_known = base.is_new;
@@ -80,12 +80,12 @@ bool Cache::detach(uint64_t ino) {
   if (node->is_dirty()) return false;
   node->attached = false;
   const bool is_empty = node->map.next_run(0, kNoLimit, kValid, kValid).count == 0;
-  if (is_empty && node->pins == 0) drop_inode(node.stripe(), *node);
+  if (is_empty && node->pins == 0) drop_inode(*node);
   return true;
 }
 
 // Out of the table and the log; its disk space follows once the log says so durably.
-void Cache::drop_inode(InodeTable::Stripe& stripe, Inode& node) {
+void Cache::drop_inode(Inode& node) {
   if (node.base_lsn != 0) {
     const Result<Appended> appended = append(node, RecordKind::forget, {});
     // Without the record, recovery finds the file again; whoever publishes it learns that it is gone.
@@ -98,7 +98,7 @@ void Cache::drop_inode(InodeTable::Stripe& stripe, Inode& node) {
     const std::lock_guard lock(dirty_mutex_);
     dirty_order_.erase(node.unpublished->order);
   }
-  InodeTable::remove(stripe, node.ino).reset();
+  table_->remove(node.ino);
 }
 
 void Cache::forget(uint64_t ino) {
@@ -115,7 +115,7 @@ void Cache::forget(uint64_t ino) {
     orphaned_charges_[ino] = open_charge;
   }
   grants_.fetch_add(static_cast<int64_t>(charge - open_charge), std::memory_order_relaxed);
-  drop_inode(node.stripe(), *node);
+  drop_inode(*node);
 }
 
 void Cache::condemn(uint64_t ino) {

@@ -99,14 +99,17 @@ Result<void> Cache::recover() {
   const std::string boot = options_.boot_id + "\n";
   recovery_.boot_changed = !booted || text_of(*booted) != boot;
 
-  Log::Options log_options{&file_system_, directory + "/log", options_.segment_bytes};
+  Log::Options log_options{&file_system_, directory + "/log", options_.segment_bytes, options_.boot_id};
   auto log = Log::open(std::move(log_options));
   if (!log) return log.error();
   log_ = std::move(*log);
-  table_ = std::make_unique<InodeTable>();
+  books_.log = log_.get();
+  table_ = std::make_unique<InodeTable>(books_);
   Replay replay(*this, recovery_.boot_changed);
   const auto trust = recovery_.boot_changed ? Log::Trust::checked : Log::Trust::all;
-  auto read = log_->recover(trust, [&](const ReadRecord& record) { return replay.apply(record); });
+  auto read = log_->recover(
+      trust, [&](const ReadRecord& record) { return replay.apply(record); },
+      [&](const SegmentIndex& index) { return replay.apply_index(index); });
   if (!read) return read;
   if (auto finished = replay.finish(); !finished) return finished;
   if (auto started = log_->start(); !started) return started;

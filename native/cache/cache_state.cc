@@ -45,19 +45,10 @@ Result<Appended> Cache::append(Inode& node, RecordKind kind, std::span<const std
   return log_->append(header, body, images);
 }
 
-Result<void> Cache::append_state(Inode& node, bool with_checksums) {
-  std::vector<DiskStateRun> runs = state_runs(node);
-  uint64_t first_lsn = 0;
-  std::size_t done = 0;
-  while (runs.size() - done > kRunsPerRecord) {
-    BodyWriter part;
-    for (std::size_t index = 0; index < kRunsPerRecord; ++index) part.add(runs[done + index]);
-    Result<Appended> appended = append(node, RecordKind::state_part, part.bytes(), {}, kRunsPerRecord);
-    if (!appended) return appended.error();
-    if (first_lsn == 0) first_lsn = appended->lsn;
-    done += kRunsPerRecord;
-  }
-  StateBody state;
+Result<Cache::WholeState> Cache::whole_state(const Inode& node, bool with_checksums) const {
+  WholeState whole;
+  whole.runs = state_runs(node);
+  StateBody& state = whole.state;
   state.attributes = to_disk(node.attributes);
   state.version = node.version;
   state.file_id = node.sparse ? node.sparse->id : 0;
@@ -79,26 +70,43 @@ Result<void> Cache::append_state(Inode& node, bool with_checksums) {
       state.flying_generation = open.in_flight->generation;
     }
   }
-  state.run_count = static_cast<uint32_t>(runs.size() - done);
-  std::vector<DiskPage> pages;
+  state.run_count = static_cast<uint32_t>(whole.runs.size());
   std::array<std::byte, kPageSize> bytes;
   for (uint64_t page = 0; page < kSmallPages && (!node.sparse || with_checksums); ++page) {
     if ((node.map.at(page) & kValid) == 0) continue;
     DiskPage place;
     if (node.sparse) {
-      if (auto read = read_page(node, page, bytes); !read) return read;
+      if (auto read = read_page(node, page, bytes); !read) return read.error();
       place.crc = crc32c(0, bytes);
     } else {
       place = log_->disk_place(node.location(page));
     }
     place.page = page;
-    pages.push_back(place);
+    whole.pages.push_back(place);
   }
-  state.page_count = static_cast<uint32_t>(pages.size());
+  state.page_count = static_cast<uint32_t>(whole.pages.size());
+  return whole;
+}
+
+Result<void> Cache::append_state(Inode& node, bool with_checksums) {
+  Result<WholeState> whole = whole_state(node, with_checksums);
+  if (!whole) return whole.error();
+  const std::vector<DiskStateRun>& runs = whole->runs;
+  uint64_t first_lsn = 0;
+  std::size_t done = 0;
+  while (runs.size() - done > kRunsPerRecord) {
+    BodyWriter part;
+    for (std::size_t index = 0; index < kRunsPerRecord; ++index) part.add(runs[done + index]);
+    Result<Appended> appended = append(node, RecordKind::state_part, part.bytes(), {}, kRunsPerRecord);
+    if (!appended) return appended.error();
+    if (first_lsn == 0) first_lsn = appended->lsn;
+    done += kRunsPerRecord;
+  }
+  whole->state.run_count = static_cast<uint32_t>(runs.size() - done);
   BodyWriter body;
-  body.add(state);
+  body.add(whole->state);
   for (; done < runs.size(); ++done) body.add(runs[done]);
-  for (const DiskPage& page : pages) body.add(page);
+  for (const DiskPage& page : whole->pages) body.add(page);
   const Result<Appended> appended = append(node, RecordKind::state, body.bytes());
   if (!appended) return appended.error();
   node.base_lsn = first_lsn != 0 ? first_lsn : appended->lsn;

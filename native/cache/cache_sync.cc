@@ -86,7 +86,7 @@ Result<void> Cache::maintain() {
     if (!compacted) return compacted.error();
     if (!*compacted) break;
   }
-  return {};
+  return index_sealed();
 }
 
 void Cache::run_background() {

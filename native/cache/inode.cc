@@ -13,15 +13,15 @@ uint64_t monotonic_ms() {
   return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
 }
 
-Inode::Inode(uint64_t number, Totals& totals, Log& log) : ino(number), totals_(totals), log_(log) {
-  totals_.files.fetch_add(1, std::memory_order_relaxed);
+Inode::Inode(uint64_t number) : ino(number) {
+  totals().files.fetch_add(1, std::memory_order_relaxed);
 }
 
 Inode::~Inode() {
   update(0, kNoLimit, 0, kPresent | kValid | kDirty | kInFlight);
-  if (unpublished) totals_.dirty_files.fetch_sub(1, std::memory_order_relaxed);
-  if (sparse) totals_.sparse_files.fetch_sub(1, std::memory_order_relaxed);
-  totals_.files.fetch_sub(1, std::memory_order_relaxed);
+  if (unpublished) totals().dirty_files.fetch_sub(1, std::memory_order_relaxed);
+  if (sparse) totals().sparse_files.fetch_sub(1, std::memory_order_relaxed);
+  totals().files.fetch_sub(1, std::memory_order_relaxed);
 }
 
 // What the service will take from the reservation is max(0, pages - base pages) at each publish. With one
@@ -38,22 +38,27 @@ uint64_t Inode::charge_with(uint64_t pages) const {
 }
 
 void Inode::set_location(uint64_t page, Location location) {
-  if (locations_ == nullptr) {
+  if (page > 0 && locations_ == nullptr) {
     if (location == kNowhere) return;
-    locations_ = std::make_unique<std::array<Location, kSmallPages>>();
+    locations_ = std::make_unique<std::array<Location, kSmallPages - 1>>();
     locations_->fill(kNowhere);
   }
-  log_.retain(location);
-  log_.release((*locations_)[page]);
-  (*locations_)[page] = location;
+  Location& place = page == 0 ? first_location_ : (*locations_)[page - 1];
+  log().retain(location);
+  log().release(place);
+  place = location;
 }
 
 void Inode::update(uint64_t first, uint64_t count, uint8_t set, uint8_t clear) {
   PageCounts delta;
   map.update(first, count, set, clear, delta);
-  totals_.valid_pages.fetch_add(delta.valid, std::memory_order_relaxed);
-  totals_.dirty_pages.fetch_add(delta.dirty_data, std::memory_order_relaxed);
-  totals_.in_flight_pages.fetch_add(delta.in_flight, std::memory_order_relaxed);
+  Totals& sums = totals();
+  const auto count_in = [](std::atomic<int64_t>& sum, int64_t change) {
+    if (change != 0) sum.fetch_add(change, std::memory_order_relaxed);
+  };
+  count_in(sums.valid_pages, delta.valid);
+  count_in(sums.dirty_pages, delta.dirty_data);
+  count_in(sums.in_flight_pages, delta.in_flight);
   if (unpublished) {
     unpublished->dirty = static_cast<uint64_t>(static_cast<int64_t>(unpublished->dirty) + delta.dirty);
     unpublished->dirty_data =
@@ -64,7 +69,7 @@ void Inode::update(uint64_t first, uint64_t count, uint8_t set, uint8_t clear) {
     assert(delta.dirty == 0 && delta.in_flight == 0);
   }
   // A small page that is no longer valid lives nowhere.
-  if ((clear & kValid) != 0 && (set & kValid) == 0 && locations_ != nullptr) {
+  if ((clear & kValid) != 0 && (set & kValid) == 0 && map.is_small()) {
     const uint64_t end = count > kSmallPages ? kSmallPages : std::min(kSmallPages, first + count);
     for (uint64_t page = first; page < end; ++page) set_location(page, kNowhere);
   }
@@ -77,7 +82,7 @@ Unpublished& Inode::dirty() {
     // fallocate can have put pages beyond the end of file.
     unpublished->store_limit = std::max(pages_of(attributes.size), map.present_end());
     unpublished->base_pages = attributes.pages;
-    totals_.dirty_files.fetch_add(1, std::memory_order_relaxed);
+    totals().dirty_files.fetch_add(1, std::memory_order_relaxed);
   }
   return *unpublished;
 }
@@ -86,7 +91,7 @@ void Inode::settle() {
   if (!unpublished || unpublished->in_flight) return;
   if (unpublished->dirty > 0 || unpublished->attributes_dirty || unpublished->base_limit != kNoLimit) return;
   unpublished.reset();
-  totals_.dirty_files.fetch_sub(1, std::memory_order_relaxed);
+  totals().dirty_files.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void Inode::apply_attributes(const Attributes& now) {
@@ -194,10 +199,9 @@ void Inode::apply_drop(uint64_t first, uint64_t count) {
 
 void Inode::grow_beyond_small() {
   if (!map.is_small()) return;
-  map.grow_beyond_small();
-  if (locations_ == nullptr) return;
-  for (const Location location : *locations_) log_.release(location);
+  for (uint64_t page = 0; page < kSmallPages; ++page) set_location(page, kNowhere);
   locations_.reset();
+  map.grow_beyond_small();
 }
 
 }  // namespace penstock::cache

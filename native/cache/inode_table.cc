@@ -2,9 +2,16 @@
 
 namespace penstock::cache {
 
+InodeTable::InodeTable(Books& books) : stripes_(std::make_unique<std::array<Stripe, kStripes>>()) {
+  for (std::size_t index = 0; index < kPools; ++index) pools_.emplace_back(books);
+}
+
 InodeTable::~InodeTable() {
-  for (Stripe& stripe : *stripes_) {
-    for_each(stripe, [](Inode& node) { std::unique_ptr<Inode>(&node).reset(); });
+  for (std::size_t index = 0; index < kStripes; ++index) {
+    for_each((*stripes_)[index], [&](Inode& node) {
+      std::destroy_at(&node);
+      pool(index).give_back(&node);
+    });
   }
 }
 
@@ -15,7 +22,9 @@ Inode* InodeTable::find(const Stripe& stripe, uint64_t ino) {
   return node;
 }
 
-Inode* InodeTable::insert(Stripe& stripe, std::unique_ptr<Inode> node) {
+Inode* InodeTable::insert(uint64_t ino) {
+  const std::size_t index = stripe_index(ino);
+  Stripe& stripe = (*stripes_)[index];
   if (stripe.count == stripe.buckets.size()) {
     std::vector<Inode*> smaller = std::exchange(
         stripe.buckets, std::vector<Inode*>(stripe.buckets.empty() ? 4 : stripe.buckets.size() * 2, nullptr));
@@ -29,22 +38,26 @@ Inode* InodeTable::insert(Stripe& stripe, std::unique_ptr<Inode> node) {
       }
     }
   }
-  Inode*& head = stripe.buckets[bucket(stripe, node->ino)];
+  Inode*& head = stripe.buckets[bucket(stripe, ino)];
+  Inode* node = ::new (pool(index).take()) Inode(ino);  // the table owns it until `remove`
   node->next = head;
-  head = node.release();  // the table owns it until `remove`
+  head = node;
   stripe.count += 1;
   return head;
 }
 
-std::unique_ptr<Inode> InodeTable::remove(Stripe& stripe, uint64_t ino) {
-  if (stripe.count == 0) return nullptr;
+void InodeTable::remove(uint64_t ino) {
+  const std::size_t index = stripe_index(ino);
+  Stripe& stripe = (*stripes_)[index];
+  if (stripe.count == 0) return;
   Inode** link = &stripe.buckets[bucket(stripe, ino)];
   while (*link != nullptr && (*link)->ino != ino) link = &(*link)->next;
-  if (*link == nullptr) return nullptr;
-  std::unique_ptr<Inode> node(*link);
+  Inode* node = *link;
+  if (node == nullptr) return;
   *link = node->next;
   stripe.count -= 1;
-  return node;
+  std::destroy_at(node);
+  pool(index).give_back(node);
 }
 
 }  // namespace penstock::cache

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -23,19 +24,21 @@ class InodeTable {
     std::size_t count = 0;
   };
 
-  InodeTable() : stripes_(std::make_unique<std::array<Stripe, kStripes>>()) {}
+  explicit InodeTable(Books& books);
   ~InodeTable();
   InodeTable(const InodeTable&) = delete;
   InodeTable& operator=(const InodeTable&) = delete;
 
-  Stripe& stripe(uint64_t ino) { return (*stripes_)[mix(ino) % kStripes]; }
+  static std::size_t stripe_index(uint64_t ino) { return mix(ino) % kStripes; }
+  Stripe& stripe(uint64_t ino) { return (*stripes_)[stripe_index(ino)]; }
   Stripe& stripe_at(std::size_t index) { return (*stripes_)[index]; }
 
   // With the stripe's lock held, shared or exclusive.
   static Inode* find(const Stripe& stripe, uint64_t ino);
   // With it held exclusive.
-  static Inode* insert(Stripe& stripe, std::unique_ptr<Inode> node);
-  static std::unique_ptr<Inode> remove(Stripe& stripe, uint64_t ino);
+  // A new one: the table has none of this number.
+  Inode* insert(uint64_t ino);
+  void remove(uint64_t ino);
   template <typename Visit>
   static void for_each(Stripe& stripe, Visit visit) {
     for (Inode* node : stripe.buckets) {
@@ -58,7 +61,12 @@ class InodeTable {
     return static_cast<std::size_t>(mix(ino) / kStripes) % stripe.buckets.size();
   }
 
+  // Neighbouring stripes share one: whoever fills the table in the order of its stripes fills block by block.
+  static constexpr std::size_t kPools = 8;
+  InodePool& pool(std::size_t stripe) { return pools_[stripe / (kStripes / kPools)]; }
+
   std::unique_ptr<std::array<Stripe, kStripes>> stripes_;
+  std::deque<InodePool> pools_;
 };
 
 // A file under its lock; null when the cache does not know it.

@@ -261,7 +261,10 @@ Result<void> Log::remove(Segment* segment) {
   std::unique_lock sync_lock(sync_mutex_);
   sync_done_.wait(sync_lock, [this] { return !syncing_; });
   const std::lock_guard lock(mutex_);
-  if (Result<void> gone = options_.file_system->unlink(path_of(segment->id)); !gone) return gone;
+  const std::string path = path_of(segment->id);
+  if (Result<void> gone = options_.file_system->unlink(path); !gone) return gone;
+  // An index without its segment is swept up by the next recovery.
+  if (segment->indexed) static_cast<void>(options_.file_system->unlink(path + kIndexSuffix));
   std::erase(order_, segment);
   bytes_.fetch_sub(segment->bytes, std::memory_order_relaxed);
   slots_[segment->slot].reset();

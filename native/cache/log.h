@@ -23,8 +23,12 @@
 
 namespace penstock::cache {
 
+class IndexWriter;
+class SegmentIndex;
+
 // A page image's place: 13 bits of segment slot, 19 bits of 64-byte units.
 using Location = uint32_t;
+inline constexpr const char* kIndexSuffix = ".index";
 inline constexpr Location kNowhere = 0xffff'ffff;
 inline constexpr Location kZeros = 0xffff'fffe;
 inline constexpr uint32_t kOffsetBits = 19;
@@ -40,7 +44,10 @@ struct Segment {
   uint64_t records_end = kSegmentHeaderBytes;  // under the log's lock
   uint64_t payload_start = 0;
   uint64_t last_lsn = 0;
-  bool synced = false;                  // sealed and on disk
+  bool synced = false;   // sealed and on disk
+  bool indexed = false;  // segment_index.h; with the two below, the maintaining thread's alone
+  unsigned index_failures = 0;
+  unsigned index_wait = 0;              // rounds until it is tried again
   std::atomic<int64_t> images{0};       // page images ever written here
   std::atomic<int64_t> live_images{0};  // those a file still points at
 };
@@ -70,15 +77,18 @@ class Log {
     FileSystem* file_system = nullptr;
     std::string directory;
     uint64_t segment_bytes = 32 << 20;
+    std::string boot_id;
   };
   enum class Trust : uint8_t { all, checked };  // after kill -9; after power loss
 
   static Result<std::unique_ptr<Log>> open(Options options);
   ~Log();
 
-  // Reads every segment in order. With Trust::all a damaged record is an error that names the segment; with
-  // Trust::checked it ends the log: it and all after it is destroyed. `visit` is told of records in order.
-  Result<void> recover(Trust trust, const std::function<Result<void>(const ReadRecord&)>& visit);
+  // Reads every segment in order. With Trust::all a damaged record is an error that names the segment, and a
+  // segment that has an index is told of to `visit_index` instead; with Trust::checked it ends the log: it
+  // and all after it is destroyed. `visit` is told of records in order.
+  Result<void> recover(Trust trust, const std::function<Result<void>(const ReadRecord&)>& visit,
+                       const std::function<Result<void>(const SegmentIndex&)>& visit_index);
   // After `recover`: from here on the log can be appended to.
   Result<void> start();
 
@@ -105,12 +115,16 @@ class Log {
   Result<void> for_each_record(const Segment& segment,
                                const std::function<Result<void>(const ReadRecord&)>& visit) const;
   Result<void> remove(Segment* segment);
+  // Of a sealed segment; what it holds is IndexWriter's, the rest of the header is filled in here.
+  Result<void> write_index(Segment& segment, const IndexWriter& index);
   uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
   uint64_t segment_bytes() const { return options_.segment_bytes; }
   std::size_t segment_count();
 
   std::atomic<uint64_t> records{0};
   std::atomic<uint64_t> syncs{0};
+  std::atomic<uint64_t> indexes_read{0};
+  std::atomic<uint64_t> indexes_written{0};
 
  private:
   explicit Log(Options options) : options_(std::move(options)), slots_(kSlotsMax) {}
@@ -123,6 +137,10 @@ class Log {
   Result<uint64_t> scan(Segment& segment, bool& damaged,
                         const std::function<Result<void>(const ReadRecord&)>& visit) const;
   Result<void> cut(Segment& segment, uint64_t end);
+  Result<std::vector<uint64_t>> list_segments(Trust trust);
+  // True when the segment's index was there and `visit_index` was told of it.
+  Result<bool> recover_index(Segment& segment,
+                             const std::function<Result<void>(const SegmentIndex&)>& visit_index);
 
   Options options_;
   std::mutex mutex_;  // the active segment and the list of segments
@@ -130,6 +148,7 @@ class Log {
   std::vector<Segment*> order_;  // oldest first; the last is active once started
   Segment* active_ = nullptr;
   uint64_t next_id_ = 1;
+  uint64_t indexed_lsn_ = 0;  // the newest that an index read at recovery speaks of
   std::atomic<uint64_t> last_lsn_{0};
   std::atomic<uint64_t> durable_lsn_{0};
   std::atomic<uint64_t> bytes_{0};

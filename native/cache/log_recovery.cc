@@ -6,6 +6,8 @@
 //                segment.
 //   power loss   any subset of unsynced writes is there: the log ends at the first record, page image or
 //                segment that is not whole. All synced records lie before it.
+//
+// After a kill, a segment with an index (segment_index.h) is not read at all.
 #include <algorithm>
 #include <array>
 #include <cinttypes>
@@ -15,11 +17,13 @@
 #include "native/base/crc32c.h"
 #include "native/cache/log.h"
 #include "native/cache/log_image.h"
+#include "native/cache/segment_index.h"
 
 namespace penstock::cache {
 namespace {
 
 constexpr std::size_t kReadAhead = 1 << 20;
+constexpr std::size_t kIndexToSegmentMax = 8;  // an index that is larger is not worth reading
 static_assert(kReadAhead >= kRecordBytesMax);
 
 Error damage(const std::string& path, uint64_t offset, const char* what) {
@@ -118,17 +122,81 @@ Result<void> Log::cut(Segment& segment, uint64_t end) {
   return segment.file->sync_data();
 }
 
-Result<void> Log::recover(Trust trust, const std::function<Result<void>(const ReadRecord&)>& visit) {
+// Their numbers, in order. Indexes that are of no use any more go.
+Result<std::vector<uint64_t>> Log::list_segments(Trust trust) {
   auto names = options_.file_system->list(options_.directory);
   if (!names) return names.error();
   std::vector<uint64_t> ids;
+  std::vector<uint64_t> indexes;
   for (const std::string& name : *names) {
     char* end = nullptr;
     const uint64_t id = std::strtoull(name.c_str(), &end, 16);
-    if (name.size() == 16 && *end == '\0' && id > 0) ids.push_back(id);
+    if (end != name.c_str() + 16 || id == 0) continue;
+    if (*end == '\0') ids.push_back(id);
+    if (std::string_view(end) == kIndexSuffix) indexes.push_back(id);
   }
   std::sort(ids.begin(), ids.end());
   if (ids.size() > kSlotsMax) return Error{EFBIG, options_.directory + " holds too many segments"};
+  for (const uint64_t id : indexes) {
+    if (trust == Trust::all && std::binary_search(ids.begin(), ids.end(), id)) continue;
+    if (auto gone = options_.file_system->unlink(path_of(id) + kIndexSuffix); !gone) return gone.error();
+  }
+  return ids;
+}
+
+Result<bool> Log::recover_index(Segment& segment,
+                                const std::function<Result<void>(const SegmentIndex&)>& visit_index) {
+  // Whatever keeps it from being read, the segment itself is there.
+  auto content = read_whole(*options_.file_system, path_of(segment.id) + kIndexSuffix,
+                            kIndexToSegmentMax * segment.bytes);
+  if (!content) return false;
+  auto index = SegmentIndex::parse(std::move(*content), boot_stamp(options_.boot_id), segment);
+  if (!index) return false;
+  index->resolve(*this);
+  const IndexHeader& header = index->header();
+  segment.records_end = header.records_end;
+  segment.payload_start = header.payload_start;
+  segment.last_lsn = header.last_lsn;
+  segment.images.store(header.images, std::memory_order_relaxed);
+  segment.indexed = true;
+  indexed_lsn_ = std::max(indexed_lsn_, header.lsn_max);
+  indexes_read.fetch_add(1, std::memory_order_relaxed);
+  if (auto visited = visit_index(*index); !visited) return visited.error();
+  return true;
+}
+
+Result<void> Log::write_index(Segment& segment, const IndexWriter& index) {
+  IndexHeader header;
+  header.boot = boot_stamp(options_.boot_id);
+  header.segment_id = segment.id;
+  header.first_lsn = segment.first_lsn;
+  {
+    // Sealed: nothing of it changes any more, but it was the log's lock that guarded it.
+    const std::lock_guard lock(mutex_);
+    header.last_lsn = segment.last_lsn;
+    header.records_end = segment.records_end;
+    header.payload_start = segment.payload_start;
+    header.images = static_cast<uint32_t>(segment.images.load(std::memory_order_relaxed));
+  }
+  const std::string path = path_of(segment.id) + kIndexSuffix;
+  auto file = options_.file_system->open(path, OpenMode::create);
+  if (!file) return file.error();
+  Result<void> written = (*file)->truncate(0);
+  if (written) written = (*file)->write(0, index.finish(header));
+  if (!written) {
+    static_cast<void>(options_.file_system->unlink(path));  // the first error is the one to report
+    return written;
+  }
+  segment.indexed = true;
+  indexes_written.fetch_add(1, std::memory_order_relaxed);
+  return {};
+}
+
+Result<void> Log::recover(Trust trust, const std::function<Result<void>(const ReadRecord&)>& visit,
+                          const std::function<Result<void>(const SegmentIndex&)>& visit_index) {
+  const auto listed = list_segments(trust);
+  if (!listed) return listed.error();
+  const std::vector<uint64_t>& ids = *listed;
 
   // All are opened first: a record may point at an image in any of them.
   for (const uint64_t id : ids) {
@@ -199,6 +267,14 @@ Result<void> Log::recover(Trust trust, const std::function<Result<void>(const Re
         return damage(path_of(order_[index - 1]->id), segment.first_lsn, "records missing");
       ended = true;
     } else {
+      if (trust == Trust::all) {
+        const Result<bool> indexed = recover_index(segment, visit_index);
+        if (!indexed) return indexed.error();
+        if (*indexed) {
+          last_lsn_.store(std::max(last_lsn(), segment.last_lsn), std::memory_order_release);
+          continue;
+        }
+      }
       Result<uint64_t> end = scan(segment, damaged, checked);
       if (!end) return end.error();
       segment.records_end = *end;
@@ -228,6 +304,7 @@ Result<void> Log::recover(Trust trust, const std::function<Result<void>(const Re
       slots_[lost->slot].reset();
     }
   }
+  if (indexed_lsn_ > last_lsn()) return damage(options_.directory, indexed_lsn_, "its last records are gone");
   return {};
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <new>
 
 namespace penstock::cache {
 namespace {
@@ -40,11 +41,13 @@ void update_column(std::array<Word*, 4> words, uint64_t mask, uint8_t set, uint8
 
 void PageMap::grow_beyond_small() {
   if (!is_small()) return;
-  chunks_ = std::make_unique<Chunks>();
-  const bool empty = std::all_of(small_.begin(), small_.end(), [](uint16_t word) { return word == 0; });
+  const std::array<uint16_t, 4> words = small_;
+  ::new (&chunks_) std::unique_ptr<Chunks>(std::make_unique<Chunks>());
+  is_small_ = false;
+  const bool empty = std::all_of(words.begin(), words.end(), [](uint16_t word) { return word == 0; });
   if (empty && !small_known_) return;
   auto chunk = std::make_unique<Chunk>();
-  for (unsigned bit = 0; bit < 4; ++bit) chunk->bits[bit][0] = small_[bit];
+  for (unsigned bit = 0; bit < 4; ++bit) chunk->bits[bit][0] = words[bit];
   chunk->known = small_known_;
   chunks_->emplace(0, std::move(chunk));
 }

@@ -1,8 +1,8 @@
 // The four bits of every page of one file (docs/data-flow.md, "Page states").
 //
 //   small file (up to 16 pages)   four 16-bit words in place: a million such files must stay cheap
-//   larger file                   a map of 4 MiB chunks, each four bitmaps of 1024 bits; an absent chunk is
-//   all zero
+//   larger file                   in the same place, a map of 4 MiB chunks, each four bitmaps of 1024 bits;
+//                                 an absent chunk is all zero
 //
 // `known` says of a chunk that its present bits tell the whole truth about the store; before that only set
 // bits do. Thread: the caller's lock of the file, shared for const calls.
@@ -43,7 +43,14 @@ struct Chunk {
 
 class PageMap {
  public:
-  bool is_small() const { return chunks_ == nullptr; }
+  PageMap() : small_() {}
+  ~PageMap() {
+    if (!is_small_) chunks_.~unique_ptr();
+  }
+  PageMap(const PageMap&) = delete;
+  PageMap& operator=(const PageMap&) = delete;
+
+  bool is_small() const { return is_small_; }
   void grow_beyond_small();
 
   uint8_t at(uint64_t page) const;
@@ -86,9 +93,12 @@ class PageMap {
   // 64 pages of one chunk (or the 16 small ones): which of them match.
   uint64_t match_word(uint64_t word_index, uint8_t mask, uint8_t want) const;
 
-  std::array<uint16_t, 4> small_{};
+  union {
+    std::array<uint16_t, 4> small_;
+    std::unique_ptr<Chunks> chunks_;
+  };
+  bool is_small_ = true;
   bool small_known_ = false;
-  std::unique_ptr<Chunks> chunks_;
 };
 
 }  // namespace penstock::cache

@@ -73,6 +73,15 @@ class BodyReader {
     bytes_ = bytes_.subspan(sizeof value);
     return value;
   }
+  std::span<const std::byte> take_bytes(std::size_t length) {
+    if (bytes_.size() < length) {
+      ok_ = false;
+      return {};
+    }
+    const auto taken = bytes_.first(length);
+    bytes_ = bytes_.subspan(length);
+    return taken;
+  }
   bool ok() const { return ok_; }
 
  private:

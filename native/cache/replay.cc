@@ -86,6 +86,7 @@ std::vector<Location> Replay::images_of(const ReadRecord& record, Result<void>& 
 
 Result<void> Replay::apply(const ReadRecord& record) {
   const RecordHeader& header = record.header;
+  if (header.lsn <= ahead_lsn_ && is_past(header)) return {};
   cache_.recovery_.records += 1;
   BodyReader body(record.body);
   if (header.kind == RecordKind::state) return apply_state(record);
@@ -159,7 +160,7 @@ Result<void> Replay::apply(const ReadRecord& record) {
     }
     case RecordKind::forget:
       doubts_.erase(header.ino);
-      InodeTable::remove(cache_.table_->stripe(header.ino), header.ino).reset();
+      cache_.table_->remove(header.ino);
       break;
     case RecordKind::move: {
       const auto run = body.take<DiskRun>();
@@ -177,19 +178,31 @@ Result<void> Replay::apply(const ReadRecord& record) {
 }
 
 Result<void> Replay::apply_state(const ReadRecord& record) {
-  BodyReader body(record.body);
-  const auto state = body.take<StateBody>();
   const uint64_t ino = record.header.ino;
-  InodeTable::Stripe& stripe = cache_.table_->stripe(ino);
-  InodeTable::remove(stripe, ino).reset();
+  BodyReader body(record.body);
+  std::vector<DiskStateRun> runs;
+  uint64_t base_lsn = record.header.lsn;
+  if (const auto parts = parts_.extract(ino); !parts.empty()) {
+    runs = std::move(parts.mapped());
+    base_lsn = part_lsn_[ino];
+    part_lsn_.erase(ino);
+  }
+  Inode* node = restore(ino, record.header.lsn, body, std::move(runs));
+  if (node == nullptr) return malformed(record);
+  node->base_lsn = base_lsn;
+  return {};
+}
+
+Inode* Replay::restore(uint64_t ino, uint64_t lsn, BodyReader& body, std::vector<DiskStateRun> runs) {
+  const auto state = body.take<StateBody>();
+  cache_.table_->remove(ino);
   doubts_.erase(ino);
-  Inode& node = *InodeTable::insert(stripe, std::make_unique<Inode>(ino, cache_.totals_, *cache_.log_));
+  Inode& node = *cache_.table_->insert(ino);
   node.attributes = from_disk(state.attributes);
   node.version = state.version;
   node.generation = state.generation;
   node.all_known = state.all_known != 0;
   node.has_barrier = state.has_barrier != 0;
-  node.base_lsn = record.header.lsn;
   if (state.file_id != 0) {
     node.sparse = std::make_unique<SparseFile>(state.file_id);
     node.grow_beyond_small();
@@ -207,34 +220,32 @@ Result<void> Replay::apply_state(const ReadRecord& record) {
                                 state.flying_store_limit, false};
     }
   }
-  std::vector<DiskStateRun> runs;
-  if (const auto parts = parts_.extract(ino); !parts.empty()) {
-    runs = std::move(parts.mapped());
-    node.base_lsn = part_lsn_[ino];
-    part_lsn_.erase(ino);
-  }
   for (uint32_t index = 0; index < state.run_count && body.ok(); ++index)
     runs.push_back(body.take<DiskStateRun>());
   for (const DiskStateRun& run : runs) {
-    if (node.map.is_small() && run.first + run.count > kSmallPages) return malformed(record);
-    if (!node.unpublished && (run.bits & (kDirty | kInFlight)) != 0) return malformed(record);
+    if (node.map.is_small() && run.first + run.count > kSmallPages) return nullptr;
+    if (!node.unpublished && (run.bits & (kDirty | kInFlight)) != 0) return nullptr;
     node.update(run.first, run.count, static_cast<uint8_t>(run.bits), 0);
   }
   for (uint32_t index = 0; index < state.page_count && body.ok(); ++index) {
     const auto page = body.take<DiskPage>();
     if (node.sparse) {
-      const Fallback fallback =
-          node.all_known || page.page >= node.store_limit() ? Fallback::hole : Fallback::unknown;
-      doubts(ino).pages[page.page] = Expected{false, fallback, page.crc, kNowhere, record.header.lsn};
+      // Without its bytes here a clean page is what the store has; of a dirty one only the store can say what
+      // was before it, unless it ends before the page.
+      const bool is_clean = (node.map.at(page.page) & (kDirty | kInFlight)) == 0;
+      const Fallback fallback = is_clean                          ? Fallback::stored
+                                : page.page >= node.store_limit() ? Fallback::hole
+                                                                  : Fallback::unknown;
+      doubts(ino).pages[page.page] = Expected{false, fallback, page.crc, kNowhere, lsn};
       continue;
     }
-    if (page.page >= kSmallPages) return malformed(record);
+    if (page.page >= kSmallPages) return nullptr;
     Result<Location> place = cache_.log_->locate(page.segment, page.offset);
     // Its segment was compacted since: a later record says where the page is now.
     if (place) node.set_location(page.page, *place);
   }
   if (boot_changed_ && node.sparse && node.unpublished) promise(node, doubts(ino), 0);
-  return body.ok() ? Result<void>() : malformed(record);
+  return body.ok() ? &node : nullptr;
 }
 
 void Replay::apply_write(Inode& node, const ReadRecord& record, bool is_fill) {
@@ -331,6 +342,8 @@ void Replay::lose(Inode& node, uint64_t page, Fallback fallback) {
     node.apply_holes(page, 1);
     return;
   }
+  // From now on the store must be asked what it has.
+  if (fallback == Fallback::unknown) node.all_known = false;
   const uint8_t present = fallback == Fallback::stored ? 0 : kPresent;
   node.update(page, 1, 0, static_cast<uint8_t>(present | kValid | kDirty | kInFlight));
 }
@@ -367,6 +380,25 @@ Result<void> Replay::resolve(Inode& node, Doubts& open) {
   return {};
 }
 
+// Its file is gone: a power loss before its name was durable, or somebody removed it. Nothing in it was
+// promised, or the promise can't be kept. Pages in doubt stay in doubt: in an empty file no checksum fits,
+// and what the log has images of is written anew.
+void Replay::lose_file(Inode& node) {
+  const auto found = boot_changed_ ? doubts_.find(node.ino) : doubts_.end();
+  Doubts* open = found == doubts_.end() ? nullptr : &found->second;
+  PageCounts ignored;
+  if (open != nullptr) open->safe.update(0, kNoLimit, 0, kDirty, ignored);
+  node.map.for_each_run(0, kNoLimit, kValid, kValid, [&](uint64_t first, uint64_t count) {
+    for (uint64_t page = first; page < first + count; ++page) {
+      if ((node.map.at(page) & (kDirty | kInFlight)) == 0)
+        lose(node, page, Fallback::stored);
+      else if (open == nullptr || (!open->pages.contains(page) && open->zeros.at(page) == 0))
+        lose(node, page, Fallback::unknown);
+    }
+  });
+  if (open == nullptr) doubts_.erase(node.ino);
+}
+
 // Files on disk that no inode owns go; inodes whose file is missing lose their pages.
 Result<void> Replay::sweep_files() {
   std::set<std::pair<uint64_t, uint64_t>> found;
@@ -393,10 +425,7 @@ Result<void> Replay::sweep_files() {
   for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
     InodeTable::for_each(cache_.table_->stripe_at(index), [&](Inode& node) {
       if (!node.sparse || found.contains({node.ino, node.sparse->id})) return;
-      node.map.for_each_run(0, kNoLimit, kValid, kValid, [&](uint64_t first, uint64_t count) {
-        for (uint64_t page = first; page < first + count; ++page) lose(node, page, Fallback::unknown);
-      });
-      doubts_.erase(node.ino);
+      lose_file(node);
       // Whoever writes to it again makes the file again.
       auto made = cache_.file_system_.open(cache_.sparse_path(node.ino, node.sparse->id), OpenMode::create);
       if (!made) cache_.counters_.maintenance_errors.fetch_add(1, std::memory_order_relaxed);
@@ -440,10 +469,11 @@ Result<void> Replay::finish() {
       }
       if (!node.sparse) {
         // A page whose image went with its segment and was not described again.
-        for (uint64_t page = 0; page < kSmallPages; ++page) {
-          if ((node.map.at(page) & kValid) != 0 && node.location(page) == kNowhere)
-            lose(node, page, Fallback::unknown);
-        }
+        node.map.for_each_run(0, kSmallPages, kValid, kValid, [&](uint64_t first, uint64_t count) {
+          for (uint64_t page = first; page < first + count; ++page) {
+            if (node.location(page) == kNowhere) lose(node, page, Fallback::unknown);
+          }
+        });
       }
       if (node.all_known) node.attributes.pages = node.map.count(0, kNoLimit, kPresent, kPresent);
       if (node.sparse) cache_.sparse_clock_.push_back(node.ino);

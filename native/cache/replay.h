@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "native/cache/cache.h"
+#include "native/cache/segment_index.h"
 
 namespace penstock::cache {
 
@@ -14,6 +15,8 @@ class Replay {
  public:
   Replay(Cache& cache, bool boot_changed) : cache_(cache), boot_changed_(boot_changed) {}
   Result<void> apply(const ReadRecord& record);
+  // In place of the records of its segment.
+  Result<void> apply_index(const SegmentIndex& index);
   // After the last record. Then, with the log open for appending, `record_outcome`.
   Result<void> finish();
   Result<void> record_outcome();
@@ -40,6 +43,11 @@ class Replay {
 
   Inode* find(uint64_t ino);
   Result<void> apply_state(const ReadRecord& record);
+  // `more`: runs that did not fit in the body.
+  Inode* restore(uint64_t ino, uint64_t lsn, BodyReader& body, std::vector<DiskStateRun> more);
+  bool restore_small(const SegmentIndex& index, const SegmentIndex::Entry& entry);
+  // Whether the file was taken from an index that knew of this record already.
+  bool is_past(const RecordHeader& header);
   Result<void> apply_change(Inode& node, const ReadRecord& record);
   void apply_write(Inode& node, const ReadRecord& record, bool is_fill);
   std::vector<Location> images_of(const ReadRecord& record, Result<void>& failure) const;
@@ -49,11 +57,16 @@ class Replay {
   void forget_promises(uint64_t ino, uint64_t first, uint64_t count);
   void promise(Inode& node, Doubts& open, uint64_t covers_lsn);
   void lose(Inode& node, uint64_t page, Fallback fallback);
+  void lose_file(Inode& node);
   Result<void> sweep_files();
 
   Cache& cache_;
   const bool boot_changed_;
   std::unordered_map<uint64_t, Doubts> doubts_;
+  // Files whose index entry is of later than the last indexed segment, and when.
+  std::vector<std::pair<uint64_t, uint64_t>> ahead_;
+  uint64_t ahead_lsn_ = 0;
+  std::unordered_map<uint64_t, uint64_t> ahead_of_;  // the same by number, made when first needed
   std::unordered_map<uint64_t, std::vector<DiskStateRun>> parts_;
   std::unordered_map<uint64_t, uint64_t> part_lsn_;
   std::vector<uint64_t> to_state_;                       // files whose state the log must say anew

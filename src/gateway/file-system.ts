@@ -279,6 +279,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   async fsync(_context: RequestContext, ino: number): Promise<void> {
     if (this.#options.fsync === 'remote' && !this.#open.isOrphan(ino)) {
       await this.#options.publishNow(ino);
+      // Were the acknowledgement forgotten in a power loss, an older state would be published over this one.
+      await this.#cache.syncLog();
       return;
     }
     await Promise.all([this.#cache.sync(ino), this.#session.namespace.sync()]);

@@ -157,6 +157,8 @@ export class Publisher {
       const stuck = [...this.#failing.keys()].slice(0, 8).join(', ');
       throw new GatewayError('EIO', `files remain that cannot be uploaded (inodes ${stuck}); see the log`);
     }
+    // What a power loss leaves of the cache must not go back behind what the service has now.
+    await cache.syncLog();
     await this.dropReleased();
   }
 

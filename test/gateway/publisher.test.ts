@@ -149,7 +149,7 @@ test('bytes are durable before metadata speaks of them, and metadata before page
   const world = worldWith(1);
   await world.publisher.drain();
   expect(world.steps.slice(0, 2).sort()).toEqual(['stage', 'sync log']);
-  expect(world.steps.slice(2)).toEqual(['publish', 'sync', 'complete 1']);
+  expect(world.steps.slice(2)).toEqual(['publish', 'sync', 'complete 1', 'sync log']);
 });
 
 test('one damaged file is left for later and named; all others go up', async () => {

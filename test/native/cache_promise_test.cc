@@ -119,6 +119,28 @@ TEST_CASE("what a truncate cut off is destroyed only once the truncate is durabl
   }
 }
 
+TEST_CASE("a published page whose new bytes went with their file is what the store has, not zeros") {
+  for (uint64_t seed = 1; seed <= kSeeds; seed++) {
+    INFO("seed ", seed);
+    SimulatedFileSystem disk(seed);
+    auto cache = open_with_file(disk);
+    write(*cache, 0, filled(1, 7));
+    REQUIRE(cache->complete_publish(kIno, begin(*cache), 1));
+    // Now it gets a sparse file, whose name nothing makes durable.
+    write(*cache, 0, filled(kPagesOfSparse, 8));
+    REQUIRE(cache->sync_log());
+    cache.reset();
+    disk.reboot(true);
+    cache = open_cache(disk, "boot-2");
+    const auto held = cache->attach(kIno, {{kPageSize, 1, {1, 2}, {3, 4}}, 1, false});
+    CHECK((held.size == kPageSize || held.size == kPagesOfSparse * kPageSize));
+    Bytes found(kPageSize);
+    const auto outcome = cache->read(kIno, 0, found);
+    const bool is_asked = outcome.status == IoStatus::need_map || outcome.status == IoStatus::need_fetch;
+    CHECK((is_asked || found == filled(1, 8)));
+  }
+}
+
 TEST_CASE("an outcome of an earlier generation changes nothing") {
   SimulatedFileSystem disk(1);
   auto cache = open_with_file(disk);

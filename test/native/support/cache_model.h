@@ -22,6 +22,7 @@ using Bytes = std::vector<std::byte>;
 class CacheModel {
  public:
   enum class Promise { exact, acknowledged, synced };
+  uint64_t segment_bytes = 256 << 10;
 
   CacheModel(SimulatedFileSystem& disk, uint64_t seed) : disk_(disk), random_(seed) {}
 
@@ -33,7 +34,7 @@ class CacheModel {
     options.boot_id = boot;
     options.budget_bytes = 4 << 20;
     options.dirty_budget_bytes = 64 << 20;
-    options.segment_bytes = 256 << 10;
+    options.segment_bytes = segment_bytes;
     options.background = false;
     boot_ = boot;
     auto opened = Cache::open(options);
@@ -49,6 +50,23 @@ class CacheModel {
     mark_synced_all();
     cache_.reset();
     return open(boot_);
+  }
+
+  Cache& cache() { return *cache_; }
+  std::vector<uint64_t> inos() const {
+    std::vector<uint64_t> all;
+    for (const auto& [ino, file] : files_) all.push_back(ino);
+    return all;
+  }
+  // What the service says of a file.
+  cache::AttachBase base(uint64_t ino) {
+    const Stored& stored = store_[ino];
+    return {{stored.size, stored.pages.size(), {1, 2}, {3, 4}}, stored.version, false};
+  }
+  void maintain() {
+    last_step_ = "maintain";
+    const Result<void> done = cache_->maintain();
+    if (!done && !disk_.is_crashed()) failure_ = "maintain: " + done.error().message;
   }
 
   const std::string& last_step() const { return last_step_; }
@@ -87,8 +105,12 @@ class CacheModel {
       }
       if (auto wrong = compare(found, allowed); !wrong.empty())
         return "inode " + std::to_string(ino) + ": " + wrong;
+      // A kill makes nothing durable: a later power loss may still show what was before.
+      if (promise == Promise::synced)
+        file.since_sync.clear();
+      else if (found != file.now)
+        file.since_sync.push_back(file.now);
       file.now = found;
-      file.since_sync.clear();
     }
     changing_ = 0;
     const std::vector<std::string> wrong = cache_->check();
@@ -192,7 +214,7 @@ class CacheModel {
       const uint64_t count = outcome.need_length / kPageSize;
       switch (outcome.status) {
         case IoStatus::need_attach:
-          cache_->attach(ino, {{stored.size, stored.pages.size(), {1, 2}, {3, 4}}, stored.version, false});
+          cache_->attach(ino, base(ino));
           break;
         case IoStatus::need_map:
           for (uint64_t chunk = first / 1024; chunk * 1024 < first + count; ++chunk) {
@@ -359,7 +381,8 @@ class CacheModel {
     flights_.erase(flights_.begin() + static_cast<std::ptrdiff_t>(index));
     const auto& snapshot = flight.snapshot;
     last_step_ = "complete " + std::to_string(snapshot.ino);
-    if (!stage(flight) || !cache_->publishable(snapshot.ino, snapshot.generation)) {
+    // As the publisher does: the service must not have what a power loss could make us forget.
+    if (!stage(flight) || !cache_->sync_log() || !cache_->publishable(snapshot.ino, snapshot.generation)) {
       static_cast<void>(cache_->abort_publish(snapshot.ino, snapshot.generation));
       return;
     }
@@ -410,11 +433,6 @@ class CacheModel {
   void sync_all() {
     last_step_ = "sync all";
     if (cache_->sync_all()) mark_synced_all();
-  }
-  void maintain() {
-    last_step_ = "maintain";
-    const Result<void> done = cache_->maintain();
-    if (!done && !disk_.is_crashed()) failure_ = "maintain: " + done.error().message;
   }
   void forget(uint64_t ino) {
     last_step_ = "forget " + std::to_string(ino);

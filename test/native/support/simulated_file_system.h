@@ -77,6 +77,19 @@ class SimulatedFileSystem final : public FileSystem {
     }
   }
 
+  // The same files as every process sees them now, all of it durable, on a disk of its own.
+  std::unique_ptr<SimulatedFileSystem> copy(uint64_t seed) const {
+    const std::scoped_lock lock(mutex_);
+    auto other = std::make_unique<SimulatedFileSystem>(seed);
+    for (const auto& [path, node] : entries_) {
+      auto same = std::make_shared<Node>();
+      same->data = same->durable = node->data;
+      same->reserved = node->reserved;
+      other->entries_[path] = other->durable_entries_[path] = same;
+    }
+    return other;
+  }
+
   // For damage done on purpose.
   std::vector<std::byte>& content(const std::string& path) { return entries_.at(path)->data; }
   std::vector<std::string> paths() const {
