@@ -117,9 +117,9 @@ export const SELECTOR_DEFAULTS: SelectorOptions = {
   hotQuantile: 0.75,
   hotLoadMin: 1,
   coldLatencyExponent: 0.25,
-  trimGain: 0.5,
+  trimGain: 1.5,
   trimMax: 4,
-  utilisationDecayMs: 2_000,
+  utilisationDecayMs: 1_000,
   placesDecayMs: 10_000,
   explanationsKept: 16_384,
 };

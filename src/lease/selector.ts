@@ -495,8 +495,15 @@ export class Selector {
         ? latencyP50Ms ** (1 - options.tailShare) * Math.max(latencyP50Ms, latencyP99Ms) ** options.tailShare
         : Number.NaN;
     this.#countConsumer(consumer, nowMs);
-    this.#influence.add(slot, consumer, nowMs, latencyMs, errorRatio, report.operations);
-    const testimony = this.#influence.summarise(slot, nowMs, options.reportDecayMs, options.trimShare);
+    const testimony = this.#influence.hear(
+      slot,
+      consumer,
+      nowMs,
+      latencyMs,
+      errorRatio,
+      report.operations,
+      options,
+    );
     const possible = Math.max(1, this.#consumerCount, this.#consumerCountBefore);
     const quorum = Math.min(options.consumerQuorum, possible);
     columns.reportMs[slot] = nowMs;

@@ -25,6 +25,7 @@ export class Weigher {
   /** Load from which a candidate is hot. */
   hotLoad = Number.POSITIVE_INFINITY;
   #scratch = new Float64Array(0);
+  #rampMost = 1;
   #trimmedMs = Number.NEGATIVE_INFINITY;
 
   constructor(
@@ -154,6 +155,11 @@ export class Weigher {
     const { columns, health, used } = this.table;
     const seconds = Math.min(TRIM_SECONDS_MAX, (nowMs - this.#trimmedMs) / 1000);
     this.#trimmedMs = nowMs;
+    // Who is still being started slowly is less busy on purpose, unless all are.
+    this.#rampMost = 0;
+    for (let slot = 0; slot < used; slot += 1) {
+      if (health[slot] === HEALTHY) this.#rampMost = Math.max(this.#rampMost, columns.slowStartFactor[slot]!);
+    }
     let sum = 0;
     let count = 0;
     for (let slot = 0; slot < used; slot += 1) {
@@ -172,7 +178,8 @@ export class Weigher {
 
   #trimmable(slot: number, nowMs: number): boolean {
     const { columns } = this.table;
-    if (!(columns.utilisationMean[slot]! > 0) || columns.slowStartFactor[slot]! < 1) return false;
+    if (!(columns.utilisationMean[slot]! > 0) || columns.slowStartFactor[slot]! < this.#rampMost)
+      return false;
     return this.#statusConfidence(slot, nowMs) === 1 && this.errorRatio(slot, nowMs) < TRIM_ERROR_RATIO_MAX;
   }
 

@@ -1,7 +1,9 @@
-// What the agent believes is under way at a producer between two of its reports, and what makes producers equally busy.
+// What the agent believes is under way at a producer between two of its reports, what makes producers equally busy, and whom
+// the agent believes.
 import { describe, expect, test } from 'vitest';
 import { Selector } from '../../src/lease/selector.js';
 import type { ConsumerReport, ProducerStatus } from '../../src/lease/status.js';
+import { Credibility } from '../../src/lease/weights/credibility.js';
 import { LeaseShape } from '../../src/lease/weights/lease-shape.js';
 import { drainedQueue } from '../../src/lease/weights/local-correction.js';
 import { measurementGain, placesOf, serviceLatency } from '../../src/lease/weights/producer-estimate.js';
@@ -109,4 +111,33 @@ test('grants since a status raise the load, time lowers it again, a status repla
   expect(selector.producerView(slot, 20).load).toBeCloseTo(3, 9);
   selector.onProducerStatus(slot, status(9), 30);
   expect(selector.producerView(slot, 30).load).toBeCloseTo(9, 6);
+});
+
+describe('who is believed', () => {
+  test('a consumer that nobody confirms loses its voice, one that others confirm keeps it', () => {
+    const credibility = new Credibility();
+    for (let i = 0; i < 100; i += 1) {
+      credibility.compare(1, 1, 0);
+      credibility.compare(2, 0.02, 0);
+    }
+    expect(credibility.of(1)).toBeLessThan(1e-6);
+    expect(credibility.of(2)).toBeGreaterThan(0.7);
+  });
+
+  test('a fifth of the consumers slandering everybody ejects nobody', () => {
+    const selector = new Selector(seededRandom(9), { slowStartMs: 0 });
+    for (let i = 0; i < 10; i += 1) selector.addProducer(`p${i}`, { capacity: 1e6 }, 0);
+    let nowMs = 0;
+    let ejectedEarly = 0;
+    for (let i = 0; i < 60_000; i += 1) {
+      nowMs += 0.5;
+      const consumer = i % 100;
+      const lease = selector.grant(nowMs, consumer);
+      selector.onConsumerReport(lease, consumer, report({ errors: consumer % 5 === 0 ? 1 : 0 }), nowMs);
+      selector.onRelease(lease);
+      if (i === 4_000) ejectedEarly = selector.counters.ejections;
+    }
+    expect(selector.counters.ejections).toBe(ejectedEarly);
+    expect(selector.producers(nowMs).every(({ errorRatio }) => errorRatio < 0.1)).toBe(true);
+  });
 });

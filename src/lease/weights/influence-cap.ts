@@ -3,13 +3,19 @@
 // Each producer has 16 seats. A consumer sits in one seat at most: its newest report replaces its older one. A newcomer takes a
 // free seat, else the one with the oldest report. The average is trimmed: a share of the weight at each end is cut off.
 //
+// A seat's weight falls with the age of its report and with the deviation of its consumer from other witnesses (credibility.ts).
+//
 //   seats   | c7 | c2 | c9 | ... |      consumer -> newest report
 //   sorted  |xx|----- kept -----|xx|    xx: trimmed share at each end
 //
 // Source: alpha-trimmed mean (Tukey; Huber and Ronchetti 2009, section 3.3): with a share s cut at each end, a share s of liars
 // moves the average no further than honest reports go.
 
+import { Credibility } from './credibility.js';
+
 export const WITNESSES = 16;
+/** So many must have spoken of a producer before a newcomer is compared with them. */
+const COMPARED_WITH_MIN = 6;
 
 export interface Testimony {
   /** Typical latency of successful operations, milliseconds; NaN: nobody knows. */
@@ -28,6 +34,7 @@ const WEIGHT_MIN = Math.exp(-3);
 const NOBODY = -1;
 
 export class InfluenceCap {
+  readonly credibility = new Credibility();
   readonly testimony: Testimony = { latencyMs: Number.NaN, errorRatio: 0, witnesses: 0, operations: 0 };
   #consumers: Float64Array;
   #timesMs: Float64Array;
@@ -66,6 +73,23 @@ export class InfluenceCap {
     this.#consumers.fill(NOBODY, producer * WITNESSES, (producer + 1) * WITNESSES);
   }
 
+  /** Adds a report and answers what is said of the producer now. The consumer is compared with those who spoke before. */
+  hear(
+    producer: number,
+    consumer: number,
+    nowMs: number,
+    latencyMs: number,
+    errorRatio: number,
+    operations: number,
+    { reportDecayMs, trimShare }: { readonly reportDecayMs: number; readonly trimShare: number },
+  ): Testimony {
+    const before = this.summarise(producer, nowMs, reportDecayMs, trimShare);
+    if (before.witnesses >= COMPARED_WITH_MIN)
+      this.credibility.compare(consumer, errorRatio, before.errorRatio);
+    this.add(producer, consumer, nowMs, latencyMs, errorRatio, operations);
+    return this.summarise(producer, nowMs, reportDecayMs, trimShare);
+  }
+
   /** `consumer`: a non-negative number that names who reports. `latencyMs` NaN: nothing succeeded. */
   add(
     producer: number,
@@ -99,7 +123,7 @@ export class InfluenceCap {
       }
       out.witnesses += 1;
       out.operations += this.#operations[seat]!;
-      this.#insert(count, this.#errorRatios[seat]!, weight);
+      this.#insert(count, this.#errorRatios[seat]!, weight * this.credibility.of(this.#consumers[seat]!));
       count += 1;
     }
     out.errorRatio = count === 0 ? 0 : this.#trimmedMean(count, trimShare);
@@ -107,7 +131,8 @@ export class InfluenceCap {
     for (let seat = base; seat < base + WITNESSES; seat += 1) {
       const latency = this.#latenciesMs[seat]!;
       if (this.#consumers[seat] === NOBODY || Number.isNaN(latency)) continue;
-      this.#insert(latencies, latency, Math.exp(-(nowMs - this.#timesMs[seat]!) / decayMs));
+      const weight = Math.exp(-(nowMs - this.#timesMs[seat]!) / decayMs);
+      this.#insert(latencies, latency, weight * this.credibility.of(this.#consumers[seat]!));
       latencies += 1;
     }
     out.latencyMs = latencies === 0 ? Number.NaN : this.#trimmedMean(latencies, trimShare);
