@@ -74,6 +74,7 @@ void complete_checksum(Packet& packet) {
   if (udp && checksum == 0) checksum = 0xffff;
   store16(packet.data() + field, checksum);
   offload.checksum = ChecksumState::verified;
+  offload.checksum_start = offload.checksum_offset = 0;
 }
 
 ChecksumVerdict verify_transport(const Packet& packet, const Headers& headers) {

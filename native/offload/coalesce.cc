@@ -146,32 +146,32 @@ bool Coalescer::sums_up(const Packet& packet, const Shape& shape, uint16_t paylo
   return verified_headers(packet, shape);
 }
 
-// Takes the packet's payload into the flow; false when it may not or cannot, and nothing has changed.
-bool Coalescer::merge(Flow& flow, Packet& packet, const Shape& shape) {
+// Takes the packet's payload into the flow; unless done, nothing has changed.
+Coalescer::Merge Coalescer::merge(Flow& flow, Packet& packet, const Shape& shape) {
   if (!flow.verified) {
     const std::size_t at = flow.shape.target.payload;
     const bool unknown = flow.packet->offload.checksum == ChecksumState::unknown;
     const uint16_t sum = unknown ? sum_frame(*flow.packet, at, flow.packet->length()) : uint16_t{0};
     if (!sums_up(*flow.packet, flow.shape, sum)) {
       ++counters_.bad_checksum;
-      return false;
+      return Merge::refused;
     }
     flow.verified = true;
   }
   const uint32_t in_head = packet.head_length - shape.target.payload;
-  if (!pool_.can_append(*flow.packet, packet.slice_count + 1U)) return false;
+  if (!pool_.can_append(*flow.packet, packet.slice_count + 1U)) return Merge::refused;
   if (in_head > 0 && flow.body == nullptr) {
     flow.body = pool_.take_body();
     if (flow.body == nullptr) {
       ++counters_.no_buffer;
-      return false;
+      return Merge::refused;
     }
     flow.body->used = 0;
   }
   const uint32_t at = in_head > 0 ? flow.body->used : 0;
   uint16_t sum = 0;
   if (in_head > 0) {
-    if (at + in_head > kBodyCapacity) return false;
+    if (at + in_head > kBodyCapacity) return Merge::refused;
     sum = checksum_copy(flow.body->bytes + at, {packet.data() + shape.target.payload, in_head});
   }
   if (packet.offload.checksum == ChecksumState::unknown && packet.slice_count > 0) {
@@ -180,7 +180,7 @@ bool Coalescer::merge(Flow& flow, Packet& packet, const Shape& shape) {
   }
   if (!sums_up(packet, shape, sum)) {
     ++counters_.bad_checksum;
-    return false;
+    return Merge::bad;
   }
   if (in_head > 0) {
     flow.body->used += in_head;
@@ -196,7 +196,7 @@ bool Coalescer::merge(Flow& flow, Packet& packet, const Shape& shape) {
     const uint8_t ends = load8(packet.data() + shape.target.transport + kTcpFlags) & (kTcpFin | kTcpPsh);
     store8(flags, load8(flags) | ends);
   }
-  return true;
+  return Merge::done;
 }
 
 bool Coalescer::closes(const Flow& flow, const Packet& packet, const Shape& shape) const {
@@ -303,7 +303,8 @@ std::size_t Coalescer::coalesce(std::span<Packet*> packets) {
     const uint64_t hash = directed_hash(key);
     Flow* flow = find(key, hash);
     if (flow != nullptr) {
-      if (matches(*flow, *packet, shape) && merge(*flow, *packet, shape)) {
+      const Merge result = matches(*flow, *packet, shape) ? merge(*flow, *packet, shape) : Merge::refused;
+      if (result == Merge::done) {
         ++counters_.merged;
         if (closes(*flow, *packet, shape)) close(*flow);
         PacketPool::release(packet);
@@ -311,6 +312,7 @@ std::size_t Coalescer::coalesce(std::span<Packet*> packets) {
         continue;
       }
       close(*flow);
+      if (result == Merge::bad) continue;  // nothing may follow it either
     }
     if (may_open(*packet, shape)) open(packet, shape, key, hash);
   }

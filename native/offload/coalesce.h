@@ -78,6 +78,8 @@ class Coalescer {
     bool fixed_id[2] = {false, false};
   };
 
+  enum class Merge : uint8_t { done, refused, bad };  // bad: the newcomer's checksum
+
   bool shape_of(Packet& packet, Shape& shape) const;
   bool may_open(const Packet& packet, const Shape& shape) const;
   bool matches(Flow& flow, const Packet& packet, const Shape& shape) const;
@@ -85,7 +87,7 @@ class Coalescer {
   bool tcp_matches(const Flow& flow, const Packet& packet, const Shape& shape) const;
   bool verified_headers(const Packet& packet, const Shape& shape) const;
   bool sums_up(const Packet& packet, const Shape& shape, uint16_t payload_sum) const;
-  bool merge(Flow& flow, Packet& packet, const Shape& shape);
+  Merge merge(Flow& flow, Packet& packet, const Shape& shape);
   bool closes(const Flow& flow, const Packet& packet, const Shape& shape) const;
   Flow* find(const FlowKey& key, uint64_t hash);
   void open(Packet* packet, const Shape& shape, const FlowKey& key, uint64_t hash);

@@ -282,9 +282,9 @@ DropReason decapsulate(Packet& packet, TunnelInfo& info, const DecapsulateOption
     const bool inner_known = offload.tunnel || (offload.checksum == ChecksumState::partial &&
                                                 offload.checksum_start >= layout.inner.network);
     if (inner_known) {
+      offload.tunnel = offload.outer_checksum = false;
+      offload.outer_transport = offload.inner_network = 0;
       shift_offload(offload, -removed);
-      offload.tunnel = false;
-      offload.outer_checksum = false;
     } else {
       offload = Offload{};
     }

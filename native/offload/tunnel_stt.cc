@@ -123,6 +123,7 @@ DropReason read_stt(Packet& packet, TunnelInfo& info) {
     if (mss != 0) {
       state.gso = !tcp ? Gso::udp : inner.ip_version == 4 ? Gso::tcp4 : Gso::tcp6;
       state.gso_size = mss;
+      state.ecn = tcp && (load8(frame + inner.transport + kTcpFlags) & kTcpCwr) != 0;
       state.header_length = static_cast<uint16_t>(inner.payload - inner.ethernet);
     }
   } else if ((flags & kSttChecksumVerified) != 0) {

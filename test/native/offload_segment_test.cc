@@ -5,40 +5,13 @@
 
 #include "native/offload/checksum_offload.h"
 #include "native/offload/fragment.h"
-#include "native/offload/segment.h"
 #include "native/offload/too_big.h"
-#include "test/native/support/superframe.h"
+#include "test/native/support/offload_pool.h"
 
 using namespace penstock::net;
 using namespace penstock::net::test;
 
 namespace {
-
-std::unique_ptr<PacketPool> make_pool() {
-  auto pool = PacketPool::create({.packets = 256, .bodies = 8, .slice_tables = 64});
-  REQUIRE(pool.ok());
-  (*pool)->adopt();
-  return std::move(*pool);
-}
-
-Packet* load_parsed(PacketPool& pool, const Bytes& frame, std::size_t head = SIZE_MAX,
-                    std::size_t pieces = 1) {
-  Packet* packet = load(pool, frame, head, pieces);
-  REQUIRE(packet != nullptr);
-  REQUIRE(parse(*packet) == DropReason::none);
-  if (packet->layout.tunnel_header != kNoHeader) REQUIRE(parse_inner(*packet) == DropReason::none);
-  return packet;
-}
-
-Packet* load_superframe(PacketPool& pool, const Scenario& of, std::mt19937& random) {
-  const Bytes frame = superframe_of(of);
-  const Layout layout = layout_of(frame);
-  const Headers& target = of.tunnel == TunnelKind::none ? layout.outer : layout.inner;
-  const std::size_t head = target.payload + random() % 1800;
-  Packet* packet = load_parsed(pool, frame, head, 1 + random() % 5);
-  packet->offload = offload_of(of, packet->layout);
-  return packet;
-}
 
 std::vector<Bytes> segments_of(Packet& packet, const SegmentOptions& options = {}) {
   Segmenter segmenter;
@@ -59,19 +32,6 @@ std::vector<Bytes> segments_of(Packet& packet, const SegmentOptions& options = {
   return segments;
 }
 
-void check_equal(const std::vector<Bytes>& got, const std::vector<Bytes>& expected) {
-  REQUIRE(got.size() == expected.size());
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    REQUIRE(got[i].size() == expected[i].size());
-    for (std::size_t at = 0; at < got[i].size(); ++at) {
-      if (got[i][at] == expected[i][at]) continue;
-      CAPTURE(i);
-      CAPTURE(at);
-      REQUIRE(static_cast<int>(got[i][at]) == static_cast<int>(expected[i][at]));
-    }
-  }
-}
-
 }  // namespace
 
 TEST_CASE("random superframes become exactly the packets built from their parts") {
@@ -89,8 +49,8 @@ TEST_CASE("random superframes become exactly the packets built from their parts"
       check_equal(segments_of(*packet, {.complete_checksums = false}), expected_segments(of));
     }
     PacketPool::release(packet);
-    REQUIRE(pool->free_packets() == 256);
-    REQUIRE(pool->free_bodies() == 8);
+    REQUIRE(pool->free_packets() == kTestPool.packets);
+    REQUIRE(pool->free_bodies() == kTestPool.bodies);
   }
 }
 
@@ -103,7 +63,7 @@ TEST_CASE("a packet that is none too long has its checksum completed, the outer 
     CAPTURE(seed);
     Packet* packet = load_superframe(*pool, of, random);
     complete_checksum(*packet);
-    check_equal({bytes_of(*packet)}, expected_segments(of));
+    check_equal(bytes_of(*packet), expected_segments(of)[0]);
     const Headers& target = of.tunnel == TunnelKind::none ? packet->layout.outer : packet->layout.inner;
     CHECK(verify_transport(*packet, target) == ChecksumVerdict::good);
     PacketPool::release(packet);
@@ -262,7 +222,7 @@ TEST_CASE("IPv4 fragments put together are the packet, and fit the MTU") {
     REQUIRE_FALSE(more);
     REQUIRE(payload == slice(whole, network + header, whole.size() - network - header));
     PacketPool::release(packet);
-    REQUIRE(pool->free_packets() == 256);
+    REQUIRE(pool->free_packets() == kTestPool.packets);
   }
 }
 
@@ -336,5 +296,5 @@ TEST_CASE("too big: the answer comes from the destination, quotes the packet, an
   Packet* group = load_parsed(*pool, ethernet({}, ipv4({.destination = 0xe0000001}, udp(1, 2, {}))));
   CHECK(make_too_big(*pool, *group, 68) == nullptr);
   PacketPool::release(group);
-  CHECK(pool->free_packets() == 256);
+  CHECK(pool->free_packets() == kTestPool.packets);
 }
