@@ -1,0 +1,265 @@
+#include "native/port/vnet_header.h"
+
+#include <algorithm>
+
+namespace penstock::net::vnet {
+namespace {
+
+constexpr std::size_t kEthernetBytes = 14;
+constexpr std::size_t kUdpBytes = 8;
+constexpr uint16_t kTcpChecksumOffset = 16;
+constexpr uint16_t kUdpChecksumOffset = 6;
+constexpr uint8_t kTcp = 6;
+constexpr uint8_t kUdp = 17;
+constexpr uint16_t kVxlanPort = 4789;
+constexpr uint16_t kGenevePort = 6081;
+
+uint8_t byte_at(std::span<const std::byte> head, std::size_t offset) {
+  return static_cast<uint8_t>(head[offset]);
+}
+
+uint16_t word_at(std::span<const std::byte> head, std::size_t offset) {
+  return static_cast<uint16_t>(byte_at(head, offset) << 8 | byte_at(head, offset + 1));
+}
+
+// Skips up to two tags; the offset of the network header and its type, or 0.
+std::size_t skip_ethernet(std::span<const std::byte> head, std::size_t ethernet, uint16_t& type) {
+  std::size_t offset = ethernet + 12;
+  for (int tags = 0; tags <= 2; ++tags) {
+    if (offset + 2 > head.size()) return 0;
+    type = word_at(head, offset);
+    offset += 2;
+    if (type != 0x8100 && type != 0x88a8) return offset;
+    offset += 2;
+  }
+  return 0;
+}
+
+bool is_extension(uint8_t protocol) {
+  return protocol == 0 || protocol == 43 || protocol == 60 || protocol == 51;
+}
+
+void outline_ipv4(std::span<const std::byte> head, std::size_t network, Outline& out) {
+  if (network + 20 > head.size() || byte_at(head, network) >> 4 != 4) return;
+  const std::size_t length = (byte_at(head, network) & 15u) * 4u;
+  if (length < 20 || network + length > head.size()) return;
+  out.network = static_cast<uint16_t>(network);
+  out.ip_version = 4;
+  out.protocol = byte_at(head, network + 9);
+  const bool later_fragment = (word_at(head, network + 6) & 0x1fff) != 0;
+  if (!later_fragment) out.transport = static_cast<uint16_t>(network + length);
+}
+
+void outline_ipv6(std::span<const std::byte> head, std::size_t network, Outline& out) {
+  if (network + 40 > head.size() || byte_at(head, network) >> 4 != 6) return;
+  out.network = static_cast<uint16_t>(network);
+  out.ip_version = 6;
+  out.protocol = byte_at(head, network + 6);
+  std::size_t offset = network + 40;
+  for (int headers = 0; is_extension(out.protocol); ++headers) {
+    if (headers == 8 || offset + 8 > head.size()) return;
+    const std::size_t units = byte_at(head, offset + 1);
+    const std::size_t length = out.protocol == 51 ? (units + 2) * 4 : (units + 1) * 8;
+    out.protocol = byte_at(head, offset);
+    offset += length;
+  }
+  if (offset < head.size()) out.transport = static_cast<uint16_t>(offset);
+}
+
+Outline outline_at(std::span<const std::byte> head, std::size_t ethernet) {
+  Outline out;
+  const std::size_t network = skip_ethernet(head, ethernet, out.ether_type);
+  if (network == 0) return out;
+  if (out.ether_type == 0x0800) outline_ipv4(head, network, out);
+  if (out.ether_type == 0x86dd) outline_ipv6(head, network, out);
+  return out;
+}
+
+Gso gso_of(uint8_t type) {
+  switch (type) {
+    case kGsoTcp4:
+      return Gso::tcp4;
+    case kGsoTcp6:
+      return Gso::tcp6;
+    case kGsoUdp:
+      return Gso::udp;
+    default:
+      return Gso::none;
+  }
+}
+
+uint8_t type_of(Gso gso) {
+  switch (gso) {
+    case Gso::none:
+      return kGsoNone;
+    case Gso::tcp4:
+      return kGsoTcp4;
+    case Gso::tcp6:
+      return kGsoTcp6;
+    case Gso::udp:
+      return kGsoUdp;
+  }
+  return kGsoNone;
+}
+
+bool version_fits(Gso gso, uint8_t version) {
+  if (gso == Gso::udp) return version == 4 || version == 6;
+  return version == (gso == Gso::tcp4 ? 4 : 6);
+}
+
+// Where the IP header of the frame inside a UDP tunnel starts when nobody says it; 0: not a tunnel we know.
+std::size_t find_inner_network(std::span<const std::byte> head, std::size_t outer_transport) {
+  if (outer_transport + kUdpBytes + 8 > head.size()) return 0;
+  const uint16_t port = word_at(head, outer_transport + 2);
+  std::size_t inner = outer_transport + kUdpBytes + 8;
+  if (port == kGenevePort) {
+    inner += (byte_at(head, outer_transport + kUdpBytes) & 0x3fu) * 4u;
+  } else if (port != kVxlanPort) {
+    return 0;
+  }
+  const Outline frame = outline_at(head, inner);
+  return frame.network;
+}
+
+// The inner IP header must lead to the transport header that the checksum covers.
+bool inner_fits(std::span<const std::byte> head, Gso gso, std::size_t inner, std::size_t transport) {
+  if (inner + 20 > head.size() || inner >= transport) return false;
+  const uint8_t version = byte_at(head, inner) >> 4;
+  if (!version_fits(gso, version)) return false;
+  if (version == 4) return inner + (byte_at(head, inner) & 15u) * 4u == transport;
+  return inner + 40 <= transport;
+}
+
+DropReason check_tunnel(const Header& header, Form form, std::span<const std::byte> head,
+                        const Outline& outer, Offload& offload) {
+  if (outer.protocol != kUdp || outer.transport == 0) return DropReason::malformed;
+  std::size_t inner = header.inner_network;
+  if (form == Form::tunnel) {
+    const uint8_t version = (header.gso_type & kGsoTunnel6) != 0 ? 6 : 4;
+    if (version != outer.ip_version || header.outer_transport != outer.transport)
+      return DropReason::malformed;
+    offload.outer_checksum = (header.flags & kTunnelChecksum) != 0;
+  } else {
+    inner = find_inner_network(head, outer.transport);
+    offload.outer_checksum =
+        outer.transport + kUdpBytes <= head.size() && word_at(head, outer.transport + 6) != 0;
+  }
+  if (inner < outer.transport + kUdpBytes) return DropReason::malformed;
+  if (!inner_fits(head, offload.gso, inner, header.checksum_start)) return DropReason::malformed;
+  offload.tunnel = true;
+  offload.outer_transport = outer.transport;
+  offload.inner_network = static_cast<uint16_t>(inner);
+  return DropReason::none;
+}
+
+// Bytes before the payload of each segment; 0: they are not in the head, or make no sense.
+std::size_t header_length(std::span<const std::byte> head, Gso gso, std::size_t transport) {
+  if (gso == Gso::udp) return transport + kUdpBytes <= head.size() ? transport + kUdpBytes : 0;
+  if (transport + 20 > head.size()) return 0;
+  const std::size_t tcp = (byte_at(head, transport + 12) >> 4) * 4u;
+  return tcp >= 20 && transport + tcp <= head.size() ? transport + tcp : 0;
+}
+
+DropReason decode_gso(const Header& header, Form form, std::span<const std::byte> head, std::size_t length,
+                      Offload& offload) {
+  const uint8_t tunnel_bits = header.gso_type & (kGsoTunnel4 | kGsoTunnel6);
+  const uint8_t base = header.gso_type & static_cast<uint8_t>(~(kGsoTunnel4 | kGsoTunnel6 | kGsoEcn));
+  offload.gso = gso_of(base);
+  offload.ecn = (header.gso_type & kGsoEcn) != 0;
+  if (offload.gso == Gso::none) return DropReason::malformed;
+  if (offload.ecn && offload.gso == Gso::udp) return DropReason::malformed;
+  if (tunnel_bits == (kGsoTunnel4 | kGsoTunnel6)) return DropReason::malformed;
+  if (tunnel_bits != 0 && form == Form::plain) return DropReason::malformed;
+  if (offload.checksum != ChecksumState::partial || header.gso_size == 0) return DropReason::malformed;
+  const uint16_t offset = offload.gso == Gso::udp ? kUdpChecksumOffset : kTcpChecksumOffset;
+  if (header.checksum_offset != offset) return DropReason::malformed;
+
+  const Outline outer = outline(head);
+  if (outer.network == 0 || outer.transport == 0) return DropReason::malformed;
+  const bool beyond = header.checksum_start > outer.transport;
+  if (tunnel_bits != 0 || (form == Form::plain && beyond)) {
+    const DropReason reason = check_tunnel(header, form, head, outer, offload);
+    if (reason != DropReason::none) return reason;
+  } else {
+    const uint8_t protocol = offload.gso == Gso::udp ? kUdp : kTcp;
+    if (outer.transport != header.checksum_start || outer.protocol != protocol) return DropReason::malformed;
+    if (!version_fits(offload.gso, outer.ip_version)) return DropReason::malformed;
+  }
+
+  const std::size_t headers = header_length(head, offload.gso, header.checksum_start);
+  if (headers == 0) return length > head.size() ? DropReason::headers_too_long : DropReason::truncated;
+  const std::size_t payload = length - headers;
+  if (offload.gso == Gso::udp && payload > kUdpSegmentsMax * header.gso_size) return DropReason::malformed;
+  offload.header_length = static_cast<uint16_t>(headers);
+  offload.gso_size = header.gso_size;
+  return DropReason::none;
+}
+
+// One segment is no superframe: what is left to do is its checksum.
+void forget_gso(Offload& offload) {
+  Offload plain;
+  plain.checksum = offload.checksum;
+  plain.checksum_start = offload.checksum_start;
+  plain.checksum_offset = offload.checksum_offset;
+  offload = plain;
+}
+
+}  // namespace
+
+Outline outline(std::span<const std::byte> head) {
+  return outline_at(head, 0);
+}
+
+DropReason decode(const Header& header, Form form, std::span<const std::byte> head, std::size_t length,
+                  Offload& offload) {
+  offload = Offload{};
+  if (length < kEthernetBytes || head.size() > length) return DropReason::truncated;
+  if (length > kFrameBytesMax + kEthernetBytes + 600) return DropReason::malformed;
+  if ((header.flags & kNeedsChecksum) != 0) {
+    const std::size_t end = std::size_t{header.checksum_start} + header.checksum_offset + 2;
+    if (header.checksum_start < kEthernetBytes || end > length) return DropReason::malformed;
+    if (end > head.size()) return DropReason::headers_too_long;
+    offload.checksum = ChecksumState::partial;
+    offload.checksum_start = header.checksum_start;
+    offload.checksum_offset = header.checksum_offset;
+  } else if ((header.flags & kDataValid) != 0) {
+    offload.checksum = ChecksumState::verified;
+  }
+  if (header.gso_type == kGsoNone) return DropReason::none;
+  const DropReason reason = decode_gso(header, form, head, length, offload);
+  if (reason != DropReason::none) {
+    offload = Offload{};
+    return reason;
+  }
+  if (length - offload.header_length <= offload.gso_size) forget_gso(offload);
+  return DropReason::none;
+}
+
+bool encode(const Offload& offload, Form form, std::span<const std::byte> head, Header& header) {
+  header = Header{};
+  if (offload.checksum == ChecksumState::partial) {
+    header.flags = kNeedsChecksum;
+    header.checksum_start = offload.checksum_start;
+    header.checksum_offset = offload.checksum_offset;
+  } else if (offload.checksum == ChecksumState::verified) {
+    header.flags = kDataValid;
+  }
+  if (offload.gso == Gso::none) return true;
+  assert(offload.checksum == ChecksumState::partial && offload.gso_size > 0);
+  assert(offload.header_length > offload.checksum_start);
+  header.gso_type = type_of(offload.gso);
+  if (offload.ecn) header.gso_type |= kGsoEcn;
+  header.gso_size = offload.gso_size;
+  header.header_length = offload.header_length;
+  if (!offload.tunnel) return true;
+  if (form == Form::plain) return false;
+  const Outline outer = outline(head);
+  if (outer.network == 0) return false;
+  header.gso_type |= outer.ip_version == 6 ? kGsoTunnel6 : kGsoTunnel4;
+  if (offload.outer_checksum) header.flags |= kTunnelChecksum;
+  header.outer_transport = offload.outer_transport;
+  header.inner_network = offload.inner_network;
+  return true;
+}
+
+}  // namespace penstock::net::vnet
