@@ -4,12 +4,20 @@
 // A port has queues; queue i belongs to worker i. `receive` of a queue is called by one worker only, and
 // `transmit` by one worker only: the same one unless the graph is a pipeline, so that the two share nothing
 // that is not atomic. Configuration calls come from the control thread and are safe beside them.
+//
+// An interface may vanish, go down or change under a port. The port then says so in its state, its queues
+// drop what they are given (port-down) and receive nothing; nobody else has to notice. When the interface is
+// back, a queue's descriptor keeps its number and changes its `generation`.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string_view>
 
+#include "native/base/counter.h"
 #include "native/base/result.h"
 #include "native/packet/packet.h"
 #include "native/pipeline/port_queue.h"
@@ -31,6 +39,21 @@ struct PortOffloads {
   bool udp_tunnel_gso_checksum = false;
 };
 
+// Of one queue. The receiving and the transmitting worker write a part each.
+struct QueueCounters {
+  struct alignas(64) Receive {
+    Counter packets, bytes, superframes;
+    Counter lost;      // dropped by the kernel because we did not read in time
+    Counter failures;  // the descriptor was dead
+    std::array<Counter, kDropReasons> drops;
+  } receive;
+  struct alignas(64) Transmit {
+    Counter packets, bytes, superframes;
+    Counter blocked;  // the kernel would have blocked
+    std::array<Counter, kDropReasons> drops;
+  } transmit;
+};
+
 class Port {
  public:
   virtual ~Port() = default;
@@ -39,6 +62,13 @@ class Port {
   virtual uint32_t mtu() const = 0;  // largest network-layer packet it takes, bytes
   virtual std::size_t queues() const = 0;
   virtual PortQueue& queue(std::size_t index) = 0;
+  virtual const QueueCounters& counters(std::size_t index) const = 0;
+
+  virtual PortState state() const = 0;
+  // up, blocked or forward_to_peer; `down` is the interface's to say and shows instead while it lasts.
+  virtual void set_state(PortState state) = 0;
+  // Called from another thread whenever state, MTU or a generation changed. Set once, before traffic.
+  virtual void on_change(std::function<void()> changed) = 0;
 };
 
 }  // namespace penstock::net

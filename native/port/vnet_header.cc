@@ -7,72 +7,15 @@ namespace {
 
 constexpr std::size_t kEthernetBytes = 14;
 constexpr std::size_t kUdpBytes = 8;
+// The largest IP packet and what may stand before it.
+constexpr std::size_t kFrameLengthMax = 65535 + kEthernetBytes + 8;
 constexpr uint16_t kTcpChecksumOffset = 16;
 constexpr uint16_t kUdpChecksumOffset = 6;
 constexpr uint8_t kTcp = 6;
 constexpr uint8_t kUdp = 17;
-constexpr uint16_t kVxlanPort = 4789;
-constexpr uint16_t kGenevePort = 6081;
 
 uint8_t byte_at(std::span<const std::byte> head, std::size_t offset) {
   return static_cast<uint8_t>(head[offset]);
-}
-
-uint16_t word_at(std::span<const std::byte> head, std::size_t offset) {
-  return static_cast<uint16_t>(byte_at(head, offset) << 8 | byte_at(head, offset + 1));
-}
-
-// Skips up to two tags; the offset of the network header and its type, or 0.
-std::size_t skip_ethernet(std::span<const std::byte> head, std::size_t ethernet, uint16_t& type) {
-  std::size_t offset = ethernet + 12;
-  for (int tags = 0; tags <= 2; ++tags) {
-    if (offset + 2 > head.size()) return 0;
-    type = word_at(head, offset);
-    offset += 2;
-    if (type != 0x8100 && type != 0x88a8) return offset;
-    offset += 2;
-  }
-  return 0;
-}
-
-bool is_extension(uint8_t protocol) {
-  return protocol == 0 || protocol == 43 || protocol == 60 || protocol == 51;
-}
-
-void outline_ipv4(std::span<const std::byte> head, std::size_t network, Outline& out) {
-  if (network + 20 > head.size() || byte_at(head, network) >> 4 != 4) return;
-  const std::size_t length = (byte_at(head, network) & 15u) * 4u;
-  if (length < 20 || network + length > head.size()) return;
-  out.network = static_cast<uint16_t>(network);
-  out.ip_version = 4;
-  out.protocol = byte_at(head, network + 9);
-  const bool later_fragment = (word_at(head, network + 6) & 0x1fff) != 0;
-  if (!later_fragment) out.transport = static_cast<uint16_t>(network + length);
-}
-
-void outline_ipv6(std::span<const std::byte> head, std::size_t network, Outline& out) {
-  if (network + 40 > head.size() || byte_at(head, network) >> 4 != 6) return;
-  out.network = static_cast<uint16_t>(network);
-  out.ip_version = 6;
-  out.protocol = byte_at(head, network + 6);
-  std::size_t offset = network + 40;
-  for (int headers = 0; is_extension(out.protocol); ++headers) {
-    if (headers == 8 || offset + 8 > head.size()) return;
-    const std::size_t units = byte_at(head, offset + 1);
-    const std::size_t length = out.protocol == 51 ? (units + 2) * 4 : (units + 1) * 8;
-    out.protocol = byte_at(head, offset);
-    offset += length;
-  }
-  if (offset < head.size()) out.transport = static_cast<uint16_t>(offset);
-}
-
-Outline outline_at(std::span<const std::byte> head, std::size_t ethernet) {
-  Outline out;
-  const std::size_t network = skip_ethernet(head, ethernet, out.ether_type);
-  if (network == 0) return out;
-  if (out.ether_type == 0x0800) outline_ipv4(head, network, out);
-  if (out.ether_type == 0x86dd) outline_ipv6(head, network, out);
-  return out;
 }
 
 Gso gso_of(uint8_t type) {
@@ -107,20 +50,6 @@ bool version_fits(Gso gso, uint8_t version) {
   return version == (gso == Gso::tcp4 ? 4 : 6);
 }
 
-// Where the IP header of the frame inside a UDP tunnel starts when nobody says it; 0: not a tunnel we know.
-std::size_t find_inner_network(std::span<const std::byte> head, std::size_t outer_transport) {
-  if (outer_transport + kUdpBytes + 8 > head.size()) return 0;
-  const uint16_t port = word_at(head, outer_transport + 2);
-  std::size_t inner = outer_transport + kUdpBytes + 8;
-  if (port == kGenevePort) {
-    inner += (byte_at(head, outer_transport + kUdpBytes) & 0x3fu) * 4u;
-  } else if (port != kVxlanPort) {
-    return 0;
-  }
-  const Outline frame = outline_at(head, inner);
-  return frame.network;
-}
-
 // The inner IP header must lead to the transport header that the checksum covers.
 bool inner_fits(std::span<const std::byte> head, Gso gso, std::size_t inner, std::size_t transport) {
   if (inner + 20 > head.size() || inner >= transport) return false;
@@ -130,9 +59,11 @@ bool inner_fits(std::span<const std::byte> head, Gso gso, std::size_t inner, std
   return inner + 40 <= transport;
 }
 
-DropReason check_tunnel(const Header& header, Form form, std::span<const std::byte> head,
-                        const Outline& outer, Offload& offload) {
-  if (outer.protocol != kUdp || outer.transport == 0) return DropReason::malformed;
+DropReason check_tunnel(const Header& header, Form form, const FrameView& frame, Layout& layout,
+                        Offload& offload) {
+  const Headers& outer = layout.outer;
+  if (outer.ip_protocol != kUdp || outer.transport + kUdpBytes > frame.head.size())
+    return DropReason::malformed;
   std::size_t inner = header.inner_network;
   if (form == Form::tunnel) {
     const uint8_t version = (header.gso_type & kGsoTunnel6) != 0 ? 6 : 4;
@@ -140,12 +71,14 @@ DropReason check_tunnel(const Header& header, Form form, std::span<const std::by
       return DropReason::malformed;
     offload.outer_checksum = (header.flags & kTunnelChecksum) != 0;
   } else {
-    inner = find_inner_network(head, outer.transport);
-    offload.outer_checksum =
-        outer.transport + kUdpBytes <= head.size() && word_at(head, outer.transport + 6) != 0;
+    // Nobody says where the inner header is: the tunnel must be one we know.
+    if (layout.tunnel == TunnelKind::none) return DropReason::malformed;
+    if (const DropReason reason = parse_inner(frame, layout); reason != DropReason::none) return reason;
+    inner = layout.inner.network;
+    offload.outer_checksum = wire::load16(frame.head.data() + outer.transport + kUdpChecksumOffset) != 0;
   }
   if (inner < outer.transport + kUdpBytes) return DropReason::malformed;
-  if (!inner_fits(head, offload.gso, inner, header.checksum_start)) return DropReason::malformed;
+  if (!inner_fits(frame.head, offload.gso, inner, header.checksum_start)) return DropReason::malformed;
   offload.tunnel = true;
   offload.outer_transport = outer.transport;
   offload.inner_network = static_cast<uint16_t>(inner);
@@ -160,8 +93,7 @@ std::size_t header_length(std::span<const std::byte> head, Gso gso, std::size_t 
   return tcp >= 20 && transport + tcp <= head.size() ? transport + tcp : 0;
 }
 
-DropReason decode_gso(const Header& header, Form form, std::span<const std::byte> head, std::size_t length,
-                      Offload& offload) {
+DropReason decode_gso(const Header& header, Form form, const FrameView& frame, Offload& offload) {
   const uint8_t tunnel_bits = header.gso_type & (kGsoTunnel4 | kGsoTunnel6);
   const uint8_t base = header.gso_type & static_cast<uint8_t>(~(kGsoTunnel4 | kGsoTunnel6 | kGsoEcn));
   offload.gso = gso_of(base);
@@ -174,21 +106,25 @@ DropReason decode_gso(const Header& header, Form form, std::span<const std::byte
   const uint16_t offset = offload.gso == Gso::udp ? kUdpChecksumOffset : kTcpChecksumOffset;
   if (header.checksum_offset != offset) return DropReason::malformed;
 
-  const Outline outer = outline(head);
-  if (outer.network == 0 || outer.transport == 0) return DropReason::malformed;
+  Layout layout;
+  if (const DropReason reason = parse(frame, layout); reason != DropReason::none) return reason;
+  const Headers& outer = layout.outer;
+  if (outer.ip_version == 0 || outer.transport == kNoHeader) return DropReason::malformed;
   const bool beyond = header.checksum_start > outer.transport;
   if (tunnel_bits != 0 || (form == Form::plain && beyond)) {
-    const DropReason reason = check_tunnel(header, form, head, outer, offload);
+    const DropReason reason = check_tunnel(header, form, frame, layout, offload);
     if (reason != DropReason::none) return reason;
   } else {
     const uint8_t protocol = offload.gso == Gso::udp ? kUdp : kTcp;
-    if (outer.transport != header.checksum_start || outer.protocol != protocol) return DropReason::malformed;
+    if (outer.transport != header.checksum_start || outer.ip_protocol != protocol)
+      return DropReason::malformed;
     if (!version_fits(offload.gso, outer.ip_version)) return DropReason::malformed;
   }
 
-  const std::size_t headers = header_length(head, offload.gso, header.checksum_start);
-  if (headers == 0) return length > head.size() ? DropReason::headers_too_long : DropReason::truncated;
-  const std::size_t payload = length - headers;
+  const std::size_t headers = header_length(frame.head, offload.gso, header.checksum_start);
+  if (headers == 0)
+    return frame.frame_length > frame.head.size() ? DropReason::headers_too_long : DropReason::truncated;
+  const std::size_t payload = frame.frame_length - headers;
   if (offload.gso == Gso::udp && payload > kUdpSegmentsMax * header.gso_size) return DropReason::malformed;
   offload.header_length = static_cast<uint16_t>(headers);
   offload.gso_size = header.gso_size;
@@ -206,19 +142,15 @@ void forget_gso(Offload& offload) {
 
 }  // namespace
 
-Outline outline(std::span<const std::byte> head) {
-  return outline_at(head, 0);
-}
-
-DropReason decode(const Header& header, Form form, std::span<const std::byte> head, std::size_t length,
-                  Offload& offload) {
+DropReason decode(const Header& header, Form form, const FrameView& frame, Offload& offload) {
   offload = Offload{};
-  if (length < kEthernetBytes || head.size() > length) return DropReason::truncated;
-  if (length > kFrameBytesMax + kEthernetBytes + 600) return DropReason::malformed;
+  const std::size_t length = frame.frame_length;
+  if (length < kEthernetBytes || frame.head.size() > length) return DropReason::truncated;
+  if (length > kFrameLengthMax) return DropReason::malformed;
   if ((header.flags & kNeedsChecksum) != 0) {
     const std::size_t end = std::size_t{header.checksum_start} + header.checksum_offset + 2;
     if (header.checksum_start < kEthernetBytes || end > length) return DropReason::malformed;
-    if (end > head.size()) return DropReason::headers_too_long;
+    if (end > frame.head.size()) return DropReason::headers_too_long;
     offload.checksum = ChecksumState::partial;
     offload.checksum_start = header.checksum_start;
     offload.checksum_offset = header.checksum_offset;
@@ -226,7 +158,7 @@ DropReason decode(const Header& header, Form form, std::span<const std::byte> he
     offload.checksum = ChecksumState::verified;
   }
   if (header.gso_type == kGsoNone) return DropReason::none;
-  const DropReason reason = decode_gso(header, form, head, length, offload);
+  const DropReason reason = decode_gso(header, form, frame, offload);
   if (reason != DropReason::none) {
     offload = Offload{};
     return reason;
@@ -235,7 +167,7 @@ DropReason decode(const Header& header, Form form, std::span<const std::byte> he
   return DropReason::none;
 }
 
-bool encode(const Offload& offload, Form form, std::span<const std::byte> head, Header& header) {
+bool encode(const Offload& offload, Form form, const FrameView& frame, Header& header) {
   header = Header{};
   if (offload.checksum == ChecksumState::partial) {
     header.flags = kNeedsChecksum;
@@ -253,8 +185,8 @@ bool encode(const Offload& offload, Form form, std::span<const std::byte> head, 
   header.header_length = offload.header_length;
   if (!offload.tunnel) return true;
   if (form == Form::plain) return false;
-  const Outline outer = outline(head);
-  if (outer.network == 0) return false;
+  Headers outer;
+  if (parse_frame(frame, 0, outer) != DropReason::none || outer.ip_version == 0) return false;
   header.gso_type |= outer.ip_version == 6 ? kGsoTunnel6 : kGsoTunnel4;
   if (offload.outer_checksum) header.flags |= kTunnelChecksum;
   header.outer_transport = offload.outer_transport;

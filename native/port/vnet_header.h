@@ -3,9 +3,10 @@
 //
 //   byte 0      1         2        4         6           8            10           12      20        22
 //   +-------+---------+---------+---------+-----------+-------------+------------+-------+---------+---------+
-//   | flags |gso_type | hdr_len |gso_size | csum_start| csum_offset | num_buffers| hash  |outer_th |inner_nh |
+//   | flags |gso_type | hdr_len |gso_size | csum_start| csum_offset | num_buffers| hash  |outer_th |inner_nh
+//   |
 //   +-------+---------+---------+---------+-----------+-------------+------------+-------+---------+---------+
-//   |<----------------------- plain form, 12 bytes -------------------------->|   tunnel form, 24 bytes      |
+//   |<----------------------- plain form, 12 bytes -------------------------->|   tunnel form, 24 bytes |
 //
 // The tunnel form is Linux 6.17's virtio_net_hdr_v1_hash_tunnel; Debian 12's headers lack it, so that the
 // constants stand here. hdr_len on write is exact: the kernel allocates that much linear memory and no more.
@@ -15,9 +16,9 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include "native/packet/packet.h"
+#include "native/packet/parse.h"
 
 namespace penstock::net::vnet {
 
@@ -64,25 +65,18 @@ constexpr std::size_t bytes_of(Form form) {
   return form == Form::plain ? kPlainBytes : kTunnelBytes;
 }
 
-// Reads `header` against the frame it precedes: `head` is the linear part, `length` all of it. Returns none and
-// fills `offload`, or says why the packet must go. A superframe that fits one segment becomes a plain frame.
-// With the plain form a checksum that starts beyond the outer UDP header marks a tunnel superframe (packet
-// sockets strip the tunnel bit); the tunnel form says so itself.
-DropReason decode(const Header& header, Form form, std::span<const std::byte> head, std::size_t length,
-                  Offload& offload);
+// Reads `header` against the frame it precedes. Returns none and fills `offload`, or says why the packet must
+// go. A superframe that fits one segment becomes a plain frame. With the plain form a checksum that starts
+// beyond the outer UDP header marks a tunnel superframe (packet sockets strip the tunnel bit); the tunnel
+// form says so itself.
+DropReason decode(const Header& header, Form form, const FrameView& frame, Offload& offload);
 
-// Writes what remains to be done to a frame that starts with `head`. False: this form can't say it (a tunnel
-// superframe in the plain form), the caller segments first.
-bool encode(const Offload& offload, Form form, std::span<const std::byte> head, Header& header);
+// Writes what remains to be done to a frame. False: this form can't say it (a tunnel superframe in the plain
+// form), the caller segments first.
+bool encode(const Offload& offload, Form form, const FrameView& frame, Header& header);
 
-// The headers as far as the codec needs them: no options are interpreted.
-struct Outline {
-  uint16_t ether_type = 0;  // after VLAN tags
-  uint16_t network = 0;     // 0: not IP, or cut short
-  uint16_t transport = 0;   // 0: unknown (fragment, extension headers that did not fit)
-  uint8_t ip_version = 0;
-  uint8_t protocol = 0;
-};
-Outline outline(std::span<const std::byte> head);
+inline FrameView view_of(const Packet& packet) {
+  return {packet.head(), packet.length()};
+}
 
 }  // namespace penstock::net::vnet

@@ -47,15 +47,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::size_t length = head.size() + body;
 
   Offload offload;
-  if (vnet::decode(header, form, head, length, offload) != DropReason::none) {
+  if (vnet::decode(header, form, {head, length}, offload) != DropReason::none) {
     require(same(offload, Offload{}) || offload.gso == Gso::none);
     return 0;
   }
   check_bounds(offload, head.size(), length);
   vnet::Header written;
-  if (!vnet::encode(offload, vnet::Form::tunnel, head, written)) std::abort();
+  if (!vnet::encode(offload, vnet::Form::tunnel, {head, length}, written)) std::abort();
   Offload again;
-  require(vnet::decode(written, vnet::Form::tunnel, head, length, again) == DropReason::none);
+  require(vnet::decode(written, vnet::Form::tunnel, {head, length}, again) == DropReason::none);
   require(same(offload, again));
   return 0;
 }
