@@ -1,0 +1,143 @@
+// Network namespaces for one test: named after the process so that no two tests meet, gone when the test ends, however
+// it ends. Everything a test does to interfaces happens inside them.
+import { type ChildProcess, execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { promisify } from 'node:util';
+
+let labs = 0;
+const execute = promisify(execFile);
+
+/** Why tests with namespaces are left out here, printed once; undefined when they run. */
+export function networkUnavailable(programs: readonly string[] = []): string | undefined {
+  const reason = findReason(programs);
+  if (reason) process.stderr.write(`left out, because ${reason}\n`);
+  return reason;
+}
+
+function findReason(programs: readonly string[]): string | undefined {
+  if (process.getuid?.() !== 0) return 'network namespaces need root';
+  const missing = ['ip', 'nft', ...programs].find((name) => spawnSync('which', [name]).status !== 0);
+  if (missing !== undefined) return `there is no ${missing} on PATH`;
+  const probe = `pst-probe-${process.pid}`;
+  if (spawnSync('ip', ['netns', 'add', probe]).status !== 0) return 'network namespaces cannot be made';
+  spawnSync('ip', ['netns', 'delete', probe]);
+  return undefined;
+}
+
+export class NetworkLab implements AsyncDisposable {
+  /** For journals and the like. */
+  readonly directory = mkdtempSync(join(tmpdir(), 'penstock-lab-'));
+  readonly #prefix = `pst${process.pid}-${++labs}`;
+  readonly #spaces: string[] = [];
+  readonly #children: ChildProcess[] = [];
+
+  constructor(...names: readonly string[]) {
+    for (const name of names) {
+      execFileSync('ip', ['netns', 'add', this.space(name)]);
+      this.#spaces.push(this.space(name));
+      this.ip(name, 'link set lo up');
+    }
+  }
+
+  space(name: string): string {
+    return `${this.#prefix}-${name}`;
+  }
+
+  path(name: string): string {
+    return `/run/netns/${this.space(name)}`;
+  }
+
+  /** `ip -n SPACE ...`, words separated by blanks; answers its output. */
+  ip(name: string, words: string): string {
+    return execFileSync('ip', ['-n', this.space(name), ...words.split(' ')], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+  }
+
+  /** Runs a program inside; throws with its output when it fails. */
+  async run(name: string, program: string, ...argv: readonly string[]): Promise<string> {
+    try {
+      const { stdout } = await execute('ip', ['netns', 'exec', this.space(name), program, ...argv], {
+        timeout: 30_000,
+        maxBuffer: 16 << 20,
+      });
+      return stdout;
+    } catch (error) {
+      const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string };
+      throw new Error(`${program} ${argv.join(' ')} in ${name}: ${stdout}${stderr}`.trim());
+    }
+  }
+
+  /** Starts a program inside and leaves it running until the lab ends. */
+  start(name: string, program: string, ...argv: readonly string[]): ChildProcess {
+    const child = spawn('ip', ['netns', 'exec', this.space(name), program, ...argv], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    this.#children.push(child);
+    return child;
+  }
+
+  /** An iperf3 server that listens until the lab ends. */
+  async serveIperf(name: string): Promise<void> {
+    const server = this.start(name, 'iperf3', '-s', '--forceflush');
+    await lineOf(server, /listening/);
+  }
+
+  /** What iperf3's client reports. */
+  async iperf(name: string, server: string, ...options: readonly string[]): Promise<IperfReport> {
+    return JSON.parse(await this.run(name, 'iperf3', '-J', '-c', server, ...options)) as IperfReport;
+  }
+
+  /** A kernel counter of the namespace, such as TcpInCsumErrors. */
+  async counter(name: string, counter: string): Promise<number> {
+    const text = await this.run(name, 'nstat', '-asz', counter);
+    return Number(new RegExp(`^${counter}\\s+(\\d+)`, 'm').exec(text)?.[1] ?? Number.NaN);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const child of this.#children) {
+      if (child.exitCode !== null || child.signalCode !== null) continue;
+      const ended = new Promise((resolve) => child.once('close', resolve));
+      child.kill('SIGKILL');
+      await ended;
+    }
+    for (const space of this.#spaces) spawnSync('ip', ['netns', 'delete', space]);
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+export interface IperfReport {
+  readonly end: {
+    readonly sum_sent: {
+      readonly bytes: number;
+      readonly bits_per_second: number;
+      readonly retransmits?: number;
+    };
+    readonly sum_received: { readonly bytes: number; readonly bits_per_second: number };
+    readonly sum?: { readonly lost_packets: number; readonly packets: number };
+  };
+}
+
+/** Resolves with the first line of the child's output that matches; rejects when it ends before. */
+export function lineOf(child: ChildProcess, pattern: RegExp): Promise<string> {
+  return lineOn(child.stdout!, pattern);
+}
+
+export function lineOn(stream: Readable, pattern: RegExp): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = '';
+    const look = (chunk: Buffer) => {
+      text += chunk;
+      const line = text.split('\n').find((candidate) => pattern.test(candidate));
+      if (line === undefined) return;
+      stream.off('data', look);
+      resolve(line);
+    };
+    stream.on('data', look);
+    stream.once('close', () => reject(new Error(`ended before "${pattern}": ${text}`)));
+  });
+}
