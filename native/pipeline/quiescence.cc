@@ -11,8 +11,17 @@ namespace penstock::net {
 
 Quiescence::Quiescence(std::size_t workers) : workers_(workers), seen_(std::make_unique<Seen[]>(workers)) {}
 
+bool Quiescence::passed(uint64_t mark) const {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  for (std::size_t worker = 0; worker < workers_; ++worker) {
+    const uint64_t seen = seen_[worker].epoch.load(std::memory_order_acquire);
+    if (seen != 0 && seen < mark) return false;
+  }
+  return true;
+}
+
 Result<void> Quiescence::synchronise(uint64_t timeout_ns) {
-  const uint64_t epoch = epoch_.fetch_add(1, std::memory_order_seq_cst) + 1;
+  const uint64_t epoch = retire();
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const uint64_t deadline_ns = monotonic_ns() + timeout_ns;
   auto nap = std::chrono::microseconds(20);

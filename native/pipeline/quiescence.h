@@ -43,6 +43,11 @@ class Quiescence {
     std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
+  // For what is freed too often to wait for: `retire` after it was unpublished gives a mark, and once
+  // `passed` says so of that mark no worker can still use it. Any thread.
+  uint64_t retire() { return epoch_.fetch_add(1, std::memory_order_seq_cst) + 1; }
+  bool passed(uint64_t mark) const;
+
   // Control thread: returns when no worker can still use what was unpublished before the call. ETIMEDOUT
   // names the worker that did not move; nothing may be freed then.
   Result<void> synchronise(uint64_t timeout_ns = 5'000'000'000);

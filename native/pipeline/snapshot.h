@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -23,11 +24,16 @@ class Snapshot {
   const T& read() const { return *current_.load(std::memory_order_acquire); }
 
   // Publishes `next` and waits until nobody uses what was there. On ETIMEDOUT `next` is published all the
-  // same, and the old one is kept until a later grace period has passed.
-  Result<void> replace(std::unique_ptr<const T> next, Quiescence& quiescence) {
+  // same, and the old one is kept until a later grace period has passed. `retire` sees every old one just
+  // before it is freed, when nobody uses it any more.
+  Result<void> replace(std::unique_ptr<const T> next, Quiescence& quiescence,
+                       const std::function<void(const T&)>& retire = {}) {
     kept_.emplace_back(current_.exchange(next.release(), std::memory_order_acq_rel));
     auto passed = quiescence.synchronise();
-    if (passed) kept_.clear();
+    if (!passed) return passed;
+    if (retire)
+      for (const auto& old : kept_) retire(*old);
+    kept_.clear();
     return passed;
   }
 

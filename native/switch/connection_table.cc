@@ -1,0 +1,385 @@
+#include "native/switch/connection_table.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+
+namespace penstock::net {
+namespace {
+
+constexpr uint8_t kIcmp = 1, kTcp = 6, kUdp = 17, kIcmp6 = 58;
+
+TcpState state_of(const Connection& connection) {
+  return static_cast<TcpState>(connection.tcp_state.load(std::memory_order_relaxed));
+}
+
+// RFC 1982 order of 32-bit sequence numbers.
+bool before(uint32_t a, uint32_t b) {
+  return static_cast<int32_t>(a - b) < 0;
+}
+
+// Counters are added to by the worker of the flow; two workers meeting here lose a count, never corrupt one.
+void add(std::atomic<uint64_t>& counter, uint64_t amount) {
+  counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+// Locks one shard, or two in the order of their addresses.
+class ConnectionTable::Locks {
+ public:
+  Locks(Shard& a, Shard& b) : first_(std::min(&a, &b)), second_(std::max(&a, &b)) {
+    first_->lock.lock();
+    if (second_ != first_) second_->lock.lock();
+  }
+  ~Locks() {
+    if (second_ != first_) second_->lock.unlock();
+    first_->lock.unlock();
+  }
+  Locks(const Locks&) = delete;
+  Locks& operator=(const Locks&) = delete;
+
+ private:
+  Shard* first_;
+  Shard* second_;
+};
+
+ConnectionTable::ConnectionTable(ConnectionLimits limits, ConnectionTimeouts timeouts, uint64_t seed,
+                                 Quiescence& quiescence)
+    : timeouts_(timeouts),
+      seed_(seed),
+      quiescence_(quiescence),
+      per_shard_max_(std::max<uint32_t>(1, limits.connections_max / kShards)),
+      storage_(std::make_unique<std::array<Shard, kShards>>()),
+      shards_(*storage_) {
+  for (Shard& shard : shards_) shard.buckets.resize(std::bit_ceil(std::size_t{per_shard_max_} * 2), nullptr);
+}
+
+Connection::Node* ConnectionTable::locate(Shard& shard, const ConnectionKey& key, uint64_t hash,
+                                          uint32_t now_s) {
+  for (Connection::Node* node = shard.buckets[hash & (shard.buckets.size() - 1)]; node != nullptr;
+       node = node->next) {
+    if (node->hash != hash || !(node->connection->key(node->direction) == key)) continue;
+    // One that has expired and was not swept yet is as good as gone.
+    return before(node->connection->expires_s.load(std::memory_order_relaxed), now_s) ? nullptr : node;
+  }
+  return nullptr;
+}
+
+ConnectionTable::Found ConnectionTable::find(const ConnectionKey& key, uint32_t now_s) {
+  Shard& shard = shard_of(key);
+  const std::lock_guard lock(shard.lock);
+  const Connection::Node* node = locate(shard, key, directed_hash(key, seed_), now_s);
+  if (node == nullptr) return {};
+  return Found{node->connection, node->connection->id.load(std::memory_order_relaxed), node->direction};
+}
+
+void ConnectionTable::link(Shard& shard, Connection::Node& node) {
+  Connection::Node*& head = shard.buckets[node.hash & (shard.buckets.size() - 1)];
+  node.next = head;
+  head = &node;
+}
+
+void ConnectionTable::unlink(Shard& shard, Connection::Node& node) {
+  Connection::Node** at = &shard.buckets[node.hash & (shard.buckets.size() - 1)];
+  while (*at != &node) {
+    assert(*at != nullptr);
+    at = &(*at)->next;
+  }
+  *at = node.next;
+  node.next = nullptr;
+}
+
+// Both shards of the connection are locked by the caller.
+void ConnectionTable::remove(Connection& connection) {
+  connection.id.store(0, std::memory_order_release);
+  unlink(shard_of(connection.original), connection.nodes[0]);
+  unlink(shard_of(connection.reply), connection.nodes[1]);
+  Shard& home = shards_[connection.home_shard];
+  home.ended.emplace_back(&connection, quiescence_.retire());
+  --home.connections;
+  size_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+// A free connection of the shard, which the caller has locked; null when the shard has its share. What has
+// ended and may still be looked at is not counted: a burst of endings costs memory for a moment, not
+// connections.
+Connection* ConnectionTable::allocate(Shard& shard, std::size_t index) {
+  if (shard.connections == per_shard_max_) return nullptr;
+  if (shard.ended.empty() || !quiescence_.passed(shard.ended.front().second)) {
+    shard.chunks.push_back(std::make_unique<Connection[]>(kChunk));
+    for (std::size_t i = 0; i < kChunk; ++i) {
+      Connection& connection = shard.chunks.back()[i];
+      connection.home_shard = static_cast<uint16_t>(index);
+      shard.ended.emplace_front(&connection, 0);
+    }
+  }
+  Connection* connection = shard.ended.front().first;
+  shard.ended.pop_front();
+  ++shard.connections;
+  return connection;
+}
+
+Connection* ConnectionTable::victim(Shard& shard) {
+  Connection* soonest = nullptr;
+  for (const auto& chunk : shard.chunks) {
+    for (std::size_t i = 0; i < kChunk; ++i) {
+      Connection& connection = chunk[i];
+      if (connection.id.load(std::memory_order_relaxed) == 0) continue;
+      if (connection.replied.load(std::memory_order_relaxed)) continue;
+      if (soonest == nullptr || before(connection.expires_s.load(std::memory_order_relaxed),
+                                       soonest->expires_s.load(std::memory_order_relaxed)))
+        soonest = &connection;
+    }
+  }
+  return soonest;
+}
+
+// Ends what has expired in the shard, else one connection that never saw an answer. No lock is held by the
+// caller, since the victim's other tuple may lie in any shard.
+bool ConnectionTable::make_room(std::size_t shard_index, uint32_t now_s) {
+  const auto expired = [now_s](const Connection& connection) {
+    return before(connection.expires_s.load(std::memory_order_relaxed), now_s);
+  };
+  if (sweep(shard_index, expired) > 0) return true;
+  Shard& shard = shards_[shard_index];
+  Connection* chosen;
+  uint64_t id;
+  {
+    const std::lock_guard lock(shard.lock);
+    chosen = victim(shard);
+    if (chosen == nullptr) return false;
+    id = chosen->id.load(std::memory_order_relaxed);
+  }
+  const std::size_t removed = sweep(shard_index, [chosen, id](const Connection& connection) {
+    return &connection == chosen && connection.id.load(std::memory_order_relaxed) == id;
+  });
+  dropped_early_.fetch_add(removed, std::memory_order_relaxed);
+  return removed > 0;
+}
+
+ConnectionTable::Found ConnectionTable::create(const ConnectionKey& original, const ConnectionKey& reply,
+                                               const Stations& stations, uint32_t now_s) {
+  Shard& home = shard_of(original);
+  Shard& other = shard_of(reply);
+  const auto home_index = static_cast<std::size_t>(&home - shards_.data());
+  const uint64_t original_hash = directed_hash(original, seed_);
+  const uint64_t reply_hash = directed_hash(reply, seed_);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    {
+      const Locks locks(home, other);
+      if (const Connection::Node* node = locate(home, original, original_hash, now_s))
+        return Found{node->connection, node->connection->id.load(std::memory_order_relaxed), node->direction};
+      if (locate(other, reply, reply_hash, now_s) != nullptr) return {};
+      if (Connection* connection = allocate(home, home_index)) {
+        const uint64_t id = next_id_.fetch_add(1, std::memory_order_relaxed);
+        connection->original = original;
+        connection->reply = reply;
+        connection->translated = !(reply == original.reversed());
+        connection->tcp_state.store(0, std::memory_order_relaxed);
+        connection->replied.store(false, std::memory_order_relaxed);
+        connection->fin_seen.store(0, std::memory_order_relaxed);
+        for (std::size_t i = 0; i < 2; ++i) {
+          connection->ack_max[i].store(0, std::memory_order_relaxed);
+          connection->packets[i].store(0, std::memory_order_relaxed);
+          connection->bytes[i].store(0, std::memory_order_relaxed);
+        }
+        connection->admitted.store(0, std::memory_order_relaxed);
+        connection->mark.store(0, std::memory_order_relaxed);
+        connection->source_mac = stations.source;
+        connection->destination_mac = stations.destination;
+        connection->translated_source_mac = stations.translated_source;
+        connection->translated_destination_mac = stations.translated_destination;
+        connection->expires_s.store(now_s + timeouts_.tcp_syn_sent, std::memory_order_relaxed);
+        connection->nodes[0] = Connection::Node{connection, nullptr, original_hash, Direction::original};
+        connection->nodes[1] = Connection::Node{connection, nullptr, reply_hash, Direction::reply};
+        link(home, connection->nodes[0]);
+        link(other, connection->nodes[1]);
+        connection->id.store(id, std::memory_order_release);
+        size_.fetch_add(1, std::memory_order_relaxed);
+        created_.fetch_add(1, std::memory_order_relaxed);
+        return Found{connection, id, Direction::original};
+      }
+    }
+    if (attempt > 0 || !make_room(home_index, now_s)) break;
+  }
+  refused_.fetch_add(1, std::memory_order_relaxed);
+  return {};
+}
+
+uint32_t ConnectionTable::timeout_of(const Connection& connection) const {
+  const bool replied = connection.replied.load(std::memory_order_relaxed);
+  switch (connection.original.protocol) {
+    case kUdp:
+      return replied ? timeouts_.udp_stream : timeouts_.udp_single;
+    case kIcmp:
+    case kIcmp6:
+      return timeouts_.icmp;
+    case kTcp:
+      break;
+    default:
+      return timeouts_.other;
+  }
+  switch (state_of(connection)) {
+    case TcpState::none:
+    case TcpState::syn_sent:
+      return timeouts_.tcp_syn_sent;
+    case TcpState::syn_received:
+      return timeouts_.tcp_syn_received;
+    case TcpState::established:
+      return replied ? timeouts_.tcp_established : timeouts_.tcp_syn_sent;
+    case TcpState::fin_wait:
+      return timeouts_.tcp_fin_wait;
+    case TcpState::last_ack:
+      return timeouts_.tcp_last_ack;
+    case TcpState::time_wait:
+      return timeouts_.tcp_time_wait;
+    case TcpState::closed:
+      return timeouts_.tcp_closed;
+  }
+  return timeouts_.other;
+}
+
+bool ConnectionTable::advance(const Found& found, const Segment& segment, uint32_t now_s) {
+  Connection& connection = *found.connection;
+  const auto side = static_cast<std::size_t>(found.direction);
+  if (connection.original.protocol == kTcp && !advance_tcp(connection, found.direction, segment)) {
+    invalid_.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  if (found.direction == Direction::reply && !connection.replied.load(std::memory_order_relaxed))
+    connection.replied.store(true, std::memory_order_relaxed);
+  add(connection.packets[side], 1);
+  add(connection.bytes[side], segment.bytes);
+  const uint32_t expires = now_s + timeout_of(connection);
+  if (connection.expires_s.load(std::memory_order_relaxed) != expires)
+    connection.expires_s.store(expires, std::memory_order_relaxed);
+  return true;
+}
+
+// The transitions follow nf_conntrack_proto_tcp.c's table as far as it does not need windows. A reset counts
+// only at or after what the other side has acknowledged, so that a forged one from off the path is unlikely
+// to end a connection.
+bool ConnectionTable::advance_tcp(Connection& connection, Direction direction, const Segment& segment) {
+  const auto side = static_cast<std::size_t>(direction);
+  const uint8_t flags = segment.tcp_flags;
+  const TcpState state = state_of(connection);
+  if ((flags & tcp::kAck) != 0 && (flags & tcp::kRst) == 0) {
+    const uint32_t known = connection.ack_max[side].load(std::memory_order_relaxed);
+    if (known == 0 || before(known, segment.tcp_acknowledgement))
+      connection.ack_max[side].store(segment.tcp_acknowledgement, std::memory_order_relaxed);
+  }
+  // The common packet of an open connection changes nothing.
+  if (state == TcpState::established && (flags & (tcp::kSyn | tcp::kFin | tcp::kRst)) == 0) return true;
+
+  Shard& shard = shard_of(connection.original);
+  const std::lock_guard lock(shard.lock);
+  TcpState next = state_of(connection);
+  uint8_t fins = connection.fin_seen.load(std::memory_order_relaxed);
+  if ((flags & tcp::kRst) != 0) {
+    const uint32_t acknowledged = connection.ack_max[1 - side].load(std::memory_order_relaxed);
+    if (acknowledged != 0 && before(segment.tcp_sequence, acknowledged)) return false;
+    next = TcpState::closed;
+  } else if ((flags & tcp::kSyn) != 0) {
+    const bool answer = (flags & tcp::kAck) != 0;
+    if (!answer && direction == Direction::original) {
+      // A new connection may take the tuple of one that is over.
+      const bool over = next == TcpState::time_wait || next == TcpState::closed || next == TcpState::last_ack;
+      if (over) {
+        fins = 0;
+        connection.replied.store(false, std::memory_order_relaxed);
+        for (auto& ack : connection.ack_max) ack.store(0, std::memory_order_relaxed);
+      }
+      if (over || next == TcpState::none) next = TcpState::syn_sent;
+    } else if (answer && direction == Direction::reply && next == TcpState::syn_sent) {
+      next = TcpState::syn_received;
+    } else if (!answer && direction == Direction::reply && next == TcpState::syn_sent) {
+      next = TcpState::syn_received;  // simultaneous open
+    } else if (next == TcpState::none) {
+      next = TcpState::syn_received;  // picked up at the answer
+    }
+  } else {
+    if (next == TcpState::none) next = TcpState::established;  // picked up in the middle
+    if (next == TcpState::syn_received && (flags & tcp::kAck) != 0) next = TcpState::established;
+    if (next == TcpState::syn_sent && direction == Direction::original && (flags & tcp::kAck) != 0 &&
+        connection.replied.load(std::memory_order_relaxed))
+      next = TcpState::established;
+    if (next == TcpState::last_ack && (flags & tcp::kAck) != 0 && (flags & tcp::kFin) == 0)
+      next = TcpState::time_wait;
+    if ((flags & tcp::kFin) != 0) {
+      fins = static_cast<uint8_t>(fins | 1u << side);
+      if (next != TcpState::time_wait) next = fins == 3 ? TcpState::last_ack : TcpState::fin_wait;
+    }
+  }
+  connection.fin_seen.store(fins, std::memory_order_relaxed);
+  connection.tcp_state.store(static_cast<uint8_t>(next), std::memory_order_relaxed);
+  return true;
+}
+
+std::size_t ConnectionTable::sweep(std::size_t shard_index,
+                                   const std::function<bool(const Connection&)>& gone) {
+  Shard& shard = shards_[shard_index];
+  std::size_t removed = 0;
+  std::size_t chunk = 0;
+  // One chunk at a time: the lock is dropped between them, and for translated connections taken anew with its
+  // partner.
+  for (;; ++chunk) {
+    std::vector<std::pair<Connection*, uint64_t>> elsewhere;
+    {
+      const std::lock_guard lock(shard.lock);
+      if (chunk >= shard.chunks.size()) return removed;
+      for (std::size_t i = 0; i < kChunk; ++i) {
+        Connection& connection = shard.chunks[chunk][i];
+        const uint64_t id = connection.id.load(std::memory_order_relaxed);
+        if (id == 0 || !gone(connection)) continue;
+        if (&shard_of(connection.reply) != &shard) {
+          elsewhere.emplace_back(&connection, id);
+          continue;
+        }
+        remove(connection);
+        ++removed;
+      }
+    }
+    for (const auto& [connection, id] : elsewhere) {
+      // The keys can be read: they change only under the lock of this shard, by one that then has another id.
+      ConnectionKey reply;
+      {
+        const std::lock_guard lock(shard.lock);
+        if (connection->id.load(std::memory_order_relaxed) != id) continue;
+        reply = connection->reply;
+      }
+      const Locks locks(shard, shard_of(reply));
+      if (connection->id.load(std::memory_order_relaxed) != id || !gone(*connection)) continue;
+      remove(*connection);
+      ++removed;
+    }
+  }
+}
+
+std::size_t ConnectionTable::expire(uint32_t now_s, std::size_t shards) {
+  std::size_t removed = 0;
+  for (std::size_t i = 0; i < shards; ++i) {
+    const std::size_t index = sweep_next_.fetch_add(1, std::memory_order_relaxed) % kShards;
+    removed += sweep(index, [now_s](const Connection& connection) {
+      return before(connection.expires_s.load(std::memory_order_relaxed), now_s);
+    });
+  }
+  return removed;
+}
+
+std::size_t ConnectionTable::remove_if(const std::function<bool(const Connection&)>& gone) {
+  std::size_t removed = 0;
+  for (std::size_t i = 0; i < kShards; ++i) removed += sweep(i, gone);
+  return removed;
+}
+
+void ConnectionTable::for_each(const std::function<void(const Connection&)>& visit) {
+  for (Shard& shard : shards_) {
+    const std::lock_guard lock(shard.lock);
+    for (const auto& chunk : shard.chunks)
+      for (std::size_t i = 0; i < kChunk; ++i)
+        if (chunk[i].id.load(std::memory_order_relaxed) != 0) visit(chunk[i]);
+  }
+}
+
+}  // namespace penstock::net

@@ -1,0 +1,158 @@
+#include "native/switch/switch.h"
+
+#include <bit>
+
+namespace penstock::net {
+namespace {
+
+std::unique_ptr<const SwitchTables> empty_tables(std::size_t workers, SwitchState& state) {
+  auto built = SwitchTables::compile(SwitchConfig{}, 1, workers, state);
+  assert(built.ok());  // nothing refers to anything
+  return std::move(*built);
+}
+
+// Where the dry run's packets end.
+class TraceOutputs final : public Outputs {
+ public:
+  TraceOutputs(PacketPool& pool, TraceOutcome& outcome) : pool_(pool), outcome_(outcome) {}
+
+  void forward(std::size_t edge, Packet* packet) override {
+    TraceOutcome::Egress egress{static_cast<PortId>(edge), {}};
+    const auto append = [&](std::span<const std::byte> bytes) {
+      egress.frame.insert(egress.frame.end(), bytes.begin(), bytes.end());
+    };
+    append(packet->head());
+    for (const BodySlice& slice : packet->slices()) append(slice.bytes());
+    outcome_.outputs.push_back(std::move(egress));
+    PacketPool::release(packet);
+  }
+  void drop(Packet* packet, DropReason reason) override {
+    outcome_.dropped = reason;
+    PacketPool::release(packet);
+  }
+  PacketPool& pool() override { return pool_; }
+
+ private:
+  PacketPool& pool_;
+  TraceOutcome& outcome_;
+};
+
+constexpr PoolSizes kTracePool{.packets = 512, .bodies = 8, .slice_tables = 8};
+
+}  // namespace
+
+Result<std::unique_ptr<Switch>> Switch::create(const SwitchLimits& limits, std::size_t workers, uint64_t seed,
+                                               Quiescence& quiescence) {
+  if (!std::has_single_bit(limits.flows_per_worker) || limits.flows_per_worker < FlowCache::kWays)
+    return Error{EINVAL, "flows_per_worker must be a power of two of at least 4"};
+  if (!std::has_single_bit(limits.forwarding.entries_max))
+    return Error{EINVAL, "forwarding.entries_max must be a power of two"};
+  return std::unique_ptr<Switch>(new Switch(limits, workers, seed, quiescence));
+}
+
+Switch::Switch(const SwitchLimits& limits, std::size_t workers, uint64_t seed, Quiescence& quiescence)
+    : quiescence_(quiescence),
+      state_(limits, seed, quiescence),
+      workers_(workers),
+      tables_(empty_tables(workers, state_)) {
+  for (std::size_t worker = 0; worker < workers; ++worker)
+    stages_.push_back(std::make_unique<SwitchStage>(state_, tables_, worker));
+}
+
+Result<void> Switch::apply(const SwitchConfig& config) {
+  auto compiled = SwitchTables::compile(config, generation_ + 1, workers_, state_);
+  if (!compiled) return compiled.error();
+  ++generation_;
+  const SwitchTables& fresh = **compiled;
+  auto replaced = tables_.replace(std::move(*compiled), quiescence_, [&](const SwitchTables& old) {
+    for (uint32_t rule = 0; rule < old.rules().size(); ++rule) retired_[old.rule_id(rule)] += old.hits(rule);
+  });
+  forget_what_is_gone(fresh);
+  return replaced;
+}
+
+void Switch::forget_what_is_gone(const SwitchTables& tables) {
+  state_.forwarding().remove_if([&](uint16_t network, Target target) {
+    if (network >= tables.networks().size() || !tables.network(network).present) return true;
+    if (target.kind == TargetKind::peer) return !tables.network(network).flood->contains(target.index);
+    const PortView* port = tables.port(target.index);
+    if (port == nullptr) return true;
+    if (port->untagged_network == network) return false;
+    for (const auto& [vlan, index] : port->tagged)
+      if (index == network) return false;
+    return true;
+  });
+  std::erase_if(retired_, [&](const auto& entry) {
+    for (uint32_t rule = 0; rule < tables.rules().size(); ++rule)
+      if (tables.rule_id(rule) == entry.first) return false;
+    return true;
+  });
+}
+
+void Switch::tick(uint64_t now_ns) {
+  const auto now_s = static_cast<uint32_t>(now_ns / 1'000'000'000);
+  state_.forwarding().expire(now_s);
+  state_.connections().expire(now_s, ConnectionTable::kShards / 8);
+}
+
+void Switch::set_port_state(PortId port, PortState state) {
+  state_.port(port).state.store(state, std::memory_order_relaxed);
+}
+
+Result<TraceOutcome> Switch::trace(PortId port, std::span<const std::byte> frame, uint64_t now_ns) {
+  if (frame.size() > kFrameBytesMax) return Error{EMSGSIZE, "a frame has at most 65000 bytes"};
+  if (trace_pool_ == nullptr) {
+    auto pool = PacketPool::create(kTracePool);
+    if (!pool) return pool.error();
+    trace_pool_ = std::move(*pool);
+    trace_pool_->adopt();
+  }
+  TraceOutcome outcome;
+  Trace trace;
+  TraceOutputs outputs(*trace_pool_, outcome);
+  SwitchStage dry(state_, tables_, 0, SwitchStage::Mode::dry);
+  dry.set_trace(&trace);
+  Packet* packet = trace_pool_->take();
+  assert(packet != nullptr);  // every earlier trace gave back what it took
+  const std::size_t in_head = std::min(frame.size(), kHeadCapacity);
+  std::memcpy(packet->data(), frame.data(), in_head);
+  packet->head_length = static_cast<uint32_t>(in_head);
+  if (in_head < frame.size()) {
+    BodyBuffer* body = trace_pool_->take_body();
+    assert(body != nullptr);
+    body->used = static_cast<uint32_t>(frame.size() - in_head);
+    std::memcpy(body->bytes, frame.data() + in_head, body->used);
+    if (!trace_pool_->append(*packet, body, 0, body->used)) assert(false);
+  }
+  packet->ingress = port;
+  Batch batch;
+  batch.add(packet);
+  dry.process(batch, outputs, now_ns);
+  outcome.steps = trace.steps();
+  return outcome;
+}
+
+std::vector<RuleTraffic> Switch::rule_traffic() const {
+  const SwitchTables& tables = tables_.read();
+  std::vector<RuleTraffic> all;
+  all.reserve(tables.rules().size());
+  for (uint32_t rule = 0; rule < tables.rules().size(); ++rule) {
+    RuleTraffic one{tables.rule_id(rule), tables.hits(rule)};
+    if (const auto earlier = retired_.find(one.id); earlier != retired_.end()) one.traffic += earlier->second;
+    all.push_back(one);
+  }
+  return all;
+}
+
+PortTraffic Switch::port_traffic(PortId port) const {
+  PortTraffic sum;
+  for (const auto& stage : stages_) {
+    const PortCounters& counters = stage->counters(port);
+    sum.received += counters.received.read();
+    sum.transmitted += counters.transmitted.read();
+    for (std::size_t i = 0; i < kDropReasons; ++i) sum.drops[i] += counters.drops[i].get();
+  }
+  return sum;
+}
+
+}  // namespace penstock::net

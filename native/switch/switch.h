@@ -1,0 +1,91 @@
+// The switch as its owner holds it: state that stays, tables that are replaced, one stage per worker.
+//
+//   Switch
+//     SwitchState                   learned addresses, connections, peers, meters
+//     Snapshot<SwitchTables>        replaced by apply()
+//     SwitchStage per worker        put into the pipeline's graph by whoever builds it
+//
+// Thread: the control thread, one call at a time; counters may be read from any.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "native/base/result.h"
+#include "native/pipeline/quiescence.h"
+#include "native/pipeline/snapshot.h"
+#include "native/switch/config.h"
+#include "native/switch/switch_stage.h"
+#include "native/switch/switch_state.h"
+#include "native/switch/switch_tables.h"
+#include "native/switch/trace.h"
+
+namespace penstock::net {
+
+struct RuleTraffic {
+  uint64_t id = 0;
+  Traffic traffic;
+};
+
+struct PortTraffic {
+  Traffic received;
+  Traffic transmitted;
+  std::array<uint64_t, kDropReasons> drops{};
+};
+
+// What happened to a described packet, and where its copies would have gone.
+struct TraceOutcome {
+  std::vector<TraceStep> steps;
+  struct Egress {
+    PortId port;
+    std::vector<std::byte> frame;
+  };
+  std::vector<Egress> outputs;
+  DropReason dropped = DropReason::none;
+};
+
+class Switch {
+ public:
+  // `quiescence`: of the workers that run the stages; outlives the switch. EINVAL for limits that are no
+  // powers of two where they must be.
+  static Result<std::unique_ptr<Switch>> create(const SwitchLimits& limits, std::size_t workers,
+                                                uint64_t seed, Quiescence& quiescence);
+
+  // The stage of one worker; lives as long as the switch.
+  SwitchStage& stage(std::size_t worker) { return *stages_[worker]; }
+  SwitchState& state() { return state_; }
+  const SwitchTables& tables() const { return tables_.read(); }
+
+  // All or nothing: on EINVAL, whose message starts with the path of the bad key, nothing has changed. When
+  // it returns, every worker uses the new tables. Counters of rules that keep their id go on.
+  Result<void> apply(const SwitchConfig& config);
+
+  // Forgets what has aged; call it every second or so.
+  void tick(uint64_t now_ns);
+
+  void set_port_state(PortId port, PortState state);
+
+  // Passes a frame through a dry run of the switch as if `port` had received it now.
+  Result<TraceOutcome> trace(PortId port, std::span<const std::byte> frame, uint64_t now_ns);
+
+  std::vector<RuleTraffic> rule_traffic() const;
+  PortTraffic port_traffic(PortId port) const;
+
+ private:
+  Switch(const SwitchLimits& limits, std::size_t workers, uint64_t seed, Quiescence& quiescence);
+  void forget_what_is_gone(const SwitchTables& tables);
+
+  Quiescence& quiescence_;
+  SwitchState state_;
+  std::size_t workers_;
+  uint64_t generation_ = 1;
+  Snapshot<SwitchTables> tables_;
+  std::vector<std::unique_ptr<SwitchStage>> stages_;
+  std::map<uint64_t, Traffic> retired_;  // of earlier tables, by rule id
+  std::unique_ptr<PacketPool> trace_pool_;
+};
+
+}  // namespace penstock::net

@@ -1,0 +1,304 @@
+// The way out of the switch: what fits the path leaves as it is, what does not is cut or refused with an ICMP
+// answer; then tag, tunnel, and whatever the egress port's kernel side does not do itself.
+#include <algorithm>
+
+#include "native/offload/checksum_offload.h"
+#include "native/offload/fragment.h"
+#include "native/offload/segment.h"
+#include "native/offload/too_big.h"
+#include "native/offload/tunnel.h"
+#include "native/packet/parse.h"
+#include "native/packet/wire.h"
+#include "native/switch/switch_stage.h"
+#include "native/switch/text.h"
+#include "native/switch/vlan.h"
+
+namespace penstock::net {
+namespace {
+
+using namespace wire;
+
+// The smallest IPv4 MTU there is (RFC 791).
+constexpr std::size_t kIpv4PacketMin = 68;
+
+// The smallest payload a TCP segment is cut to: below it a path is broken, not narrow (RFC 879's 536 less
+// options).
+constexpr uint32_t kTcpPayloadMin = 64;
+
+bool is_tcp(const Packet& packet) {
+  return packet.layout.outer.ip_protocol == kIpTcp && packet.layout.outer.transport != kNoHeader &&
+         !packet.layout.outer.fragment;
+}
+
+// Bytes of the IP packet, or of each packet a superframe stands for.
+std::size_t network_bytes(const Packet& packet) {
+  const Headers& headers = packet.layout.outer;
+  if (packet.offload.gso == Gso::none) return packet.length() - headers.network;
+  return std::size_t{headers.payload} - headers.network + packet.offload.gso_size;
+}
+
+std::size_t tunnel_header_bytes(TunnelKind kind) {
+  switch (kind) {
+    case TunnelKind::none:
+      return 0;
+    case TunnelKind::vxlan:
+      return kVxlanBytes;
+    case TunnelKind::geneve:
+      return kGeneveBytes;
+    case TunnelKind::nvgre:
+      return kNvgreBytes;
+    case TunnelKind::stt:
+      return kSttBytes;
+  }
+  return 0;
+}
+
+// As tunnels want it: IPv4 in the first four bytes.
+IpAddress unmapped(const IpAddress& address, uint8_t ip_version) {
+  if (ip_version == 6) return address;
+  IpAddress bare{};
+  std::copy_n(address.begin() + 12, 4, bare.begin());
+  return bare;
+}
+
+bool port_segments(const PortOffloads& offloads, const Packet& packet) {
+  switch (packet.offload.gso) {
+    case Gso::none:
+      return true;
+    case Gso::tcp4:
+      return offloads.tso4;
+    case Gso::tcp6:
+      return offloads.tso6;
+    case Gso::udp:
+      return offloads.uso;
+  }
+  return false;
+}
+
+}  // namespace
+
+uint16_t SwitchStage::vlan_of(const PortView& port, const NetworkView& network) const {
+  if (port.untagged_network == network.config.index) return kUntagged;
+  for (const auto& [vlan, index] : port.tagged)
+    if (index == network.config.index) return vlan;
+  return kUntagged;
+}
+
+// Copies from another worker's pool what is going to be cut. Null: dropped.
+Packet* SwitchStage::own(Packet* packet) {
+  PacketPool& pool = outputs_->pool();
+  if (packet->home == &pool) return packet;
+  Packet* copy = pool.copy(*packet);
+  if (copy == nullptr) {
+    drop(packet, DropReason::no_buffer);
+    return nullptr;
+  }
+  PacketPool::release(packet);
+  return copy;
+}
+
+// Sends every piece of a packet that is cut, and gives the packet up. `Cutter` is a Segmenter or an
+// Ipv4Fragmenter.
+template <typename Cutter, typename Send>
+void SwitchStage::send_pieces(Packet* packet, Cutter& cutter, Send send) {
+  counters_.segmented.add();
+  while (Packet* piece = cutter.next()) send(piece);
+  if (!cutter.done()) {
+    drop(packet, DropReason::no_buffer);
+    return;
+  }
+  PacketPool::release(packet);
+}
+
+// Makes the packet fit a path of `mtu` and gives what comes of it to `send`.
+template <typename Send>
+void SwitchStage::fit(Packet* packet, const Work& work, uint32_t mtu, Send send) {
+  if (packet->layout.outer.network == kNoHeader || network_bytes(*packet) <= mtu) return send(packet);
+  const Headers& headers = packet->layout.outer;
+  const auto header_bytes = static_cast<uint32_t>(headers.payload - headers.network);
+  if (is_tcp(*packet) && mtu >= header_bytes + kTcpPayloadMin) {
+    const auto payload = static_cast<uint16_t>(std::min<uint32_t>(mtu - header_bytes, 0xffff));
+    if (packet->offload.gso != Gso::none) {
+      packet->offload.gso_size = payload;
+      return send(packet);
+    }
+    packet = own(packet);
+    if (packet == nullptr) return;
+    Segmenter segmenter;
+    const DropReason reason = segmenter.begin(*packet, {.gso_size = payload, .complete_checksums = true});
+    if (reason != DropReason::none) return drop(packet, reason);
+    return send_pieces(packet, segmenter, send);
+  }
+  packet = own(packet);
+  if (packet == nullptr) return;
+  if (packet->offload.gso == Gso::udp) {
+    // Datagrams keep their size: each is judged by itself.
+    Segmenter segmenter;
+    if (const DropReason reason = segmenter.begin(*packet, {}); reason != DropReason::none)
+      return drop(packet, reason);
+    return send_pieces(packet, segmenter, [&](Packet* piece) { fit(piece, work, mtu, send); });
+  }
+  Ipv4Fragmenter fragmenter;
+  if (headers.ip_version == 4 && fragmenter.begin(*packet, mtu) == DropReason::none)
+    return send_pieces(packet, fragmenter, send);
+  refuse_too_big(packet, work, mtu);
+}
+
+// Tells the sender the path's MTU and drops the packet.
+void SwitchStage::refuse_too_big(Packet* packet, const Work& work, uint32_t mtu) {
+  Packet* answer = dry() ? nullptr : make_too_big(outputs_->pool(), *packet, mtu);
+  if (trace_ != nullptr)
+    trace_->step("mtu", "larger than " + std::to_string(mtu) + " and not to be fragmented");
+  if (answer != nullptr) {
+    answer->ingress = packet->ingress;
+    answer->vni = packet->vni;
+    if (parse(*answer) != DropReason::none) {
+      PacketPool::release(answer);
+    } else if (work.peer != PeerTable::kNone) {
+      emit_to_peer(answer, work, work.peer, SegmentBy::egress);
+    } else {
+      emit_to_port(answer, work, packet->ingress, SegmentBy::egress);
+    }
+  }
+  drop(packet, DropReason::too_big);
+}
+
+void SwitchStage::emit_to_port(Packet* packet, const Work& work, PortId id, SegmentBy segment) {
+  const PortView& port = *tables_->port(id);
+  const PortRuntime& runtime = state_.port(id);
+  switch (runtime.state.load(std::memory_order_relaxed)) {
+    case PortState::up:
+      break;
+    case PortState::down:
+      return drop(packet, DropReason::port_down);
+    case PortState::blocked:
+      return drop(packet, DropReason::port_blocked);
+    case PortState::forward_to_peer: {
+      const uint32_t peer = runtime.forward_peer.load(std::memory_order_relaxed);
+      if (peer >= state_.peers().size() || work.network->config.tunnel == TunnelKind::none)
+        return drop(packet, DropReason::port_blocked);
+      return emit_to_peer(packet, work, static_cast<uint16_t>(peer), segment);
+    }
+  }
+  if (port.transmit_meter != nullptr && !dry() && !port.transmit_meter->conforms(packet->length(), now_ns_))
+    return drop(packet, DropReason::meter);
+  const uint16_t vlan = vlan_of(port, *work.network);
+  fit(packet, work, port.config.mtu, [&](Packet* piece) {
+    if (vlan != kUntagged && !push_vlan(*piece, vlan)) return drop(piece, DropReason::headers_too_long);
+    transmit(piece, port, segment);
+  });
+}
+
+void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index, SegmentBy segment) {
+  const NetworkConfig& network = work.network->config;
+  const PortView* underlay = tables_->port(network.underlay);
+  if (underlay == nullptr) return drop(packet, DropReason::port_down);
+  PeerTable::Peer& peer = state_.peers().at(index);
+  const uint32_t path = peer.path_mtu.load(std::memory_order_relaxed);
+  const uint32_t outer_mtu = path == 0 ? underlay->config.mtu : std::min(path, underlay->config.mtu);
+  const TunnelTemplate& way = way_to(*work.network, index);
+  const std::size_t overhead = way.bytes().size() + tunnel_header_bytes(network.tunnel) - kEthernetBytes;
+  const bool has_network = packet->layout.outer.network != kNoHeader;
+  const std::size_t inner_frame = has_network ? packet->layout.outer.network : kEthernetBytes;
+  if (outer_mtu < overhead + inner_frame + kIpv4PacketMin) return drop(packet, DropReason::too_big);
+  const uint32_t hash = packet->flow_hash;
+  fit(packet, work, static_cast<uint32_t>(outer_mtu - overhead - inner_frame), [&](Packet* piece) {
+    piece = own(piece);
+    if (piece == nullptr) return;
+    piece->flow_hash = hash;
+    if (const DropReason reason = encapsulate(*piece, way, network.vni); reason != DropReason::none)
+      return drop(piece, reason);
+    if (!dry()) {
+      counters_.encapsulated.add();
+      peer.transmitted.fetch_add(1, std::memory_order_relaxed);
+    }
+    if (trace_ != nullptr)
+      trace_->step("encapsulate",
+                   "to " + to_text(peer.address, peer.ip_version) + ", vni " + std::to_string(network.vni));
+    transmit(piece, *underlay, segment);
+  });
+}
+
+// Outer headers are made once per peer and configuration; a peer that was learned meanwhile gets its own at
+// its first packet.
+const TunnelTemplate& SwitchStage::way_to(const NetworkView& network, uint16_t peer) {
+  if (ways_generation_ != tables_->generation()) {
+    ways_.clear();
+    ways_.resize(tables_->tunnel_groups() * PeerTable::kPeersMax);
+    ways_generation_ = tables_->generation();
+  }
+  std::unique_ptr<TunnelTemplate>& way = ways_[network.tunnel_group * PeerTable::kPeersMax + peer];
+  if (way == nullptr) {
+    const NetworkConfig& config = network.config;
+    const PortConfig& underlay = tables_->port(config.underlay)->config;
+    TunnelPath path;
+    path.kind = config.tunnel;
+    path.ip_version = config.local_version;
+    path.outer_checksum = config.outer_checksum;
+    store_mac(reinterpret_cast<std::byte*>(path.source_mac.data()), underlay.tunnel_source_mac);
+    store_mac(reinterpret_cast<std::byte*>(path.destination_mac.data()), underlay.tunnel_destination_mac);
+    path.source = unmapped(config.local, config.local_version);
+    path.destination = unmapped(state_.peers().at(peer).address, config.local_version);
+    way = std::make_unique<TunnelTemplate>(path);
+  }
+  return *way;
+}
+
+// Does what the port's kernel side does not, and hands the packet to its edge.
+void SwitchStage::transmit(Packet* packet, const PortView& port, SegmentBy by) {
+  for (const PortId to : port.mirror_transmitted) mirror(*packet, to);
+  const PortOffloads& offloads = port.config.offloads;
+  const bool superframe = packet->offload.gso != Gso::none;
+  const bool tunnel = superframe && packet->offload.tunnel;
+  const bool kernel_can = port_segments(offloads, *packet) && (!tunnel || offloads.udp_tunnel_gso);
+  if (superframe && (by == SegmentBy::engine || !kernel_can)) {
+    packet = own(packet);
+    if (packet == nullptr) return;
+    Segmenter segmenter;
+    if (const DropReason reason = segmenter.begin(*packet, {.gso_size = 0, .complete_checksums = true});
+        reason != DropReason::none)
+      return drop(packet, reason);
+    return send_pieces(packet, segmenter, [&](Packet* piece) { hand_over(piece, port); });
+  }
+  if (packet->offload.checksum == ChecksumState::partial && !superframe && !offloads.checksum) {
+    packet = own(packet);
+    if (packet == nullptr) return;
+    complete_checksum(*packet);
+  }
+  hand_over(packet, port);
+}
+
+void SwitchStage::hand_over(Packet* packet, const PortView& port) {
+  if (!dry()) port_counters_[port.config.id].transmitted.add(1, packet->length());
+  if (trace_ != nullptr)
+    trace_->step("output", "port " + std::to_string(port.config.id) + " (" + port.config.name + "), " +
+                               std::to_string(packet->length()) + " bytes");
+  outputs_->forward(port.config.id, packet);
+}
+
+// A copy for an onlooker, as the packet is at this moment: never translated, tagged or cut for the mirror's
+// sake.
+void SwitchStage::mirror(const Packet& packet, PortId to) {
+  const PortView* port = tables_->port(to);
+  if (port == nullptr || dry()) return;
+  PacketPool& pool = outputs_->pool();
+  Packet* copy = packet.home == &pool ? pool.share(packet) : pool.copy(packet);
+  if (copy == nullptr) {
+    port_counters_[to].drops[static_cast<std::size_t>(DropReason::no_buffer)].add();
+    return;
+  }
+  const bool plain = copy->offload.gso == Gso::none ||
+                     (port_segments(port->config.offloads, *copy) && !copy->offload.tunnel);
+  if (plain) {
+    if (copy->offload.checksum == ChecksumState::partial && copy->offload.gso == Gso::none &&
+        !port->config.offloads.checksum)
+      complete_checksum(*copy);
+    return hand_over(copy, *port);
+  }
+  Segmenter segmenter;
+  if (const DropReason reason = segmenter.begin(*copy, {}); reason != DropReason::none)
+    return drop(copy, reason);
+  send_pieces(copy, segmenter, [&](Packet* piece) { hand_over(piece, *port); });
+}
+
+}  // namespace penstock::net

@@ -1,0 +1,145 @@
+// Where a packet goes: answered here, to the port or peer that has its destination, or to everybody of its
+// network.
+//
+// What came from a tunnel never goes back into one (every host of a network sends to all peers itself, so
+// that passing it on would make loops and doubles).
+#include "native/packet/wire.h"
+#include "native/switch/responder.h"
+#include "native/switch/switch_stage.h"
+#include "native/switch/text.h"
+
+namespace penstock::net {
+namespace {
+
+using namespace wire;
+
+}  // namespace
+
+void SwitchStage::forward(Work& work, Decision& decision) {
+  Packet* packet = work.packet;
+  const std::byte* frame = packet->data();
+  const uint16_t network = work.network->config.index;
+  if (!dry()) {
+    const Target source = work.peer != PeerTable::kNone ? Target{TargetKind::peer, work.peer}
+                                                        : Target{TargetKind::port, packet->ingress};
+    if (state_.forwarding().learn(network, load_mac(frame + kMacBytes), source, now_s_) ==
+        ForwardingTable::Learned::full)
+      counters_.learned_refused.add();
+  }
+  SegmentBy segment = SegmentBy::egress;
+  if (decision.rule != RuleTable::kNone) {
+    const Actions& actions = tables_->actions(decision.rule);
+    segment = actions.segment;
+    if (actions.verdict == Verdict::output || actions.verdict == Verdict::punt)
+      return to_one(work, decision, Target{TargetKind::port, actions.output}, segment);
+    if (actions.tunnel_peer < work.network->peers.size())
+      return to_one(work, decision, Target{TargetKind::peer, work.network->peers[actions.tunnel_peer]},
+                    segment);
+  }
+  if (!work.network->config.responders.empty() && respond(work)) return;
+  const Mac destination = destination_after(work, decision);
+  if (is_group(destination)) return flood(work, decision, segment);
+  Target target;
+  if (state_.forwarding().find(network, destination, now_s_, target))
+    return to_one(work, decision, target, segment);
+  if (!work.network->config.flood_unknown) return drop(packet, DropReason::no_route);
+  flood(work, decision, segment);
+}
+
+// Groups, connection, translation: everything between knowing the way and taking it. False: dropped.
+bool SwitchStage::admit_and_rewrite(Work& work, Decision& decision, const PortView* to) {
+  if (!decision.related && !pass_groups(work, decision, to)) {
+    drop(work.packet, DropReason::security_group);
+    return false;
+  }
+  if (decision.related) {
+    rewrite(work, decision);
+    return true;
+  }
+  return begin_or_go_on(work, decision);
+}
+
+bool SwitchStage::begin_or_go_on(Work& work, Decision& decision) {
+  mark_admitted(decision);
+  if (decision.tracked && !decision.found && !dry() && !open(work, decision)) return false;
+  rewrite(work, decision);
+  return true;
+}
+
+void SwitchStage::to_one(Work& work, Decision& decision, Target target, SegmentBy segment) {
+  Packet* packet = work.packet;
+  if (target.kind == TargetKind::peer) {
+    if (work.peer != PeerTable::kNone) return drop(packet, DropReason::hairpin);
+    if (work.network->config.tunnel == TunnelKind::none) return drop(packet, DropReason::no_route);
+    if (!admit_and_rewrite(work, decision, nullptr)) return;
+    return emit_to_peer(packet, work, target.index, segment);
+  }
+  const PortView* to = tables_->port(target.index);
+  if (to == nullptr) return drop(packet, DropReason::no_route);
+  if (target.index == packet->ingress && work.peer == PeerTable::kNone)
+    return drop(packet, DropReason::hairpin);
+  if (to->config.isolated && work.ingress->config.isolated) return drop(packet, DropReason::rule);
+  if (!admit_and_rewrite(work, decision, to)) return;
+  emit_to_port(packet, work, target.index, segment);
+}
+
+// Everybody but the last gets a copy of the head that shares the body; a port whose groups refuse it is left
+// out.
+void SwitchStage::flood(Work& work, Decision& decision, SegmentBy segment) {
+  Packet* packet = work.packet;
+  std::array<Target, 256> targets;
+  std::size_t count = 0;
+  bool refused = false;
+  const auto add = [&](Target target) {
+    if (count < targets.size()) targets[count++] = target;
+  };
+  for (const Member& member : work.network->members) {
+    if (member.port == packet->ingress && work.peer == PeerTable::kNone) continue;
+    const PortView& to = *tables_->port(member.port);
+    if (to.config.isolated && work.ingress->config.isolated) continue;
+    if (pass_groups(work, decision, &to)) {
+      add(Target{TargetKind::port, member.port});
+    } else {
+      refused = true;
+    }
+  }
+  if (work.peer == PeerTable::kNone && work.network->config.tunnel != TunnelKind::none &&
+      pass_groups(work, decision, nullptr))
+    work.network->flood->for_each([&](uint16_t peer) { add(Target{TargetKind::peer, peer}); });
+  if (count == 0) return drop(packet, refused ? DropReason::security_group : DropReason::no_route);
+  if (decision.tracked && !decision.related && !begin_or_go_on(work, decision)) return;
+  if (!dry()) counters_.flooded.add();
+  if (trace_ != nullptr) trace_->step("forward", "flood to " + std::to_string(count) + " targets");
+  for (std::size_t i = 0; i < count; ++i) {
+    Packet* one = packet;
+    if (i + 1 < count) {
+      PacketPool& pool = outputs_->pool();
+      one = packet->home == &pool ? pool.share(*packet) : pool.copy(*packet);
+      if (one == nullptr) {
+        if (!dry())
+          port_counters_[packet->ingress].drops[static_cast<std::size_t>(DropReason::no_buffer)].add();
+        continue;
+      }
+    }
+    if (targets[i].kind == TargetKind::peer)
+      emit_to_peer(one, work, targets[i].index, segment);
+    else
+      emit_to_port(one, work, targets[i].index, segment);
+  }
+}
+
+// Address resolution for addresses that are nobody's but the network's own.
+bool SwitchStage::respond(Work& work) {
+  Packet& packet = *work.packet;
+  if (work.peer != PeerTable::kNone) return false;  // the asker's own host has answered
+  for (const ResponderConfig& responder : work.network->config.responders) {
+    if (!answer_resolution(packet, responder)) continue;
+    if (trace_ != nullptr)
+      trace_->step("forward", "answered for " + to_text(responder.address, responder.ip_version));
+    emit_to_port(&packet, work, packet.ingress, SegmentBy::egress);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace penstock::net

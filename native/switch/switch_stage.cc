@@ -1,0 +1,34 @@
+#include "native/switch/switch_stage.h"
+
+namespace penstock::net {
+
+SwitchStage::SwitchStage(SwitchState& state, const Snapshot<SwitchTables>& current, std::size_t worker,
+                         Mode mode)
+    : state_(state),
+      current_(current),
+      worker_(worker),
+      mode_(mode),
+      flows_(mode == Mode::dry ? FlowCache::kWays : state.limits().flows_per_worker),
+      port_counters_(std::make_unique<PortCounters[]>(state.limits().ports_max)) {}
+
+void SwitchStage::process(Batch& batch, Outputs& outputs, uint64_t now_ns) {
+  tables_ = &current_.read();
+  outputs_ = &outputs;
+  now_ns_ = now_ns;
+  now_s_ = static_cast<uint32_t>(now_ns / 1'000'000'000);
+  std::size_t admitted = 0;
+  for (Packet* packet : batch.all())
+    if (admit(packet, work_[admitted])) ++admitted;
+  for (std::size_t i = 0; i < admitted; ++i) route(work_[i]);
+}
+
+void SwitchStage::drop(Packet* packet, DropReason reason) {
+  if (trace_ != nullptr)
+    trace_->step("drop", std::string(name_of(reason)) + ": " +
+                             std::string(kDropReasonSentences[static_cast<std::size_t>(reason)]));
+  if (packet->ingress < state_.limits().ports_max && !dry())
+    port_counters_[packet->ingress].drops[static_cast<std::size_t>(reason)].add();
+  outputs_->drop(packet, reason);
+}
+
+}  // namespace penstock::net

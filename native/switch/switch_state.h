@@ -1,0 +1,81 @@
+// What a switch knows beside its configuration, and keeps while configurations come and go.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "native/port/port.h"
+#include "native/switch/connection_table.h"
+#include "native/switch/forwarding_table.h"
+#include "native/switch/meter.h"
+#include "native/switch/peer_table.h"
+
+namespace penstock::net {
+
+struct SwitchLimits {
+  ForwardingLimits forwarding;
+  ConnectionLimits connections;
+  ConnectionTimeouts timeouts;
+  uint32_t ports_max = 1024;
+  uint32_t networks_max = 4096;
+  uint32_t flows_per_worker = 65536;  // a power of two
+};
+
+// Shared by workers: set by the control thread, read on every packet.
+struct PortRuntime {
+  std::atomic<PortState> state{PortState::up};
+  std::atomic<uint32_t> forward_peer{UINT32_MAX};  // of forward_to_peer, an index of the peer table
+};
+
+class SwitchState {
+ public:
+  SwitchState(const SwitchLimits& limits, uint64_t seed, Quiescence& quiescence)
+      : limits_(limits),
+        forwarding_(limits.forwarding),
+        connections_(limits.connections, limits.timeouts, seed, quiescence),
+        ports_(std::make_unique<PortRuntime[]>(limits.ports_max)),
+        floods_(std::make_unique<std::unique_ptr<PeerSet>[]>(limits.networks_max)) {}
+
+  const SwitchLimits& limits() const { return limits_; }
+  ForwardingTable& forwarding() { return forwarding_; }
+  ConnectionTable& connections() { return connections_; }
+  PeerTable& peers() { return peers_; }
+  PortRuntime& port(PortId id) { return ports_[id]; }
+  const PortRuntime& port(PortId id) const { return ports_[id]; }
+
+  // Control thread: the meter of this name, with this rate from now on.
+  Meter* meter(uint64_t id, MeterRate rate) {
+    auto& meter = meters_[id];
+    if (meter == nullptr) meter = std::make_unique<Meter>(rate);
+    meter->configure(rate);
+    return meter.get();
+  }
+  // Control thread. The set stays where it is for the life of the switch.
+  PeerSet* flood_set(uint16_t network) {
+    if (floods_[network] == nullptr) floods_[network] = std::make_unique<PeerSet>();
+    return floods_[network].get();
+  }
+
+ private:
+  SwitchLimits limits_;
+  ForwardingTable forwarding_;
+  ConnectionTable connections_;
+  PeerTable peers_;
+  std::unique_ptr<PortRuntime[]> ports_;
+  std::unique_ptr<std::unique_ptr<PeerSet>[]> floods_;
+  std::map<uint64_t, std::unique_ptr<Meter>> meters_;
+};
+
+// Meters of ports live beside those of the configuration under names of their own.
+inline constexpr uint64_t kPortMeter = 1ULL << 62;
+inline uint64_t receive_meter_id(PortId port) {
+  return kPortMeter | uint64_t{port} << 1;
+}
+inline uint64_t transmit_meter_id(PortId port) {
+  return kPortMeter | uint64_t{port} << 1 | 1;
+}
+
+}  // namespace penstock::net
