@@ -27,7 +27,7 @@ struct Scenario {
   Ipv4 inner4;
   Ipv6 inner6;
   Tcp tcp;
-  unsigned source_port = 1111, destination_port = 2222, outer_source_port = 50000;
+  unsigned source_port = 1111, destination_port = 40009, outer_source_port = 50000;
   uint32_t vni = 0x123456;
   std::size_t mss = 1400;
   Bytes payload;
