@@ -66,16 +66,22 @@ class Parker {
   // passed. `look` is called once, after the announcement, and answers whether there is work.
   template <typename Look>
   Wake park(uint64_t timeout_ns, std::span<epoll_event> events, Look&& look) {
-    state_.store(State::sleeping, std::memory_order_seq_cst);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    announce();
     if (look()) {
-      state_.store(State::awake, std::memory_order_relaxed);
+      retract();
       Wake wake;
       wake.work_seen = true;
       return wake;
     }
     return block(timeout_ns, events);
   }
+
+  // Worker: steps 1 and 2, and their undoing.
+  void announce() {
+    state_.store(State::sleeping, std::memory_order_seq_cst);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  void retract() { state_.store(State::awake, std::memory_order_relaxed); }
 
   // Worker: which descriptors are ready now, without sleeping.
   Wake poll(std::span<epoll_event> events);

@@ -115,9 +115,12 @@ IdleDecision IdleGovernor::adaptive(uint64_t now_ns, bool expects) {
     return sleep(now_ns, prediction_.known ? SleepReason::gap_too_long : SleepReason::no_history);
   }
   if (now_ns < lag_until_ns_) return sleep(now_ns, SleepReason::cpu_lag);
+  // A spin is begun only when it could be paid to its end: half a window bought again and again would find
+  // nothing.
   if (!spinning_) refill(now_ns);
-  const double spun_ns = spinning_ ? static_cast<double>(now_ns - spin_since_ns_) : 0;
-  if (spun_ns >= tokens_ns_) return sleep(now_ns, SleepReason::no_tokens);
+  const double needed_ns = spinning_ ? static_cast<double>(now_ns - spin_since_ns_)
+                                     : static_cast<double>(std::min(limit_ns, settings_.spin_saved_max_ns));
+  if (needed_ns > tokens_ns_) return sleep(now_ns, SleepReason::no_tokens);
   if (!holds_) {
     if (now_ns < no_slot_until_ns_) return sleep(now_ns, SleepReason::no_slot);
     holds_ = permit_.try_hold();

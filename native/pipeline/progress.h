@@ -9,6 +9,11 @@
 // P, or in P's hands. When P has finished everything (passed on, dropped, merged or split), what is left lies
 // in N's queue, which N sees by itself; a drop in P therefore ends N's waiting as a forwarded packet does.
 //
+// P stands for everything on the preceding worker from where the stream enters it: a worker finishes a batch
+// to the end, so that the entry has finished when all behind it have, whichever branch the packets took.
+// Where a stream branches between workers, what went the other way looks like work upstream until the next
+// packet that comes this way; such a wait is in vain, bounded by the window and paid from the spin budget.
+//
 // The numbers only grow. They tell a worker whether to stay awake; correctness never depends on them (the
 // parker's second look at the rings does that), so that stages which reorder packets do no harm.
 //
