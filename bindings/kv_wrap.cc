@@ -157,7 +157,8 @@ Napi::Value RocksStoreWrap::write(const Napi::CallbackInfo& info) {
 
 Napi::Value RocksStoreWrap::take_snapshot(const Napi::CallbackInfo& info) {
   if (refuse_closed()) return Env().Undefined();
-  return Napi::Number::New(info.Env(), store_->take_snapshot());
+  const auto snapshot = store_->take_snapshot();
+  return snapshot ? Napi::Number::New(info.Env(), snapshot.value()) : fail(snapshot.error());
 }
 
 Napi::Value RocksStoreWrap::release_snapshot(const Napi::CallbackInfo& info) {
@@ -168,6 +169,8 @@ Napi::Value RocksStoreWrap::release_snapshot(const Napi::CallbackInfo& info) {
 
 Napi::Value RocksStoreWrap::sync(const Napi::CallbackInfo& info) {
   if (refuse_closed()) return Env().Undefined();
+  // The journal and what is recent belong to this thread.
+  if (const auto taken = store_->hand_over(); !taken) return fail(taken.error());
   return settle_later(info.Env(), [store = store_] { return store->sync(); });
 }
 

@@ -3,8 +3,11 @@
 
 #include <rocksdb/db.h>
 #include <rocksdb/write_batch.h>
+#include <unistd.h>
 
+#include <cassert>
 #include <cstring>
+#include <utility>
 
 #include "native/kv/rocks_options.h"
 
@@ -26,6 +29,36 @@ Error failed_before() {
   return Error{EIO, "the store has failed before; open it again"};
 }
 
+std::string_view view_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+struct BatchEntry {
+  std::string_view key;
+  std::optional<std::string_view> value;  // nothing: a deletion
+};
+
+// Calls `each` for every entry of a batch; EINVAL when it ends inside one.
+template <typename Each>
+Result<void> for_each_entry(std::span<const std::byte> batch, Each each) {
+  while (!batch.empty()) {
+    uint16_t key_bytes = 0;
+    uint32_t value_bytes = 0;
+    if (batch.size() < kWriteHeaderBytes) return Error{EINVAL, "write: the batch ends inside an entry"};
+    std::memcpy(&key_bytes, batch.data(), sizeof key_bytes);
+    std::memcpy(&value_bytes, batch.data() + 2, sizeof value_bytes);
+    const bool deletion = value_bytes == kDeletion;
+    if (deletion) value_bytes = 0;
+    const std::size_t entry_bytes = kWriteHeaderBytes + key_bytes + value_bytes;
+    if (batch.size() < entry_bytes) return Error{EINVAL, "write: the batch ends inside an entry"};
+    BatchEntry entry{view_of(batch.subspan(kWriteHeaderBytes, key_bytes)), {}};
+    if (!deletion) entry.value = view_of(batch.subspan(kWriteHeaderBytes + key_bytes, value_bytes));
+    each(entry);
+    batch = batch.subspan(entry_bytes);
+  }
+  return {};
+}
+
 void store_u32(std::byte* at, std::size_t value) {
   const auto word = static_cast<uint32_t>(value);
   std::memcpy(at, &word, sizeof word);
@@ -40,10 +73,33 @@ Result<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& director
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(rocks_options(block_cache_bytes), directory, &db);
   if (!status.ok()) return open_error(status, directory);
-  return std::unique_ptr<RocksStore>(new RocksStore(std::unique_ptr<rocksdb::DB>(db)));
+  std::unique_ptr<RocksStore> store(new RocksStore(std::unique_ptr<rocksdb::DB>(db)));
+  if (Result<void> begun = store->begin_journal(directory + "/commits.journal"); !begun) return begun.error();
+  return store;
+}
+
+// What a killed process had not handed over is handed over now.
+Result<void> RocksStore::begin_journal(const std::string& path) {
+  const bool existed = ::access(path.c_str(), F_OK) == 0;
+  auto journal = CommitJournal::open(path);
+  if (!journal) {
+    // It may hold commits; without them the store must not go on.
+    if (existed) return journal.error();
+    ::unlink(path.c_str());
+    return {};
+  }
+  const auto apply = [this](std::span<const std::byte> batch) { return write_through(batch); };
+  if (Result<void> replayed = (*journal)->replay(db_->GetLatestSequenceNumber(), apply); !replayed)
+    return replayed;
+  (*journal)->restart(db_->GetLatestSequenceNumber());
+  if (Result<void> synced = (*journal)->sync(); !synced) return synced;
+  journal_ = std::move(*journal);
+  return {};
 }
 
 RocksStore::~RocksStore() {
+  // Should it fail, the journal still has it.
+  if (!failed_) static_cast<void>(hand_over());
   for (const auto& [id, snapshot] : snapshots_) db_->ReleaseSnapshot(snapshot);
 }
 
@@ -56,6 +112,16 @@ void RocksStore::read_as_of(rocksdb::ReadOptions& options, uint32_t snapshot) co
 
 Result<std::optional<std::size_t>> RocksStore::get(std::span<std::byte> buffer, std::size_t key_bytes,
                                                    uint32_t snapshot) {
+  const std::string_view key = view_of(buffer.first(key_bytes));
+  if (snapshot == 0) {
+    if (const auto found = recent_.find(key); found != recent_.end()) {
+      ++recent_hits_;
+      const std::optional<std::string>& recent = found->second.value;
+      if (!recent) return std::optional<std::size_t>();
+      if (recent->size() <= buffer.size()) std::memcpy(buffer.data(), recent->data(), recent->size());
+      return std::optional<std::size_t>(recent->size());
+    }
+  }
   rocksdb::ReadOptions options;
   read_as_of(options, snapshot);
   rocksdb::PinnableSlice value;
@@ -63,14 +129,18 @@ Result<std::optional<std::size_t>> RocksStore::get(std::span<std::byte> buffer, 
       db_->Get(options, db_->DefaultColumnFamily(), slice_of(buffer.first(key_bytes)), &value);
   if (status.IsNotFound()) return std::optional<std::size_t>();
   if (!status.ok()) return to_error(status, "get");
+  if (snapshot == 0) remember(key, std::string_view(value.data(), value.size()));
   if (value.size() <= buffer.size()) std::memcpy(buffer.data(), value.data(), value.size());
   return std::optional<std::size_t>(value.size());
 }
 
 Result<std::size_t> RocksStore::scan(std::span<std::byte> buffer, const ScanRequest& request,
                                      uint32_t snapshot) {
-  const std::string start(slice_of(buffer.first(request.start_bytes)).ToString());
-  const std::string end(slice_of(buffer.subspan(request.start_bytes, request.end_bytes)).ToString());
+  const std::string start(view_of(buffer.first(request.start_bytes)));
+  const std::string end(view_of(buffer.subspan(request.start_bytes, request.end_bytes)));
+  if (snapshot == 0 && is_ahead_within(start, end)) {
+    if (Result<void> taken = hand_over(); !taken) return taken.error();
+  }
   // Bounds keep the iterator from walking through deletions outside of the range.
   const rocksdb::Slice lower(start);
   const rocksdb::Slice upper(end);
@@ -118,33 +188,97 @@ Result<std::size_t> RocksStore::scan(std::span<std::byte> buffer, const ScanRequ
 }
 
 Result<void> RocksStore::write(std::span<const std::byte> batch) {
-  rocksdb::WriteBatch writes(batch.size() + 64);
   std::size_t memtable_bytes = 0;
-  while (!batch.empty()) {
-    uint16_t key_bytes = 0;
-    uint32_t value_bytes = 0;
-    if (batch.size() < kWriteHeaderBytes) return Error{EINVAL, "write: the batch ends inside an entry"};
-    std::memcpy(&key_bytes, batch.data(), sizeof key_bytes);
-    std::memcpy(&value_bytes, batch.data() + 2, sizeof value_bytes);
-    const bool deletion = value_bytes == kDeletion;
-    if (deletion) value_bytes = 0;
-    const std::size_t entry_bytes = kWriteHeaderBytes + key_bytes + value_bytes;
-    if (batch.size() < entry_bytes) return Error{EINVAL, "write: the batch ends inside an entry"};
-    const rocksdb::Slice key = slice_of(batch.subspan(kWriteHeaderBytes, key_bytes));
-    const rocksdb::Slice value = slice_of(batch.subspan(kWriteHeaderBytes + key_bytes, value_bytes));
-    const rocksdb::Status status = deletion ? writes.Delete(key) : writes.Put(key, value);
-    if (!status.ok()) return to_error(status, "write");
-    memtable_bytes += kMemtableEntryBytes + key_bytes + value_bytes;
-    batch = batch.subspan(entry_bytes);
-  }
+  Result<void> whole = for_each_entry(batch, [&](const BatchEntry& entry) {
+    memtable_bytes += kMemtableEntryBytes + entry.key.size() + (entry.value ? entry.value->size() : 0);
+  });
+  if (!whole) return whole;
   if (failed_) return failed_before();
-  if (Result<void> written = outcome(db_->Write(rocksdb::WriteOptions(), &writes), "write"); !written)
-    return written;
+  ++commits_;
   unrotated_bytes_ += memtable_bytes;
+  if (journal_ == nullptr) return write_through(batch);
+  if (!journal_->append(batch)) {
+    if (Result<void> taken = hand_over(); !taken) return taken;
+    if (!journal_->append(batch)) {
+      // Larger than the journal. The sequence moves on, so the journal must too.
+      recent_.clear();
+      Result<void> written = write_through(batch);
+      journal_->restart(db_->GetLatestSequenceNumber());
+      return written;
+    }
+  }
+  whole = for_each_entry(batch, [this](const BatchEntry& entry) {
+    auto at = recent_.find(entry.key);
+    if (at == recent_.end()) at = recent_.emplace(std::string(entry.key), Recent{}).first;
+    Recent& recent = at->second;
+    if (entry.value) {
+      recent.value.emplace(*entry.value);
+    } else {
+      recent.value.reset();
+    }
+    if (!std::exchange(recent.ahead, true)) ahead_.push_back(&*at);
+  });
+  assert(whole.ok());
+  // The commit stands, whatever comes of this: a failure shows at the next one.
+  if (ahead_.size() >= kBatchEntries) static_cast<void>(hand_over());
   return {};
 }
 
-uint32_t RocksStore::take_snapshot() {
+Result<void> RocksStore::write_through(std::span<const std::byte> batch) {
+  rocksdb::WriteBatch writes(batch.size() + 64);
+  rocksdb::Status status;
+  const Result<void> whole = for_each_entry(batch, [&](const BatchEntry& entry) {
+    if (!status.ok()) return;
+    const rocksdb::Slice key(entry.key.data(), entry.key.size());
+    status = entry.value ? writes.Put(key, rocksdb::Slice(entry.value->data(), entry.value->size()))
+                         : writes.Delete(key);
+  });
+  if (!whole) return whole;
+  if (!status.ok()) return to_error(status, "write");
+  return outcome(db_->Write(rocksdb::WriteOptions(), &writes), "write");
+}
+
+Result<void> RocksStore::hand_over() {
+  if (failed_) return failed_before();
+  if (ahead_.empty()) return {};
+  rocksdb::WriteBatch writes;
+  for (const RecentMap::value_type* entry : ahead_) {
+    const auto& [key, recent] = *entry;
+    const rocksdb::Status status = recent.value ? writes.Put(key, *recent.value) : writes.Delete(key);
+    if (!status.ok()) return outcome(status, "write");
+  }
+  if (Result<void> written = outcome(db_->Write(rocksdb::WriteOptions(), &writes), "write"); !written)
+    return written;
+  ++batches_;
+  for (RecentMap::value_type* entry : ahead_) entry->second.ahead = false;
+  std::erase_if(ahead_, [](const RecentMap::value_type* entry) {
+    return !entry->second.value || entry->second.value->size() <= kRecentValueBytes;
+  });
+  for (const RecentMap::value_type* entry : ahead_) recent_.erase(recent_.find(entry->first));
+  ahead_.clear();
+  if (recent_.size() >= kRecentEntries) recent_.clear();
+  if (journal_ != nullptr) journal_->restart(db_->GetLatestSequenceNumber());
+  return {};
+}
+
+// Called while nothing of `key` is recent.
+void RocksStore::remember(std::string_view key, std::optional<std::string_view> value) {
+  if (journal_ == nullptr || recent_.size() >= kRecentEntries || (value && value->size() > kRecentValueBytes))
+    return;
+  Recent recent;
+  if (value) recent.value.emplace(*value);
+  recent_.emplace(std::string(key), std::move(recent));
+}
+
+bool RocksStore::is_ahead_within(std::string_view start, std::string_view end) const {
+  for (const RecentMap::value_type* entry : ahead_) {
+    if (entry->first >= start && entry->first < end) return true;
+  }
+  return false;
+}
+
+Result<uint32_t> RocksStore::take_snapshot() {
+  if (Result<void> taken = hand_over(); !taken) return taken.error();
   last_snapshot_ = last_snapshot_ == UINT32_MAX ? 1 : last_snapshot_ + 1;
   snapshots_.emplace(last_snapshot_, db_->GetSnapshot());
   return last_snapshot_;
@@ -163,6 +297,7 @@ Result<void> RocksStore::sync() {
 }
 
 Result<void> RocksStore::rotate() {
+  if (Result<void> taken = hand_over(); !taken) return taken;
   if (Result<void> synced = sync(); !synced) return synced;
   rocksdb::FlushOptions options;
   options.wait = false;
@@ -179,7 +314,10 @@ Result<void> RocksStore::outcome(const rocksdb::Status& status, const char* what
 }
 
 std::vector<std::pair<std::string, uint64_t>> RocksStore::properties() const {
-  std::vector<std::pair<std::string, uint64_t>> found;
+  std::vector<std::pair<std::string, uint64_t>> found{
+      {"journalled-commits", journal_ == nullptr ? 0 : commits_},
+      {"journal-batches", batches_},
+      {"recent-hits", recent_hits_}};
   for (const char* name :
        {"estimate-num-keys", "cur-size-all-mem-tables", "block-cache-usage", "estimate-table-readers-mem",
         "total-sst-files-size", "num-running-flushes", "num-running-compactions", "background-errors"}) {

@@ -1,8 +1,15 @@
 // An ordered store of bytes over the distribution's librocksdb, as src/kv/rocks-engine.ts needs it:
 // synchronous gets, scans and batches, and a write-ahead log that is written at once and synced when asked.
 //
-//   write ── memtable + log written (survives kill -9) ── sync: log on stable storage ── rotate: a new
-//   memtable and log
+//   write ── commit journal (survives kill -9), recent ── kBatchEntries of them ── memtable + log written
+//                                                          ── sync: log on stable storage ── rotate: a new
+//                                                             memtable and log
+//
+// A commit costs RocksDB more in its memtable and log than everything around it, and neighbours write the
+// same few records over and over (a directory, the usage). So commits gather in the journal and in `recent_`,
+// which answers for them and for what was read lately, and RocksDB takes the last version of each as one
+// batch: a batch is a prefix of history, as a commit was. Where the journal cannot be had (no space for it,
+// no shared mapping) every commit goes to RocksDB by itself.
 //
 // Why rotation is ours: left alone, RocksDB starts a new log when a memtable is full and does not sync the
 // old one. A power loss could then keep the new log and cut the old one at a record boundary, and
@@ -31,9 +38,12 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "native/base/result.h"
+#include "native/kv/commit_journal.h"
 
 namespace rocksdb {
 class DB;
@@ -71,14 +81,16 @@ class RocksStore {
   // Bytes used in `buffer`. An answer above its size says how long it must be to hold the first entry, and
   // nothing is written. "More follows" means that the buffer, not the limit, ended the scan.
   Result<std::size_t> scan(std::span<std::byte> buffer, const ScanRequest& request, uint32_t snapshot);
-  // Atomic; written to the log when it returns.
+  // Atomic; written to the journal or to the log when it returns.
   Result<void> write(std::span<const std::byte> batch);
 
-  uint32_t take_snapshot();
+  Result<uint32_t> take_snapshot();
   void release_snapshot(uint32_t snapshot);
 
+  // Has RocksDB take what the journal holds; to be called before `sync`, which does not.
+  Result<void> hand_over();
   Result<void> sync();
-  // Syncs the log, then starts a new one; the memtable is written out in the background.
+  // Hands over, syncs the log, then starts a new one; the memtable is written out in the background.
   Result<void> rotate();
   // What the current memtable holds, as an upper estimate; the measure for `rotate`.
   std::size_t unrotated_bytes() const { return unrotated_bytes_; }
@@ -86,11 +98,37 @@ class RocksStore {
   std::vector<std::pair<std::string, uint64_t>> properties() const;
 
  private:
-  RocksStore(std::unique_ptr<rocksdb::DB> db);
+  // Entries of `recent_` that differ from RocksDB, and all of them.
+  static constexpr std::size_t kBatchEntries = 128;
+  static constexpr std::size_t kRecentEntries = 4096;
+  static constexpr std::size_t kRecentValueBytes = 512;  // longer ones are left to RocksDB once it has them
+
+  // What a key holds; nothing: it is absent.
+  struct Recent {
+    std::optional<std::string> value;
+    bool ahead = false;  // of RocksDB
+  };
+  struct KeyHash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view key) const { return std::hash<std::string_view>{}(key); }
+  };
+  using RecentMap = std::unordered_map<std::string, Recent, KeyHash, std::equal_to<>>;
+
+  explicit RocksStore(std::unique_ptr<rocksdb::DB> db);
+  Result<void> begin_journal(const std::string& path);
+  Result<void> write_through(std::span<const std::byte> batch);
+  void remember(std::string_view key, std::optional<std::string_view> value);
+  bool is_ahead_within(std::string_view start, std::string_view end) const;
   Result<void> outcome(const rocksdb::Status& status, const char* what);
   void read_as_of(rocksdb::ReadOptions& options, uint32_t snapshot) const;
 
   std::unique_ptr<rocksdb::DB> db_;
+  std::unique_ptr<CommitJournal> journal_;
+  RecentMap recent_;
+  std::vector<RecentMap::value_type*> ahead_;
+  uint64_t commits_ = 0;
+  uint64_t batches_ = 0;
+  uint64_t recent_hits_ = 0;
   std::map<uint32_t, const rocksdb::Snapshot*> snapshots_;
   uint32_t last_snapshot_ = 0;
   std::size_t unrotated_bytes_ = 0;
