@@ -333,6 +333,7 @@ Napi::Object layout(Napi::Env env) {
   put("kRecordSkip", fuse::kRecordSkip);
   put("kRecordEnded", fuse::kRecordEnded);
   put("kRecordDataNeed", fuse::kRecordDataNeed);
+  put("kNoSlot", fuse::kNoSlot);
   put("kOpenSimpleRelease", fuse::kOpenSimpleRelease);
   return out;
 }

@@ -84,8 +84,8 @@ bool Session::watch(uint64_t began, uint64_t window) {
 LookOut Session::look_out(bool fresh) {
   const uint64_t began = monotonic_ns();
   if (fresh) turn_began_ = began;
-  const uint64_t woke = ring_->woke_at();
-  if (std::exchange(woke_before_, woke) != woke) anticipation_.arrived(woke);
+  if (const uint64_t came = next_request_at_.exchange(0, std::memory_order_relaxed); came != 0)
+    anticipation_.arrived(came);
   const uint64_t window = anticipation_.begin(began);
   // A wake-up that is on its way finds us asleep, or at work on what it was for.
   if (window == 0 || !ring_->stay_awake()) return LookOut::sleep;

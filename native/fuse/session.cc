@@ -132,6 +132,7 @@ std::vector<std::pair<std::string, uint64_t>> Session::stats() {
       {"nativeGetattrs", names.getattr_hits},
       {"nativeXattrs", counters_.native_xattr},
       {"nativeFlushes", counters_.native_flush},
+      {"toldReleases", counters_.told_release},
       {"nativeReleases", counters_.native_release},
       {"overtakenAnswers", names.refused_stale},
       {"cacheEvictions", names.evictions},

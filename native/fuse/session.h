@@ -65,6 +65,7 @@ struct SessionCounters {
   std::atomic<uint64_t> native_xattr{0};
   std::atomic<uint64_t> native_flush{0};
   std::atomic<uint64_t> native_release{0};
+  std::atomic<uint64_t> told_release{0};
   std::atomic<uint64_t> unsupported{0};
   std::atomic<uint64_t> malformed{0};
   std::atomic<uint64_t> lock_waits_refused{0};
@@ -171,9 +172,10 @@ class Session {
   std::unique_ptr<Notifier> notifier_;
   std::vector<std::thread> workers_;
   std::atomic<uint32_t> running_{0};
-  Anticipation anticipation_;                        // JavaScript's thread alone
-  uint64_t turn_began_ = 0;                          // likewise
-  uint64_t woke_before_ = 0;                         // likewise
+  Anticipation anticipation_;  // JavaScript's thread alone
+  uint64_t turn_began_ = 0;    // likewise
+  // When the first request came that a worker took since this thread last looked out; 0: none yet.
+  std::atomic<uint64_t> next_request_at_{0};
   std::unique_ptr<TransferBuffer> look_out_buffer_;  // likewise; none where the channel does not poll
   std::atomic<bool> exclusive_;
   SessionCounters counters_;

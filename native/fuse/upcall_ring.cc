@@ -7,8 +7,6 @@
 #include <thread>
 #include <utility>
 
-#include "native/fuse/attributes.h"
-
 namespace penstock::fuse {
 
 namespace {
@@ -82,7 +80,6 @@ bool UpcallRing::push(UpcallRecord record, std::span<const std::byte> payload) {
   }
   if (control(kSleepingOffset).exchange(0, std::memory_order_seq_cst) == 1) {
     wakes_.fetch_add(1, std::memory_order_relaxed);
-    woke_at_.store(monotonic_ns(), std::memory_order_relaxed);
     wake_();
   }
   return true;

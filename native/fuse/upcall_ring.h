@@ -48,6 +48,9 @@ struct UpcallRecord {
 };
 static_assert(sizeof(UpcallRecord) == 40);
 
+// In place of a slot: the request is answered already, JavaScript is only told.
+inline constexpr uint32_t kNoSlot = UINT32_MAX;
+
 inline constexpr uint32_t kRecordSkip = 0x10000;
 inline constexpr uint32_t kRecordEnded = 0x10001;     // the kernel connection is gone; the last record
 inline constexpr uint32_t kRecordDataNeed = 0x10002;  // payload: DataNeedPayload
@@ -101,8 +104,6 @@ class UpcallRing {
   bool stay_awake() { return control(kSleepingOffset).exchange(0, std::memory_order_seq_cst) == 1; }
   // Asks for a wake-up. False when something arrived meanwhile and no wake-up is on its way.
   bool sleep();
-  // When the last producer had to wake the consumer; 0: never. Monotonic ns.
-  uint64_t woke_at() const { return woke_at_.load(std::memory_order_relaxed); }
 
   uint64_t wakes() const { return wakes_.load(std::memory_order_relaxed); }
   uint64_t stalls() const { return stalls_.load(std::memory_order_relaxed); }
@@ -123,7 +124,6 @@ class UpcallRing {
   uint32_t head_ = 0;  // under producers_
   std::atomic<bool> closed_{false};
   std::atomic<uint64_t> wakes_{0};
-  std::atomic<uint64_t> woke_at_{0};
   std::atomic<uint64_t> stalls_{0};
 };
 

@@ -84,6 +84,11 @@ Pending pending_of(uint32_t queue, const Request& request, uint64_t clock) {
   return pending;
 }
 
+UpcallRecord record_of(const Request& request, uint32_t slot) {
+  const InHeader& header = request.header;
+  return {0, header.opcode, slot, header.uid, header.gid, header.pid, header.nodeid, 0, request.group};
+}
+
 }  // namespace
 
 void Session::answer(uint32_t queue, uint64_t unique, int error, const void* data, std::size_t length) {
@@ -98,6 +103,9 @@ void Session::work(uint32_t queue) {
   for (;;) {
     const Received received = channel_->receive(queue);
     if (received.bytes.empty()) break;
+    // Relaxed, and set by one of several at about the same moment: it is an estimate.
+    if (next_request_at_.load(std::memory_order_relaxed) == 0)
+      next_request_at_.store(monotonic_ns(), std::memory_order_relaxed);
     take(received, buffer);
   }
   // The last one out says so; when we are being stopped the ring is closed and nobody hears it.
@@ -266,9 +274,18 @@ bool Session::serve_flush(uint32_t queue, const Request& request) {
   return true;
 }
 
+// Nobody waits for the answer to a RELEASE, but JavaScript's time is another request's: it is answered here,
+// and JavaScript only told. Where a lock or a backing goes with it, JavaScript comes first.
 bool Session::serve_release(uint32_t queue, const Request& request) {
   const auto in = request.arguments<ReleaseIn>();
-  if ((in.fh & kHandleSimple) == 0 || (in.release_flags & kReleaseFlockUnlock) != 0) return false;
+  if ((in.release_flags & kReleaseFlockUnlock) != 0) return false;
+  if ((in.fh & kHandleSimple) == 0) {
+    if ((in.fh & kHandlePassthrough) != 0 || request.opcode() != Opcode::release) return false;
+    counters_.told_release.fetch_add(1, std::memory_order_relaxed);
+    ring_->push(record_of(request, kNoSlot), request.body);  // fails only when stopping
+    answer(queue, request.header.unique, 0);
+    return true;
+  }
   if ((in.fh & kHandlePassthrough) != 0) release_backing(request.header.nodeid);
   counters_.native_release.fetch_add(1, std::memory_order_relaxed);
   answer(queue, request.header.unique, 0);
@@ -303,16 +320,7 @@ void Session::upcall(uint32_t queue, const Request& request) {
   const auto slot = pending_.add(pending_of(queue, request, names_.clock()), !ring_->on_consumer_thread());
   if (!slot) return;  // stopping: the connection, and with it the request, is about to be aborted
   counters_.upcalls.fetch_add(1, std::memory_order_relaxed);
-  const UpcallRecord record{0,
-                            request.header.opcode,
-                            *slot,
-                            request.header.uid,
-                            request.header.gid,
-                            request.header.pid,
-                            request.header.nodeid,
-                            0,
-                            request.group};
-  ring_->push(record, request.body);  // fails only when stopping
+  ring_->push(record_of(request, *slot), request.body);  // fails only when stopping
   if (pending_.announce(*slot, request.header.unique))
     ring_->push(UpcallRecord{.kind = static_cast<uint32_t>(Opcode::interrupt), .slot = *slot}, {});
 }

@@ -32,7 +32,8 @@ export interface Locks {
   /** FLUSH: drops every POSIX lock of the owner on the inode. */
   releaseOwner(caller: Caller, ino: number, owner: bigint): Promise<void>;
   /** RELEASE: drops every flock (and OFD) lock of the handle. Needed for every handle that ever asked for a lock. */
-  releaseHandle(caller: Caller, ino: number, handle: bigint): Promise<void>;
+  /** Nothing to wait for when the session holds no lock of the inode. */
+  releaseHandle(caller: Caller, ino: number, handle: bigint): Promise<void> | undefined;
 }
 
 export interface Session extends AsyncDisposable {

@@ -58,7 +58,12 @@ export class GuardedLocks implements Locks {
     await this.#ask(ino, this.#service.releaseOwner(this.#session, ino, owner));
   }
 
-  async releaseHandle(caller: Caller, ino: number, handle: bigint): Promise<void> {
+  releaseHandle(caller: Caller, ino: number, handle: bigint): Promise<void> | undefined {
+    if (this.#gate.admits(caller) && this.#holdsNothing(ino)) return undefined;
+    return this.#releaseHandle(caller, ino, handle);
+  }
+
+  async #releaseHandle(caller: Caller, ino: number, handle: bigint): Promise<void> {
     if (!this.#gate.admits(caller)) await this.#gate.pass(caller);
     if (this.#holdsNothing(ino)) return;
     await this.#ask(ino, this.#service.releaseHandle(this.#session, ino, handle));

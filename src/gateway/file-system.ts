@@ -32,6 +32,7 @@ import type {
 } from './transport.js';
 
 const O_TRUNC = 0o1000;
+const DONE = Promise.resolve();
 
 const FALLOC_FL_KEEP_SIZE = 0x01;
 const FALLOC_FL_PUNCH_HOLE = 0x02;
@@ -262,18 +263,26 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     await this.#session.locks.releaseOwner(this.#caller(context), ino, lockOwner);
   }
 
-  async release(ino: number, handle: bigint): Promise<void> {
-    const caller = this.#session.caller(0, 0);
-    await this.#session.locks.releaseHandle(caller, ino, handle);
+  /** Without locks and names that are gone it is done before it returns: what comes next finds the file closed. */
+  release(ino: number, handle: bigint): Promise<void> {
+    const unlocked = this.#session.locks.releaseHandle(this.#session.caller(0, 0), ino, handle);
+    return unlocked === undefined
+      ? this.#released(ino, handle)
+      : unlocked.then(() => this.#released(ino, handle));
+  }
+
+  #released(ino: number, handle: bigint): Promise<void> {
     this.#options.passthrough?.release(handle);
     const released = this.#open.release(handle);
-    if (released === undefined || !released.last) return;
-    if (released.orphan) {
-      await this.#session.namespace.releaseOrphan(caller, ino);
-      this.#options.condemn(ino);
-    } else {
-      this.#cache.detach(ino);
-    }
+    if (released?.last !== true) return DONE;
+    if (released.orphan) return this.#endOrphan(ino);
+    this.#cache.detach(ino);
+    return DONE;
+  }
+
+  async #endOrphan(ino: number): Promise<void> {
+    await this.#session.namespace.releaseOrphan(this.#session.caller(0, 0), ino);
+    this.#options.condemn(ino);
   }
 
   async fsync(_context: RequestContext, ino: number): Promise<void> {

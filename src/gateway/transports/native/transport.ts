@@ -18,7 +18,7 @@ import type {
 import { UpcallContext } from './context.js';
 import { adapters, type Encode } from './dispatch.js';
 import { EIO, errnoOf } from './errno.js';
-import { DataNeedPayload, RECORD_DATA_NEED, RECORD_ENDED } from './layout.js';
+import { DataNeedPayload, NO_SLOT, RECORD_DATA_NEED, RECORD_ENDED } from './layout.js';
 import { Opcode } from './opcode.js';
 import { ReplyBuffer } from './reply-buffer.js';
 import { UpcallRing } from './upcall-ring.js';
@@ -118,14 +118,14 @@ export class NativeFuseTransport implements FuseTransport {
     });
     await session.mount();
     const transport = new NativeFuseTransport(session, options);
-    session.start(transport.#ring.bytes, transport.#reply.bytes, () => transport.#drain());
+    session.start(transport.#ring.bytes, transport.#reply.bytes, () => transport.#turn());
     const { kind, refusal } = session.channel();
     if (kind === 'device' && options.ioUring === 'on') {
       await transport[Symbol.asyncDispose]();
       throw Object.assign(new Error(`FUSE over io_uring: ${refusal}`), { code: 'EOPNOTSUPP' });
     }
     if (refusal !== '') options.onChannelRefused?.(refusal);
-    transport.#drain();
+    transport.#turn();
     return transport;
   }
 
@@ -195,14 +195,20 @@ export class NativeFuseTransport implements FuseTransport {
 
   #lookOut(): void {
     if (this.#stopped) return;
-    const next = this.#session.lookOut(this.#freshTurn);
-    this.#freshTurn = false;
-    if (next === LookOut.Request) this.#drain();
-    else if (next === LookOut.Turn) {
-      setImmediate(() => {
-        this.#turn();
-        if (this.#inHand === 0) this.#lookOut();
-      });
+    for (;;) {
+      const next = this.#session.lookOut(this.#freshTurn);
+      this.#freshTurn = false;
+      if (next === LookOut.Sleep) return;
+      if (next === LookOut.Turn) {
+        setImmediate(() => {
+          this.#turn();
+          if (this.#inHand === 0) this.#lookOut();
+        });
+        return;
+      }
+      this.#drain();
+      // Otherwise it was something to be told of: as long as that is all, the look-out goes on.
+      if (this.#inHand > 0 || this.#stopped) return;
     }
   }
 
@@ -234,6 +240,10 @@ export class NativeFuseTransport implements FuseTransport {
       return;
     }
     const { slot, ino, uid, gid, pid, group } = ring;
+    if (slot === NO_SLOT) {
+      this.#tell(kind, new UpcallContext(slot, ino, uid, gid, pid, NO_GROUPS));
+      return;
+    }
     const groups = group === NO_GROUP ? NO_GROUPS : [group];
     const context = new UpcallContext(slot, ino, uid, gid, pid, groups);
     this.#inHand += 1;
@@ -246,6 +256,11 @@ export class NativeFuseTransport implements FuseTransport {
       (encode) => this.#answer(slot, encode),
       (error: unknown) => this.#refuse(slot, error),
     );
+  }
+
+  /** The kernel has its answer; should the operation fail, nobody but the log can be told. */
+  #tell(kind: number, context: UpcallContext): void {
+    this.#run(kind, context).catch((error: unknown) => this.#errno(error));
   }
 
   #run(kind: number, context: UpcallContext): Promise<Encode> {
