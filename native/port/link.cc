@@ -19,6 +19,7 @@ namespace {
 
 // linux/if_addr.h of 5.18 and later
 constexpr uint16_t kAddressProtocol = 11;         // IFA_PROTO
+constexpr uint16_t kGsoMaxSize = 41;              // IFLA_GSO_MAX_SIZE
 constexpr uint8_t kAddressProtocolLinkLocal = 3;  // IFAPROT_KERNEL_LL
 
 Result<ifreq> named_request(const std::string& name) {
@@ -117,6 +118,14 @@ Result<void> set_link_mac(const std::string& name, const MacAddress& mac) {
   request->ifr_hwaddr.sa_family = 1;  // ARPHRD_ETHER
   std::memcpy(request->ifr_hwaddr.sa_data, mac.data(), mac.size());
   return link_ioctl(SIOCSIFHWADDR, *request, "setting the MAC");
+}
+
+Result<void> set_link_gso_max(int index, uint32_t bytes) {
+  NetlinkMessage message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
+  ifinfomsg header{};
+  header.ifi_index = index;
+  message.header(header).u32(kGsoMaxSize, bytes);
+  return route_request(message, "bounding the superframes of an interface");
 }
 
 Result<std::vector<IpPrefix>> link_addresses(int index) {

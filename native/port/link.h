@@ -39,6 +39,8 @@ bool valid_link_name(const std::string& name);
 Result<LinkFacts> link_facts(const std::string& name);
 Result<void> set_link_up(const std::string& name, bool up);
 Result<void> set_link_mtu(const std::string& name, uint32_t mtu);
+// The largest superframe the kernel builds for this interface, bytes from the network header on.
+Result<void> set_link_gso_max(int index, uint32_t bytes);
 Result<void> set_link_mac(const std::string& name, const MacAddress& mac);
 
 // Addresses that somebody gave the interface: all but link-local ones that the kernel made itself.

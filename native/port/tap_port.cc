@@ -251,7 +251,8 @@ Result<void> TapPort::configure() {
   index_ = facts->index;
   set_mtu_seen(facts->mtu);
   set_link(facts->up);
-  return {};
+  // So that a superframe may still be encapsulated: with all headers it stays below kFrameBytesMax.
+  return set_link_gso_max(index_, kFrameBytesMax - kHeadroom);
 }
 
 void TapPort::on_link(const LinkEvent& event) {

@@ -1,0 +1,198 @@
+#include "native/port/underlay.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+
+#include "native/packet/parse.h"
+#include "native/port/tunnel_socket.h"
+#include "native/port/vnet_header.h"
+
+namespace penstock::net {
+
+class UnderlayQueue final : public PortQueue {
+ public:
+  UnderlayQueue(UnderlayPort& port, PortQueue* tap, const QueueCounters* tap_counters)
+      : port_(port), tap_(tap), tap_counters_(tap_counters) {}
+
+  Result<void> open(const UnderlayOptions& options, bool trains) {
+    poll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
+    if (!poll_.valid()) return Error::from_errno(errno, "epoll");
+    for (const IpPrefix& address : options.addresses) {
+      for (const uint16_t port : options.ports) {
+        auto receiver = TunnelReceiver::open(address, port, options.mtu);
+        if (!receiver) return receiver.error();
+        if (auto done = watch((*receiver)->descriptor(), EPOLLIN); !done) return done;
+        receivers_.push_back(std::move(*receiver));
+      }
+      if (tap_ != nullptr) continue;
+      auto sender = TunnelSender::open(address, trains);
+      if (!sender) return sender.error();
+      senders_.push_back(std::move(*sender));
+    }
+    return {};
+  }
+
+  ReceiveEnd receive(Batch& batch, PacketPool& pool) override {
+    // A socket after the other, beginning with the one that filled the last batch: none starves.
+    for (std::size_t i = 0; i < receivers_.size(); ++i) {
+      if (receivers_[turn_]->receive(batch, pool, counters_.receive) == ReceiveEnd::more)
+        return refuse(batch);
+      turn_ = (turn_ + 1) % receivers_.size();
+    }
+    refuse(batch);
+    return ReceiveEnd::drained;
+  }
+
+  std::size_t transmit(std::span<Packet*> packets) override {
+    if (const DropReason refusal = refusal_of(port_.state()); refusal != DropReason::none) {
+      for (Packet* packet : packets) drop_packet(packet, refusal, counters_.transmit.drops);
+      return packets.size();
+    }
+    return tap_ != nullptr ? send_by_tap(packets) : send(packets);
+  }
+
+  // Readable when a socket is. Nobody waits for it to be writable: transmit takes every packet.
+  int descriptor() const override { return poll_.get(); }
+  const QueueCounters& counters() const { return counters_; }
+
+ private:
+  Result<void> watch(int fd, uint32_t events) {
+    epoll_event event{.events = events, .data = {.fd = fd}};
+    if (::epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return {};
+    return Error::from_errno(errno, "epoll of an underlay socket");
+  }
+
+  ReceiveEnd refuse(Batch& batch) {
+    const DropReason refusal = refusal_of(port_.state());
+    if (refusal == DropReason::none) return ReceiveEnd::more;
+    for (Packet* packet : batch.all()) drop_packet(packet, refusal, counters_.receive.drops);
+    batch.clear();
+    return ReceiveEnd::more;
+  }
+
+  // Runs of packets of one IP version, each to its sender.
+  std::size_t send(std::span<Packet*> packets) {
+    std::size_t taken = 0;
+    while (taken < packets.size()) {
+      const uint8_t version = version_of(*packets[taken]);
+      std::size_t end = taken + 1;
+      while (end < packets.size() && version_of(*packets[end]) == version) ++end;
+      const auto sender = std::find_if(senders_.begin(), senders_.end(),
+                                       [&](const auto& one) { return one->ip_version() == version; });
+      if (sender == senders_.end()) {
+        for (; taken < end; ++taken)
+          drop_packet(packets[taken], DropReason::no_route, counters_.transmit.drops);
+        continue;
+      }
+      (*sender)->transmit(packets.subspan(taken, end - taken), counters_.transmit);
+      taken = end;
+    }
+    return taken;
+  }
+
+  static uint8_t version_of(const Packet& packet) {
+    Headers outer;
+    return parse_frame(vnet::view_of(packet), 0, outer) == DropReason::none ? outer.ip_version : 0;
+  }
+
+  // The tap counts what it transmits; shown as ours, by the transmitting worker.
+  std::size_t send_by_tap(std::span<Packet*> packets) {
+    const std::size_t taken = tap_->transmit(packets);
+    const QueueCounters::Transmit& theirs = tap_counters_->transmit;
+    QueueCounters::Transmit& mine = counters_.transmit;
+    mine.packets.set(theirs.packets.get());
+    mine.bytes.set(theirs.bytes.get());
+    mine.superframes.set(theirs.superframes.get());
+    mine.blocked.set(theirs.blocked.get());
+    constexpr DropReason reasons[] = {DropReason::tx_error, DropReason::port_down};
+    for (const DropReason reason : reasons) {
+      const auto index = static_cast<std::size_t>(reason);
+      mine.drops[index].set(theirs.drops[index].get());
+    }
+    return taken;
+  }
+
+  UnderlayPort& port_;
+  PortQueue* tap_;
+  const QueueCounters* tap_counters_;
+  Fd poll_;
+  std::vector<std::unique_ptr<TunnelReceiver>> receivers_;
+  std::vector<std::unique_ptr<TunnelSender>> senders_;
+  std::size_t turn_ = 0;
+  QueueCounters counters_;
+};
+
+UnderlayPort::UnderlayPort(const UnderlayOptions& options) : PortBase(options.name) {}
+
+UnderlayPort::~UnderlayPort() = default;
+
+PortQueue& UnderlayPort::queue(std::size_t index) {
+  return *queues_.at(index);
+}
+
+const QueueCounters& UnderlayPort::counters(std::size_t index) const {
+  return queues_.at(index)->counters();
+}
+
+PortOffloads UnderlayPort::offloads() const {
+  if (tap_ != nullptr) return tap_->offloads();
+  return {};
+}
+
+// The host takes what we write to the tap as if it came from a wire. Its source is an address of the host's
+// own, which the kernel takes from outside only where told so.
+Result<void> UnderlayPort::open_tap(const UnderlayOptions& options) {
+  auto tap =
+      TapPort::open({.name = options.name, .space = options.space, .queues = options.queues, .mtu = 65000});
+  if (!tap) return tap.error();
+  tap_ = std::move(*tap);
+  const auto facts = link_facts(options.name);
+  if (!facts) return facts.error();
+  destination_mac_ = facts->mac;
+  const auto set = [&](const char* family, const char* name, const char* value) {
+    return write_sysctl(std::string(family) + "/conf/" + options.name + "/" + name, value);
+  };
+  for (const auto& [name, value] :
+       {std::pair{"forwarding", "1"}, {"accept_local", "1"}, {"rp_filter", "0"}}) {
+    if (auto done = set("ipv4", name, value); !done) return done;
+  }
+  const bool ipv6 = std::any_of(options.addresses.begin(), options.addresses.end(),
+                                [](const IpPrefix& address) { return address.version == 6; });
+  if (!ipv6) return {};
+  // Forwarding for one interface alone is new in 6.17, as is all of this kind.
+  for (const auto& [name, value] : {std::pair{"accept_ra", "0"}, {"force_forwarding", "1"}}) {
+    if (auto done = set("ipv6", name, value); !done) return done;
+  }
+  return {};
+}
+
+Result<std::unique_ptr<UnderlayPort>> UnderlayPort::open(const UnderlayOptions& options) {
+  if (options.addresses.empty() || options.ports.empty() || options.queues == 0)
+    return Error{EINVAL, "an underlay has an address, a port and a queue"};
+  auto space = NetworkNamespace::open(options.space);
+  if (!space) return space.error();
+  std::unique_ptr<UnderlayPort> port(new UnderlayPort(options));  // NOLINT: private constructor
+  port->probe_ = probe_underlay();
+  port->kind_ = options.kind.value_or(port->probe_.best());
+  if (port->kind_ == UnderlayKind::tap && !port->probe_.tap)
+    return Error{EOPNOTSUPP, "underlay tap does not work here: " + port->probe_.tap_finding};
+  port->set_mtu_seen(options.mtu);
+  auto done = space->run([&]() -> Result<void> {
+    if (port->kind_ == UnderlayKind::tap) {
+      if (auto opened = port->open_tap(options); !opened) return opened;
+    }
+    for (uint32_t i = 0; i < options.queues; ++i) {
+      PortQueue* tap = port->tap_ == nullptr ? nullptr : &port->tap_->queue(i);
+      const QueueCounters* counters = port->tap_ == nullptr ? nullptr : &port->tap_->counters(i);
+      auto queue = std::make_unique<UnderlayQueue>(*port, tap, counters);
+      if (auto opened = queue->open(options, port->probe_.udp_segment); !opened) return opened;
+      port->queues_.push_back(std::move(queue));
+    }
+    return {};
+  });
+  if (!done) return done.error();
+  return port;
+}
+
+}  // namespace penstock::net
