@@ -7,6 +7,7 @@ import { register as drain } from './commands/drain.js';
 import { register as format } from './commands/format.js';
 import { register as fsck } from './commands/fsck.js';
 import { register as gc } from './commands/gc.js';
+import { register as lease } from './commands/lease.js';
 import { register as mount } from './commands/mount.js';
 import { register as scrub } from './commands/scrub.js';
 import { register as stats } from './commands/stats.js';
@@ -16,7 +17,7 @@ import { register as up } from './commands/up.js';
 import { register as warmup } from './commands/warmup.js';
 import { type Context, Finding, Misuse } from './context.js';
 
-const COMMANDS = [up, format, mount, umount, drain, warmup, status, stats, fsck, gc, scrub];
+const COMMANDS = [up, format, mount, umount, drain, warmup, status, stats, fsck, gc, scrub, lease];
 
 export async function run(argv: readonly string[], context: Context): Promise<number> {
   const program = programOf(context);

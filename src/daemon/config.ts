@@ -7,12 +7,18 @@
 //       name: default
 //       mountpoint: ./mnt
 //       cache: { directory: ./cache, size: 10GiB }
+//   lease:
+//     store: file:./lease
+//     listen: 10.0.0.1:7400
+//     tls: { ca: ca.pem, certificate: agent.pem, key: agent.key }
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { homedir, hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
 import { FSYNC_POLICIES, TRANSPORTS } from '../gateway/mount-contract.js';
+import type { TlsFiles } from '../lease/grpc/credentials.js';
+import { type SelectorOptions, selectorOptions } from '../lease/selector-options.js';
 import { LOG_LEVELS } from '../telemetry/logger.js';
 import { DaemonError } from './errors.js';
 import { shortHash } from './runtime-directory.js';
@@ -58,10 +64,48 @@ const volumeSchema = z.strictObject({
   format: z.boolean().default(false),
 });
 
-const configSchema = z.strictObject({
-  log: z.strictObject({ level: z.enum(LOG_LEVELS).default('info'), file: text.optional() }).optional(),
-  volumes: z.array(volumeSchema).min(1, 'expected at least one volume'),
+const addressSchema = z.string().regex(/^(unix:.+|.+:\d+)$/, {
+  error: (issue) => `expected unix:PATH or HOST:PORT, got ${JSON.stringify(issue.input)}`,
 });
+
+/** Names and ranges are the selector's to check. */
+const selectorSchema = z.record(z.string(), z.number()).transform((overrides, context) => {
+  try {
+    selectorOptions(overrides);
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: (error as Error).message });
+  }
+  return overrides as Partial<SelectorOptions>;
+});
+
+const leaseSchema = z.strictObject({
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{1,64}$/, 'expected letters, digits, - and _')
+    .optional(),
+  store: storeSchema.optional(),
+  listen: addressSchema.optional(),
+  /** What producers and consumers are told, when that is not where it listens. */
+  advertise: addressSchema.optional(),
+  tls: z.strictObject({ ca: text, certificate: text, key: text }).optional(),
+  /** The agent that keeps what all agreed on; absent: this one does. */
+  coordinator: addressSchema.optional(),
+  memberTtlMs: z.number().min(100).optional(),
+  forgetAfterMs: z.number().min(100).optional(),
+  selector: selectorSchema.optional(),
+  services: z.record(text, selectorSchema).optional(),
+});
+
+const configSchema = z
+  .strictObject({
+    log: z.strictObject({ level: z.enum(LOG_LEVELS).default('info'), file: text.optional() }).optional(),
+    volumes: z.array(volumeSchema).min(1, 'expected at least one volume').optional(),
+    lease: leaseSchema.optional(),
+  })
+  .refine(({ volumes, lease }) => volumes !== undefined || lease !== undefined, {
+    path: ['volumes'],
+    message: 'missing, expected volumes, lease or both',
+  });
 
 export interface VolumeConfig {
   readonly store: string;
@@ -79,9 +123,24 @@ export interface VolumeConfig {
   readonly createMountpoint: boolean;
 }
 
+export interface LeaseConfig {
+  readonly name: string;
+  readonly store: string;
+  /** Absent: the socket of this user's runtime directory. */
+  readonly listen?: string;
+  readonly advertise?: string;
+  readonly tls?: TlsFiles;
+  readonly coordinator?: string;
+  readonly memberTtlMs?: number;
+  readonly forgetAfterMs?: number;
+  readonly selector?: Partial<SelectorOptions>;
+  readonly services?: Readonly<Record<string, Partial<SelectorOptions>>>;
+}
+
 export interface DaemonConfig {
   readonly log: { readonly level: (typeof LOG_LEVELS)[number]; readonly file?: string };
   readonly volumes: readonly VolumeConfig[];
+  readonly lease?: LeaseConfig;
 }
 
 /** What `penstock up` runs without a file: everything below `directory`. */
@@ -114,14 +173,54 @@ export function parseConfig(document: unknown, directory: string, origin: string
   if (!parsed.success) {
     throw new DaemonError('CONFIG', `${origin}: ${parsed.error.issues.flatMap(explain).join('; ')}`);
   }
-  const { log, volumes } = parsed.data;
+  const { log, volumes = [], lease } = parsed.data;
   return {
     log: {
       level: log?.level ?? 'info',
       ...(log?.file === undefined ? {} : { file: resolve(directory, log.file) }),
     },
     volumes: volumes.map((volume) => resolveVolume(volume, directory)),
+    ...(lease === undefined ? {} : { lease: resolveLease(lease, directory) }),
   };
+}
+
+function resolveLease(lease: z.infer<typeof leaseSchema>, directory: string): LeaseConfig {
+  const { name, store, listen, advertise, tls, coordinator, ...rest } = lease;
+  const place =
+    store === undefined ? defaultLeaseDirectory() : resolve(directory, store.slice('file:'.length));
+  const address = (given: string) =>
+    given.startsWith('unix:') ? `unix:${resolve(directory, given.slice('unix:'.length))}` : given;
+  const files = tls && {
+    ca: resolve(directory, tls.ca),
+    certificate: resolve(directory, tls.certificate),
+    key: resolve(directory, tls.key),
+  };
+  return {
+    name:
+      name ??
+      `${hostname()
+        .replace(/[^A-Za-z0-9-]/g, '-')
+        .slice(0, 40)}-${shortHash(place)}`,
+    store: `file:${place}`,
+    ...(listen === undefined ? {} : { listen: address(listen) }),
+    ...(advertise === undefined ? {} : { advertise: address(advertise) }),
+    ...(files === undefined ? {} : { tls: files }),
+    ...(coordinator === undefined ? {} : { coordinator: address(coordinator) }),
+    ...(Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined)) as Omit<
+      LeaseConfig,
+      'name' | 'store'
+    >),
+  };
+}
+
+/** In a place that survives a reboot: what was leased exclusively stays leased. */
+function defaultLeaseDirectory(environment: NodeJS.ProcessEnv = process.env): string {
+  return join(stateDirectory(environment), 'lease');
+}
+
+function stateDirectory(environment: NodeJS.ProcessEnv): string {
+  const state = environment.XDG_STATE_HOME || join(homedir(), '.local/state');
+  return process.getuid?.() === 0 ? '/var/lib/penstock' : join(state, 'penstock');
 }
 
 function resolveVolume(volume: z.infer<typeof volumeSchema>, directory: string): VolumeConfig {
@@ -154,9 +253,7 @@ export function defaultCacheDirectory(
   volume: string,
   environment: NodeJS.ProcessEnv = process.env,
 ): string {
-  const state = environment.XDG_STATE_HOME || join(homedir(), '.local/state');
-  const root = process.getuid?.() === 0 ? '/var/lib/penstock' : join(state, 'penstock');
-  return join(root, 'cache', `${volume}-${shortHash(store)}`);
+  return join(stateDirectory(environment), 'cache', `${volume}-${shortHash(store)}`);
 }
 
 /** 10 GiB, or half of what is free on the cache's file system if that is less. */

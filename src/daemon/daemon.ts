@@ -11,8 +11,9 @@ import type { Clock } from '../telemetry/clock.js';
 import type { Logger } from '../telemetry/logger.js';
 import { Metrics } from '../telemetry/metrics.js';
 import { dropClaim, takeClaim, thisProcess } from './claim.js';
-import type { DaemonConfig } from './config.js';
+import type { DaemonConfig, LeaseConfig } from './config.js';
 import { DaemonError } from './errors.js';
+import type { LeaseRole } from './lease-role.js';
 import { adminMethods } from './methods.js';
 import { RuntimeDirectory } from './runtime-directory.js';
 import { VolumeRole } from './volume-role.js';
@@ -33,6 +34,8 @@ export interface DaemonStatus {
   readonly socket: string;
   readonly uptimeMs: number;
   readonly volumes: readonly object[];
+  /** Absent: the daemon runs no lease agent. */
+  readonly lease?: object;
 }
 
 export class Daemon implements AsyncDisposable {
@@ -45,6 +48,7 @@ export class Daemon implements AsyncDisposable {
   readonly #logger: Logger;
   readonly #startedMs: number;
   readonly #roles: VolumeRole[] = [];
+  #lease: LeaseRole | undefined;
   /** What stop() must do, last one first. */
   readonly #undo: Array<() => Promise<void> | void> = [];
   #resolveEnded!: () => void;
@@ -82,6 +86,10 @@ export class Daemon implements AsyncDisposable {
     return this.#roles;
   }
 
+  get lease(): LeaseRole | undefined {
+    return this.#lease;
+  }
+
   async status(): Promise<DaemonStatus> {
     return {
       version: VERSION,
@@ -89,6 +97,7 @@ export class Daemon implements AsyncDisposable {
       socket: this.runtime.socket(process.pid),
       uptimeMs: Math.round(this.clock.monotonicMs() - this.#startedMs),
       volumes: await Promise.all(this.#roles.map((role) => role.status())),
+      ...(this.#lease === undefined ? {} : { lease: await this.#lease.status() }),
     };
   }
 
@@ -125,6 +134,7 @@ export class Daemon implements AsyncDisposable {
       await server[Symbol.asyncDispose]();
       rmSync(socket, { force: true });
     });
+    if (config.lease !== undefined) await this.#startLease(config.lease, socket);
     for (const volume of config.volumes) {
       roles.push(
         await VolumeRole.start(volume, {
@@ -138,9 +148,21 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
+  async #startLease(config: LeaseConfig, socket: string): Promise<void> {
+    const listen = config.listen ?? this.runtime.leaseAddress;
+    for (const claimed of [config.store, listen]) this.#claimStore(claimed, socket);
+    // Loaded only by daemons that have the role: gRPC is not small.
+    const { LeaseRole } = await import('./lease-role.js');
+    const { clock, metrics } = this;
+    const role = await LeaseRole.start({ ...config, listen }, { logger: this.#logger, clock, metrics });
+    this.#lease = role;
+    this.#undo.push(() => role.stop());
+  }
+
   /** Volumes can end by themselves (somebody unmounted them), well or badly. */
   async #stopAfterRoles(): Promise<void> {
-    const results = await Promise.allSettled(this.#roles.map((role) => role.ended));
+    const roles = this.#lease === undefined ? this.#roles : [...this.#roles, this.#lease];
+    const results = await Promise.allSettled(roles.map((role) => role.ended));
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) this.#failure ??= { error: failed.reason };
     await this.stop();

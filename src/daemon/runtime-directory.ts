@@ -4,6 +4,7 @@
 //   <root>/stores/<hash>.json   which process serves a store       (one at most: the claim)
 //   <root>/mounts/<hash>.json   which process serves a mountpoint  (how umount, drain, ... find it)
 //   <root>/<pid>.sock           its admin socket
+//   <root>/lease.sock           where a lease agent listens when its configuration does not say
 //   <root>/<hash>.log           the log of a mount whose daemon runs in the background
 //
 // <root> is $PENSTOCK_RUNTIME_DIR, else /run/penstock for root, else $XDG_RUNTIME_DIR/penstock, else /tmp/penstock-<uid>.
@@ -45,6 +46,10 @@ export class RuntimeDirectory {
 
   socket(pid: number): string {
     return join(this.root, `${pid}.sock`);
+  }
+
+  get leaseAddress(): string {
+    return `unix:${join(this.root, 'lease.sock')}`;
   }
 
   /** Removes the sockets of processes that are gone. */

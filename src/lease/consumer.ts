@@ -176,6 +176,11 @@ export class Lease implements AsyncDisposable {
     this.#end(new LeaseError('NO_SUCH_LEASE', 'the lease was given back'));
   }
 
+  /** Looks after it no more: it runs out by itself. */
+  abandon(): void {
+    this.#end(new LeaseError('NO_SUCH_LEASE', 'the lease is not looked after any more'));
+  }
+
   /** Gives it back at once. */
   async release(): Promise<void> {
     if (this.#ended.signal.aborted) return;

@@ -325,6 +325,7 @@ describe('help and misuse', () => {
     'fsck',
     'gc',
     'scrub',
+    'lease',
   ];
 
   test('the help lists exactly the commands there are', async () => {

@@ -96,12 +96,12 @@ volumes:
   });
 
   test.each([
-    ['{}', 'volumes: missing, expected array'],
+    ['{}', 'volumes: missing, expected volumes, lease or both'],
     ['volumes: []', 'volumes: expected at least one volume'],
     ['volumes: 3', 'volumes: expected array'],
     [
       '{ volumes: [{ store: "file:s", mountpoint: m }], switch: 1 }',
-      'unknown key "switch" (allowed: log, volumes)',
+      'unknown key "switch" (allowed: log, volumes, lease)',
     ],
     [
       'volumes: [{ store: "file:s", mountpoint: m, fsync: never }]',

@@ -21,8 +21,12 @@ export function register(program: Command, context: Context): void {
     await serve(context, config, (daemon) => {
       const volumes = daemon.volumes.map((role) => role.config);
       const value = volumes.map(({ name, mountpoint, store }) => ({ volume: name, mountpoint, store }));
-      print(context, options, { pid: process.pid, volumes: value }, () =>
+      const { lease } = daemon;
+      const agent = lease && { agent: lease.name, address: lease.host.address ?? lease.config.listen };
+      const all = { pid: process.pid, volumes: value, ...(agent === undefined ? {} : { lease: agent }) };
+      print(context, options, all, () =>
         [
+          ...(agent === undefined ? [] : [`lease agent ${agent.agent} listens on ${agent.address}`]),
           ...volumes.map(
             ({ name, mountpoint, store }) => `${name} is mounted on ${mountpoint} (kept in ${store})`,
           ),
