@@ -77,8 +77,6 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
   readonly #leaseMsMax: number;
   readonly #undo: Array<() => void> = [];
   readonly #stopping = new AbortController();
-  /** Deregistered producers of exclusive services whose last lease still lives. */
-  readonly #departing = new Map<string, ProducerName>();
   readonly counters = { requests: 0, refused: 0, fenced: 0, adopted: 0, handedOver: 0, forgotten: 0 };
   #membership!: Membership;
   #seal!: LeaseSeal;
@@ -122,7 +120,6 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     const owner = await this.options.coordination.register(
       exclusive ? { ...registration, capacity: 1 } : registration,
     );
-    this.#departing.delete(keyOf(registration));
     if (owner.agent === this.name) {
       await this.#membership.beat();
       this.#ownedService(registration)?.report(registration.producer, undefined);
@@ -139,14 +136,10 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
   async deregister(name: ProducerName): Promise<void> {
     this.#checkOpen();
     const service = await this.#serviceOwning(name);
-    if (service.exclusive && service.hasLeases(name.producer)) {
-      // Its holder may not know for a while; until then nobody else may come to hold it.
-      service.drain(name.producer, true);
-      service.revokeAll(name.producer);
-      this.#departing.set(keyOf(name), name);
-      return;
-    }
-    await this.#remove(service, name.producer);
+    service.depart(name.producer);
+    // The holder of an exclusive lease may not know for a while; until it has ended nobody else may come to hold the producer.
+    if (service.exclusive) service.revokeAll(name.producer);
+    await this.#removeDeparted(service);
   }
 
   async drain(name: ProducerName, draining: boolean): Promise<void> {
@@ -409,29 +402,22 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
       const settled = service.settle();
       if (settled.length > 0) await this.options.coordination.settle(this.#membership.member, settled);
       for (const producer of service.silentFor(forgetAfterMs)) {
-        // An exclusive one may be forgotten when nobody can hold it any more.
-        if (service.exclusive && service.hasLeases(producer)) continue;
-        await this.#remove(service, producer);
+        service.depart(producer);
         this.counters.forgotten += 1;
       }
-    }
-    for (const [key, name] of this.#departing) {
-      const service = this.#services.get(name.service);
-      if (service?.owned(name.producer) !== undefined) {
-        if (service.hasLeases(name.producer)) continue;
-        await this.#remove(service, name.producer);
-      }
-      this.#departing.delete(key);
+      await this.#removeDeparted(service);
     }
   }
 
-  async #remove(service: LeaseService, producer: string): Promise<void> {
-    const record = service.owned(producer);
-    if (record === undefined) return;
-    // From now on it is granted to nobody, so that nothing is lost when the record is gone.
-    service.drain(producer, true);
-    await this.options.coordination.deregister(this.#membership.member, record);
-    if (service.owned(producer)?.epoch === record.epoch) service.disown(producer, 'producer-removed');
+  /** What fails is tried again with the next sweep. */
+  async #removeDeparted(service: LeaseService): Promise<void> {
+    for (const record of service.departed()) {
+      const removed = await this.options.coordination.deregister(this.#membership.member, record);
+      const owned = service.owned(record.producer);
+      if (!removed || owned?.epoch !== record.epoch || owned.generation !== record.generation) {
+        await this.#membership.beat();
+      } else service.disown(record.producer, 'producer-removed');
+    }
   }
 
   readonly #tokens = new Map<string, TokenBlock>();

@@ -26,6 +26,8 @@ export interface InheritedLease {
 
 export interface ProducerRecord extends Registration {
   readonly weight: number;
+  /** Grows whenever the producer registers. */
+  readonly generation: number;
   /** Name of an agent; empty when there is none. */
   readonly owner: string;
   /** The epoch in which the owner came to own it. */
@@ -74,7 +76,8 @@ export interface Coordination {
   leave(member: Member, leases: readonly HandedOver[]): Promise<void>;
   /** Registers, or registers anew under the same name. */
   register(registration: Registration): Promise<AgentLocation>;
-  deregister(member: Member, name: OwnedName): Promise<void>;
+  /** False: it has registered anew meanwhile, or is another agent's. */
+  deregister(member: Member, record: ProducerRecord): Promise<boolean>;
   /** Undefined: not registered. */
   locate(name: ProducerName): Promise<AgentLocation | undefined>;
   handOver(member: Member, producers: readonly HandedOver[]): Promise<void>;

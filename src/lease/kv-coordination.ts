@@ -129,10 +129,11 @@ export class KvCoordination implements Coordination {
       const known = producers.find((each) => nameOf(each) === nameOf(registration));
       const weight = registration.weight ?? registration.capacity;
       const record: ProducerRecord = known
-        ? { ...known, ...registration, weight }
+        ? { ...known, ...registration, weight, generation: known.generation + 1 }
         : {
             ...registration,
             weight,
+            generation: 1,
             owner: ownerFor(
               registration,
               producers,
@@ -142,11 +143,8 @@ export class KvCoordination implements Coordination {
             quietMs: 0,
             inherited: [],
           };
-      const changed = known === undefined || JSON.stringify(known) !== JSON.stringify(record);
-      if (changed) {
-        write(txn, producerKey(registration), record);
-        write(txn, META, { ...meta, revision: meta.revision + 1 });
-      }
+      write(txn, producerKey(registration), record);
+      write(txn, META, { ...meta, revision: meta.revision + 1 });
       const owner = members.find((each) => each.agent === record.owner);
       if (owner === undefined)
         throw new LeaseError('UNAVAILABLE', 'no agent is a member yet', { retryAfterMs: 1000 });
@@ -154,14 +152,17 @@ export class KvCoordination implements Coordination {
     });
   }
 
-  deregister(member: Member, name: OwnedName): Promise<void> {
+  deregister(member: Member, { epoch, generation, ...name }: ProducerRecord): Promise<boolean> {
     return this.#step(async (txn) => {
       await this.#own(txn, member);
       const record = await read<ProducerRecord>(txn, producerKey(name));
-      if (record === undefined || record.owner !== member.agent || record.epoch !== name.epoch) return;
+      if (record === undefined) return true;
+      if (record.owner !== member.agent || record.epoch !== epoch) return false;
+      if (record.generation !== generation) return false;
       txn.delete(producerKey(name));
       const meta = await readMeta(txn);
       write(txn, META, { ...meta, revision: meta.revision + 1 });
+      return true;
     });
   }
 

@@ -44,6 +44,8 @@ interface OwnedProducer {
   record: ProducerRecord;
   readonly slot: number;
   draining: boolean;
+  /** It deregistered, or was silent for too long: it goes when its last lease has ended, unless it registers anew. */
+  departing: boolean;
   leaving: boolean;
   /** Its leases are on their way to the next owner: they are not prolonged here any more. */
   frozen: boolean;
@@ -111,7 +113,15 @@ export class LeaseService {
     const nowMs = this.#nowMs();
     const slot = this.selector.addProducer(record.producer, termsOf(record), nowMs);
     const settledMs = nowMs + quietMs;
-    const owned: OwnedProducer = { record, slot, draining: false, leaving: false, frozen: false, settledMs };
+    const owned: OwnedProducer = {
+      record,
+      slot,
+      draining: false,
+      departing: false,
+      leaving: false,
+      frozen: false,
+      settledMs,
+    };
     this.#owned.set(record.producer, owned);
     this.#applyDraining(owned);
     this.#publish('producer-added', record.producer);
@@ -120,6 +130,7 @@ export class LeaseService {
   /** News about a producer that is owned already. */
   update(record: ProducerRecord): void {
     const owned = this.#owned.get(record.producer)!;
+    owned.departing &&= owned.record.generation === record.generation;
     owned.record = record;
     this.selector.setTerms(owned.slot, termsOf(record));
     owned.leaving = record.next !== undefined;
@@ -211,16 +222,25 @@ export class LeaseService {
     if (draining) this.#publish('producer-draining', producer);
   }
 
+  depart(producer: string): void {
+    const owned = this.#ownedOrThrow(producer);
+    owned.departing = true;
+    this.#applyDraining(owned);
+  }
+
+  /** Producers whose last lease has ended, so that they can go. */
+  departed(): ProducerRecord[] {
+    return [...this.#owned.values()]
+      .filter(({ departing, slot }) => departing && (!this.exclusive || this.selector.leasesOf(slot) === 0))
+      .map(({ record }) => record);
+  }
+
   /** Producers that nothing was heard of for `ms`. */
   silentFor(ms: number): string[] {
     const nowMs = this.#nowMs();
     return [...this.#owned.values()]
-      .filter(({ slot }) => this.selector.silentMs(slot, nowMs) > ms)
+      .filter(({ slot, departing }) => !departing && this.selector.silentMs(slot, nowMs) > ms)
       .map(({ record }) => record.producer);
-  }
-
-  hasLeases(producer: string): boolean {
-    return this.selector.leasesOf(this.#owned.get(producer)!.slot) > 0;
   }
 
   // Leases
@@ -276,7 +296,7 @@ export class LeaseService {
     const held = this.#held.get(number);
     if (held === undefined || held.revoked || held.producer !== lease.producer)
       throw noSuchLease(lease.leaseId);
-    if (owned.draining) {
+    if (owned.draining || owned.departing) {
       throw new LeaseError(
         'DRAINING',
         `producer "${lease.producer}" drains: its leases run out and are not renewed`,
@@ -332,7 +352,7 @@ export class LeaseService {
 
   infos(): ProducerInfo[] {
     const nowMs = this.#nowMs();
-    return [...this.#owned.values()].map(({ record, slot, draining, leaving, settledMs }) => {
+    return [...this.#owned.values()].map(({ record, slot, draining, departing, leaving, settledMs }) => {
       const { statusAgeMs, reportAgeMs, id, ...view } = this.selector.producerView(slot, nowMs);
       return {
         ...view,
@@ -340,7 +360,7 @@ export class LeaseService {
         mode: this.mode,
         producer: id,
         address: record.address,
-        draining: draining || leaving,
+        draining: draining || departing || leaving,
         ...(Number.isNaN(statusAgeMs) ? {} : { statusAgeMs }),
         ...(Number.isNaN(reportAgeMs) ? {} : { reportAgeMs }),
         epoch: record.epoch,
@@ -363,7 +383,7 @@ export class LeaseService {
   }
 
   #applyDraining(owned: OwnedProducer): void {
-    const closed = owned.draining || owned.leaving || owned.settledMs !== 0;
+    const closed = owned.draining || owned.departing || owned.leaving || owned.settledMs !== 0;
     this.selector.setDraining(owned.slot, closed, this.#nowMs());
   }
 

@@ -23,7 +23,7 @@ export function recordFromWire(wire: WireRecord): ProducerRecord {
   return {
     ...known,
     weight: known.weight ?? known.capacity,
-    ...filled(rest, { owner: '', epoch: 0, quietMs: 0 }),
+    ...filled(rest, { owner: '', epoch: 0, quietMs: 0, generation: 0 }),
     inherited: (inherited ?? []).map((lease) =>
       filled(lease, { leaseId: '', consumer: '', fencingToken: 0, revoked: false, ttlMs: 0 }),
     ),

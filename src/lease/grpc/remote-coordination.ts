@@ -1,8 +1,16 @@
 // Coordination held by another process, over gRPC.
 import type { AgentLocation, ProducerName, Registration } from '../contract.js';
-import type { Coordination, HandedOver, Joined, Member, OwnedName, View } from '../coordination.js';
+import type {
+  Coordination,
+  HandedOver,
+  Joined,
+  Member,
+  OwnedName,
+  ProducerRecord,
+  View,
+} from '../coordination.js';
 import { Channel, type RemoteOptions } from './client.js';
-import { filled, recordFromWire, type WireRecord } from './messages.js';
+import { filled, recordFromWire, recordToWire, type WireRecord } from './messages.js';
 
 interface WireView extends Omit<View, 'changes'> {
   readonly changes?: {
@@ -50,8 +58,10 @@ export class RemoteCoordination implements Coordination, Disposable {
     return filled(owner, { agent: '', address: '' });
   }
 
-  async deregister(member: Member, { service, producer, epoch }: OwnedName): Promise<void> {
-    await this.#channel.call('Deregister', { member, producers: [{ service, producer, epoch }] });
+  async deregister(member: Member, record: ProducerRecord): Promise<boolean> {
+    const message = { member, record: recordToWire(record) };
+    const { removed = false } = await this.#channel.call<{ removed?: boolean }>('Deregister', message);
+    return removed;
   }
 
   async locate({ service, producer }: ProducerName): Promise<AgentLocation | undefined> {

@@ -24,7 +24,7 @@ import { LeaseError } from '../errors.js';
 import type { ProducerStatus } from '../status.js';
 import { serverCredentials, type TlsFiles } from './credentials.js';
 import { toFailure, toStatus } from './failure.js';
-import { filled, recordToWire } from './messages.js';
+import { filled, recordFromWire, recordToWire, type WireRecord } from './messages.js';
 import { protocol } from './proto.js';
 
 export interface LeaseServerOptions {
@@ -137,10 +137,9 @@ function coordinationHandlers(coordination: Coordination, logger: Logger): Untyp
       coordination.leave(filled(message.member, MEMBER), handed(message)),
     ),
     Register: call((message: Registration) => coordination.register(filled(message, REGISTRATION))),
-    Deregister: call(async ({ member, producers = [] }: OwnedNamesMessage) => {
-      for (const each of producers)
-        await coordination.deregister(filled(member, MEMBER), filled(each, OWNED));
-    }),
+    Deregister: call(async ({ member, record }: { member?: Member; record?: WireRecord }) => ({
+      removed: await coordination.deregister(filled(member, MEMBER), recordFromWire(record!)),
+    })),
     Locate: call(async (name: ProducerName) => ({ owner: await coordination.locate(filled(name, NAME)) })),
     HandOver: call((message: HandOverMessage) =>
       coordination.handOver(filled(message.member, MEMBER), handed(message)),

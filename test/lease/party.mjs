@@ -1,0 +1,104 @@
+// Producers and consumers in a process of their own, driven by lines of JSON on standard input, telling what happens on standard
+// output. Runs the compiled library, as a user's process would.
+//
+//   node party.mjs '{"agents": ["unix:..."]}'
+//   <  {"do": "produce", "service", "producer", "mode", "capacity"}     >  {"registered": "p0"}
+//   <  {"do": "consume", "service", "consumer", "count", "holdMs"}      >  {"granted"...} {"lost"...} for each lease, for ever
+import { createInterface } from 'node:readline';
+import { LeaseConsumer, LeaseProducer, RemoteAgent } from 'penstock';
+
+const { agents } = JSON.parse(process.argv[2]);
+const connected = new Map();
+const connect = (address) => {
+  if (!connected.has(address)) connected.set(address, new RemoteAgent(address, { timeoutMs: 2000 }));
+  return connected.get(address);
+};
+const seeds = agents.map(connect);
+const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+// The same clock for every process of this host.
+const nowMs = () => Number(process.hrtime.bigint() / 1000n) / 1000;
+
+async function produce({ service, producer, mode, capacity = 1, reportIntervalMs }) {
+  const status = () => ({
+    utilisation: 0.3,
+    inFlight: 1,
+    operations: 100,
+    errors: 0,
+    latencyMs: 1,
+    windowMs: 500,
+  });
+  for (;;) {
+    try {
+      await LeaseProducer.start({
+        agents: seeds,
+        connect,
+        service,
+        producer,
+        mode,
+        address: producer,
+        capacity,
+        status,
+        ...(reportIntervalMs === undefined ? {} : { reportIntervalMs }),
+      });
+      return say({ registered: producer });
+    } catch (error) {
+      say({ refused: error.code, what: 'register' });
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
+}
+
+/** Leases, uses and gives back, for ever. Each use names its instant, so that a referee can compare processes. */
+async function consume({ service, consumer, holdMs = 300, useMs = 20 }) {
+  const asking = new LeaseConsumer({ consumer, agents: seeds, connect });
+  for (;;) {
+    let lease;
+    try {
+      lease = await asking.acquire(service);
+    } catch (error) {
+      say({ refused: error.code ?? String(error), consumer, retryAfterMs: error.retryAfterMs });
+      await new Promise((resolve) => setTimeout(resolve, error.retryAfterMs ?? 50));
+      continue;
+    }
+    const { producer, fencingToken } = lease.grant;
+    const untilMs = nowMs() + holdMs * (0.5 + Math.random());
+    while (nowMs() < untilMs && lease.held) {
+      const atMs = nowMs();
+      if (lease.held) say({ used: producer, token: fencingToken, consumer, atMs });
+      await new Promise((resolve) => setTimeout(resolve, useMs));
+    }
+    if (lease.held && Math.random() < 0.7)
+      await lease.release().catch((error) => say({ refused: error.code, consumer }));
+    else lease.abandon();
+  }
+}
+
+/** Takes `count` leases together and keeps them; tells when each is renewed. */
+async function crowd({ service, count }) {
+  const startedMs = nowMs();
+  const leases = await Promise.all(
+    Array.from({ length: count }, (_, i) =>
+      new LeaseConsumer({ consumer: `crowd-${i}`, agents: seeds, connect }).acquire(service, {
+        waitMs: 20_000,
+      }),
+    ),
+  );
+  say({ leased: leases.length, inMs: nowMs() - startedMs });
+  setInterval(() => {
+    const held = leases.filter((lease) => lease.held).length;
+    const renewals = leases.reduce((sum, lease) => sum + lease.counters.renewals, 0);
+    say({ held, renewals, atMs: nowMs() });
+  }, 100);
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const message = JSON.parse(line);
+  const work = { produce, consume, crowd }[message.do];
+  for (let i = 0; i < (message.times ?? 1); i += 1) {
+    const suffix = message.times === undefined ? '' : `-${i}`;
+    const named = Object.fromEntries(
+      ['producer', 'consumer'].filter((key) => message[key]).map((key) => [key, message[key] + suffix]),
+    );
+    work({ ...message, ...named }).catch((error) => say({ failed: String(error.stack) }));
+  }
+}
