@@ -8,7 +8,7 @@ import type { KvEngine } from '../kv/engine.js';
 import { type Clock, systemClock } from '../telemetry/clock.js';
 import { type Logger, silentLogger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { type Random, systemRandom } from '../telemetry/random.js';
+import { type Random, seededRandom, systemRandom } from '../telemetry/random.js';
 import {
   type AgentApi,
   type AgentInfo,
@@ -34,6 +34,7 @@ import { TOKENS_PER_BLOCK, TokenBlock } from './fencing.js';
 import { LeaseSeal } from './lease-id.js';
 import { type JournalContent, LeaseJournal } from './lease-journal.js';
 import { Membership } from './membership.js';
+import { noCounts } from './selector.js';
 import { type SelectorOptions, selectorOptions } from './selector-options.js';
 import { LeaseService } from './service.js';
 import type { ProducerStatus } from './status.js';
@@ -96,7 +97,8 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
       throw new LeaseError('BAD_REQUEST', `"${this.name}" cannot be an agent's name`);
     this.address = options.address ?? '';
     this.#clock = options.clock ?? systemClock;
-    this.#random = options.random ?? systemRandom;
+    // Chance for choices and jitter need not be secret, and the system's costs a call each.
+    this.#random = options.random ?? seededRandom(systemRandom.next32());
     this.#logger = (options.logger ?? silentLogger).child({ agent: this.name });
     this.#journal = new LeaseJournal(options.state);
     const all = [options.selector, ...Object.values(options.services ?? {})].map((each) =>
@@ -230,7 +232,7 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
 
   /** Counters of the agent and of its services' selectors, summed. */
   stats(): Record<string, number> {
-    const sums: Record<string, number> = {};
+    const sums: Record<string, number> = noCounts();
     for (const { selector } of this.#services.values()) {
       for (const [name, value] of Object.entries(selector.counters)) sums[name] = (sums[name] ?? 0) + value;
     }

@@ -9,7 +9,7 @@ import { openEngine } from '../kv/open.js';
 import { type Clock, systemClock } from '../telemetry/clock.js';
 import { type Logger, silentLogger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { type Random, systemRandom } from '../telemetry/random.js';
+import type { Random } from '../telemetry/random.js';
 import { LeaseAgent } from './agent.js';
 import type { Coordination } from './coordination.js';
 import { LeaseError } from './errors.js';
@@ -71,7 +71,7 @@ async function start(
   undo: Array<() => Promise<void> | void>,
   make: (agent: LeaseAgent, address: string | undefined) => LeaseHost,
 ): Promise<LeaseHost> {
-  const { listen, tls, clock = systemClock, random = systemRandom, logger = silentLogger } = options;
+  const { listen, tls, clock = systemClock, logger = silentLogger } = options;
   const engine = await openEngine(options.store);
   undo.push(async () => engine[Symbol.asyncDispose]());
   const coordination = coordinationOf(options, engine, clock, undo);
@@ -93,12 +93,11 @@ async function start(
     undo.push(() => server[Symbol.asyncDispose]());
   }
   const agent = await LeaseAgent.start({
-    ...present(options, ['name', 'selector', 'services', 'forgetAfterMs', 'metrics']),
+    ...present(options, ['name', 'selector', 'services', 'forgetAfterMs', 'metrics', 'random']),
     address: options.advertise ?? address ?? '',
     state: engine,
     coordination,
     clock,
-    random,
     logger,
   });
   running.agent = agent;

@@ -69,25 +69,28 @@ const ATTEMPTS_MAX = QUICK_ATTEMPTS_MAX + 2 * CHOICES_MAX;
 /** Memberships change in bursts; weights follow after this share of the interval. */
 const HURRIED_SHARE = 0.1;
 
+/** What a selector counts, from zero. */
+export const noCounts = () => ({
+  grants: 0,
+  grantsInPanic: 0,
+  grantsToHot: 0,
+  renewals: 0,
+  releases: 0,
+  expirations: 0,
+  revocations: 0,
+  refusedNoProducers: 0,
+  refusedNoneHealthy: 0,
+  refusedExhausted: 0,
+  statuses: 0,
+  reports: 0,
+  reportsRefused: 0,
+  ejections: 0,
+  computations: 0,
+});
+
 export class Selector {
   readonly options: SelectorOptions;
-  readonly counters = {
-    grants: 0,
-    grantsInPanic: 0,
-    grantsToHot: 0,
-    renewals: 0,
-    releases: 0,
-    expirations: 0,
-    revocations: 0,
-    refusedNoProducers: 0,
-    refusedNoneHealthy: 0,
-    refusedExhausted: 0,
-    statuses: 0,
-    reports: 0,
-    reportsRefused: 0,
-    ejections: 0,
-    computations: 0,
-  };
+  readonly counters = noCounts();
   readonly #random: Random;
   readonly #producers = new ProducerTable();
   readonly #leases: LeaseTable;
@@ -390,6 +393,11 @@ export class Selector {
     const slot = this.#leases.slotOfKnown(lease);
     if (slot < 0) return undefined;
     return this.#explanations.read(this.#leases.sequence(slot), lease, nowMs, this.#producers);
+  }
+
+  /** Health and weights anew if they are due: for when nobody asks for leases. */
+  refresh(nowMs: number): void {
+    if (nowMs >= this.#computeDueMs) this.compute(nowMs);
   }
 
   /** Weights anew; done by `grant` when due. */

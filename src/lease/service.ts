@@ -49,7 +49,7 @@ interface OwnedProducer {
   leaving: boolean;
   /** Its leases are on their way to the next owner: they are not prolonged here any more. */
   frozen: boolean;
-  /** Monotonic; grants start then. */
+  /** Monotonic; grants start then. 0: they may. */
   settledMs: number;
 }
 
@@ -112,7 +112,7 @@ export class LeaseService {
   own(record: ProducerRecord, quietMs: number): void {
     const nowMs = this.#nowMs();
     const slot = this.selector.addProducer(record.producer, termsOf(record), nowMs);
-    const settledMs = nowMs + quietMs;
+    const settledMs = quietMs === 0 ? 0 : nowMs + quietMs;
     const owned: OwnedProducer = {
       record,
       slot,
@@ -339,7 +339,9 @@ export class LeaseService {
     }
   }
 
+  /** Ends what ran out, and sees who has fallen silent. */
   expire(): void {
+    this.selector.refresh(this.#nowMs());
     this.selector.expire(this.#nowMs(), (lease) => this.#forget(lease, 'expired'));
   }
 

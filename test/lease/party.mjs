@@ -7,10 +7,10 @@
 import { createInterface } from 'node:readline';
 import { LeaseConsumer, LeaseProducer, RemoteAgent } from 'penstock';
 
-const { agents } = JSON.parse(process.argv[2]);
+const { agents, timeoutMs = 2000 } = JSON.parse(process.argv[2]);
 const connected = new Map();
 const connect = (address) => {
-  if (!connected.has(address)) connected.set(address, new RemoteAgent(address, { timeoutMs: 2000 }));
+  if (!connected.has(address)) connected.set(address, new RemoteAgent(address, { timeoutMs }));
   return connected.get(address);
 };
 const seeds = agents.map(connect);

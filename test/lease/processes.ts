@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { packageRoot } from '../../bindings/load.js';
 
-const READY_MS = 20_000;
+/** A busy machine is slow; a quiet one is ready long before. */
+const READY_MS = 45_000;
 
 export class Place implements AsyncDisposable {
   readonly directory = mkdtempSync(join(tmpdir(), 'penstock-lease-'));
@@ -35,9 +36,9 @@ export class Place implements AsyncDisposable {
     return new Daemon(child, listen);
   }
 
-  party(agents: readonly string[]): Party {
+  party(agents: readonly string[], options: { readonly timeoutMs?: number } = {}): Party {
     const script = join(packageRoot(), 'test/lease/party.mjs');
-    return new Party(this.#spawn([script, JSON.stringify({ agents })]));
+    return new Party(this.#spawn([script, JSON.stringify({ agents, ...options })]));
   }
 
   async line(name: string, to: string): Promise<Line> {

@@ -63,8 +63,8 @@ export function register(program: Command, context: Context): void {
   );
 
   define(lease, 'grant <service>', 'lease a producer of a service', 'grant tunnel --hold')
-    .option('--consumer NAME', 'who asks', `${hostname()}-${process.pid}`)
-    .option('--wait SECONDS', 'ask again for so long while nothing can be leased', seconds, 0)
+    .option('--consumer <name>', 'who asks', `${hostname()}-${process.pid}`)
+    .option('--wait <seconds>', 'ask again for so long while nothing can be leased', seconds, 0)
     .option('--hold', 'renew the lease until Ctrl-C, then give it back; without it the lease runs out')
     .action((service: string, options: GrantOptions) =>
       withAgent(context, options, (agent) => grant(context, agent, service, options)),
@@ -171,10 +171,10 @@ async function grant(
 
 function define(lease: Command, usage: string, description: string, example: string): Command {
   return defineCommand(lease, { usage, description, example: `penstock lease ${example}` })
-    .option('--agent ADDRESS', "unix:PATH or HOST:PORT (default: this user's daemon)")
-    .option('--ca FILE', 'with --certificate and --key: TLS, for an agent on another host')
-    .option('--certificate FILE')
-    .option('--key FILE');
+    .option('--agent <address>', "unix:PATH or HOST:PORT (default: this user's daemon)")
+    .option('--ca <file>', 'with --certificate and --key: TLS, for an agent on another host')
+    .option('--certificate <file>')
+    .option('--key <file>');
 }
 
 async function withAgent(
