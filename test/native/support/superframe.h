@@ -236,18 +236,19 @@ inline Bytes bytes_of(const Packet& packet) {
   return bytes;
 }
 
+// Kernel interfaces take a frame of at most so much with every header.
+inline constexpr std::size_t kPayloadMax = 64000;
+
 struct ScenarioBounds {
   std::vector<TunnelKind> tunnels = {TunnelKind::none, TunnelKind::vxlan, TunnelKind::geneve,
                                      TunnelKind::nvgre};
   bool outer_vlans = true;
+  std::size_t payload_max = kPayloadMax;
 };
 
 inline Bytes option_bytes(std::size_t count, std::byte fill) {
   return Bytes(count, fill);
 }
-
-// Kernel interfaces take a frame of at most so much with every header.
-inline constexpr std::size_t kPayloadMax = 64000;
 
 inline Scenario random_scenario(std::mt19937& random, const ScenarioBounds& bounds = {}) {
   Scenario of;
@@ -311,26 +312,27 @@ inline Scenario random_scenario(std::mt19937& random, const ScenarioBounds& boun
   of.outer_source_port = 0xc000 + random() % 0x3fff;
   of.vni = random() & 0xffffff;
   of.mss = random() % 4 == 0 ? 8000 + random() % 900 : 536 + random() % 925;
+  std::size_t length = 1 + random() % 20000;
   switch (random() % 6) {
     case 0:
-      of.payload = random_bytes(1, random);
+      length = 1;
       break;
     case 1:
-      of.payload = random_bytes(of.mss, random);
+      length = of.mss;
       break;
     case 2:
-      of.payload = random_bytes(of.mss + 1, random);
+      length = of.mss + 1;
       break;
     case 3:
-      of.payload = random_bytes(of.udp ? std::min(kPayloadMax, of.mss * 100) : kPayloadMax, random);
+      length = of.udp ? std::min(kPayloadMax, of.mss * 100) : kPayloadMax;
       break;
     case 4:
-      of.payload = random_bytes(of.mss * (1 + random() % 7), random);
+      length = of.mss * (1 + random() % 7);
       break;
     default:
-      of.payload = random_bytes(1 + random() % 20000, random);
       break;
   }
+  of.payload = random_bytes(std::min(length, bounds.payload_max), random);
   return of;
 }
 

@@ -1,0 +1,6 @@
+// The GENEVE tunnel: see fuzz_tunnel.h.
+#include "test/native/support/fuzz_tunnel.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return penstock::net::test::fuzz_tunnel(penstock::net::TunnelKind::geneve, data, size);
+}
