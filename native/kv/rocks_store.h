@@ -100,7 +100,7 @@ class RocksStore {
  private:
   // Entries of `recent_` that differ from RocksDB, and all of them.
   static constexpr std::size_t kBatchEntries = 128;
-  static constexpr std::size_t kRecentEntries = 4096;
+  static constexpr std::size_t kRecentEntries = 16384;
   static constexpr std::size_t kRecentValueBytes = 512;  // longer ones are left to RocksDB once it has them
 
   // What a key holds; nothing: it is absent.
