@@ -54,9 +54,13 @@ struct QueueCounters {
   } transmit;
 };
 
+class UnderlayPort;
+
 class Port {
  public:
   virtual ~Port() = default;
+  // Itself where it is one: the switch needs its outer addresses. Null for others.
+  virtual const UnderlayPort* as_underlay() const { return nullptr; }
   virtual std::string_view name() const = 0;
   virtual PortOffloads offloads() const = 0;
   virtual uint32_t mtu() const = 0;  // largest network-layer packet it takes, bytes

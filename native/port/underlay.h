@@ -60,6 +60,7 @@ class UnderlayPort final : public PortBase {
   static Result<std::unique_ptr<UnderlayPort>> open(const UnderlayOptions& options);
   ~UnderlayPort() override;
 
+  const UnderlayPort* as_underlay() const override { return this; }
   PortOffloads offloads() const override;
   std::size_t queues() const override { return queues_.size(); }
   PortQueue& queue(std::size_t index) override;

@@ -12,7 +12,7 @@ namespace penstock::net {
 // Everything rules can match but the connection's state and the mark, which are not in the packet. `headers`
 // are the ones of the frame at `bytes`; `flow` is its key.
 inline MatchWords match_words(const std::byte* bytes, const Headers& headers, const FlowKey& flow,
-                              PortId ingress) {
+                              PortId ingress, uint16_t network) {
   using namespace wire;
   MatchWords key;
   const bool ip = headers.ip_version != 0;
@@ -40,7 +40,7 @@ inline MatchWords match_words(const std::byte* bytes, const Headers& headers, co
   key.words[0] = uint64_t{ingress} << 48 | uint64_t{flow.vlan} << 32 |
                  (headers.vlans > 0 ? uint64_t{kVlanTagged} << 32 : 0) | uint64_t{headers.ether_type} << 16 |
                  uint64_t{flow.protocol} << 8 | tcp_flags;
-  key.words[1] = uint64_t{flow.vni} << 32 | form;
+  key.words[1] = uint64_t{network} << 32 | form;
   key.words[2] = load_mac(bytes + headers.ethernet + kMacBytes) << 16 | source_port;
   key.words[3] = load_mac(bytes + headers.ethernet) << 16 | destination_port;
   if (ip) {

@@ -2,7 +2,7 @@
 // same shape.
 //
 //   word 0  | ingress 16 | vlan 16 (bit 12: tagged) | ether_type 16 | ip protocol 8 | tcp flags 8 |
-//   word 1  | vni 32                                | mark 16       | state 8       | shape 8     |
+//   word 1  | network 32                              | mark 16       | state 8       | shape 8     |
 //   word 2  | source MAC 48                                         | source port 16              |
 //   word 3  | destination MAC 48                                    | destination port 16         |
 //   words 4, 5  source address, words 6, 7  destination address (IPv4 in the last 32 bits of the 128)
@@ -45,7 +45,7 @@ struct MatchWords {
   void set_ether_type(uint16_t v) { put(0, 16, 16, v); }
   void set_protocol(uint8_t v) { put(0, 8, 8, v); }
   void set_tcp_flags(uint8_t v) { put(0, 0, 8, v); }
-  void set_vni(uint32_t v) { put(1, 32, 32, v); }
+  void set_network(uint32_t v) { put(1, 32, 32, v); }
   void set_mark(uint16_t v) { put(1, 16, 16, v); }
   void set_state(uint8_t v) { put(1, 8, 8, v); }
   void set_shape(uint8_t v) { put(1, 0, 8, v); }

@@ -68,7 +68,7 @@ bool SwitchStage::admit(Packet* packet, Work& work) {
   work.flow = flow_key(packet->data(), headers, packet->vni);
   if (headers.fragment && work.network->tracking) complete_fragment(work);
   packet->flow_hash = symmetric_hash(work.flow);
-  work.key = match_words(packet->data(), headers, work.flow, packet->ingress);
+  work.key = match_words(packet->data(), headers, work.flow, packet->ingress, work.network->config.index);
   if (headers.fragment && !headers.first_fragment && !work.fragment_unknown) {
     work.key.set_source_port(work.flow.source_port);
     work.key.set_destination_port(work.flow.destination_port);

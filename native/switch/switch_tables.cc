@@ -260,7 +260,7 @@ class TablesBuilder {
     out_->rules_use_state_ = mask.state_bits() != 0;
     mask.set_state(0);
     mask.set_ingress(0xffff);
-    mask.set_vni(0xffff'ffff);
+    mask.set_network(0xffff'ffff);
     const bool tracked = std::any_of(out_->networks_.begin(), out_->networks_.end(),
                                      [](const NetworkView& view) { return view.tracking; });
     if (tracked) {

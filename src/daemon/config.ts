@@ -20,6 +20,7 @@ import { FSYNC_POLICIES, TRANSPORTS } from '../gateway/mount-contract.js';
 import type { TlsFiles } from '../lease/grpc/credentials.js';
 import { type SelectorOptions, selectorOptions } from '../lease/selector-options.js';
 import { LOG_LEVELS } from '../telemetry/logger.js';
+import { explainIssues } from '../telemetry/schema-issues.js';
 import { DaemonError } from './errors.js';
 import { shortHash } from './runtime-directory.js';
 import { parseSize } from './size.js';
@@ -171,7 +172,7 @@ export function loadConfig(path: string): DaemonConfig {
 export function parseConfig(document: unknown, directory: string, origin: string): DaemonConfig {
   const parsed = configSchema.safeParse(document);
   if (!parsed.success) {
-    throw new DaemonError('CONFIG', `${origin}: ${parsed.error.issues.flatMap(explain).join('; ')}`);
+    throw new DaemonError('CONFIG', `${origin}: ${explainIssues(configSchema, parsed.error.issues)}`);
   }
   const { log, volumes = [], lease } = parsed.data;
   return {
@@ -263,38 +264,4 @@ export function defaultCacheBytes(cacheDirectory: string): number {
   const { bavail, bsize } = statfsSync(existing);
   const share = Math.floor(bavail * bsize * CACHE_SHARE_OF_FREE);
   return Math.max(CACHE_BYTES_MIN, Math.min(CACHE_BYTES_DEFAULT, share));
-}
-
-function explain(issue: z.core.$ZodIssue): string[] {
-  const path = issue.path.reduce<string>(
-    (text, key) =>
-      typeof key === 'number' ? `${text}[${key}]` : `${text}${text === '' ? '' : '.'}${String(key)}`,
-    '',
-  );
-  const at = path === '' ? '' : `${path}: `;
-  switch (issue.code) {
-    case 'unrecognized_keys': {
-      const allowed = allowedKeys(issue.path);
-      return issue.keys.map((key) => `${at}unknown key "${key}" (allowed: ${allowed.join(', ')})`);
-    }
-    case 'invalid_value':
-      return [`${at}expected one of ${issue.values.map(String).join(', ')}`];
-    case 'invalid_type':
-      return [
-        `${at}${issue.input === undefined && /undefined/.test(issue.message) ? `missing, expected ${issue.expected}` : `expected ${issue.expected}`}`,
-      ];
-    default:
-      return [`${at}${issue.message}`];
-  }
-}
-
-function allowedKeys(path: readonly PropertyKey[]): string[] {
-  let schema: unknown = configSchema;
-  for (const key of path) {
-    while (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) schema = schema.unwrap();
-    if (schema instanceof z.ZodArray) schema = schema.element;
-    else if (schema instanceof z.ZodObject) schema = (schema.shape as Record<PropertyKey, unknown>)[key];
-  }
-  while (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) schema = schema.unwrap();
-  return schema instanceof z.ZodObject ? Object.keys(schema.shape as object) : [];
 }

@@ -112,6 +112,29 @@ TEST_CASE("a trunk's tag comes off on the way in and goes on on the way out") {
   CHECK(bench.dropped == DropReason::vlan_mismatch);
 }
 
+TEST_CASE("equal connections of two networks on one trunk are two connections") {
+  SwitchBench bench;
+  SwitchConfig config = flat(3);
+  config.networks.push_back({.index = 1, .name = "red"});
+  config.networks[0].tracking = config.networks[1].tracking = true;
+  config.ports[0].attachments = {{0, 10}, {1, 20}};
+  config.ports[2].attachments = {{1, kUntagged}};
+  RuleConfig rule{.id = 1, .priority = 1};
+  rule.match.mask.set_network(0xffffffff);
+  rule.match.value.set_network(1);
+  rule.actions.mark = 1;
+  config.rules.push_back(rule);
+  bench.apply(config);
+  Bytes frame = between(kA, kB, ethernet({.vlans = {10}}, ipv4({.protocol = 6}, tcp({.flags = 2}, {}))));
+  bench.receive(0, frame);
+  bench.only(1);
+  set16(frame, 14, 20);
+  bench.receive(0, frame);
+  bench.only(2);
+  CHECK(bench->state().connections().size() == 2);
+  CHECK(bench->rule_traffic()[0].traffic.packets == 1);
+}
+
 TEST_CASE("a virtual function cannot claim another's addresses") {
   SwitchBench bench;
   SwitchConfig config = flat(2);

@@ -1,0 +1,191 @@
+// What bindings/switch_wrap.cc exports. One of the calls that answer a promise at a time; errors carry `code` (an errno's name).
+import type { IpAddress, Prefix } from '../src/network/addresses.js';
+import { loadAddon } from './load.js';
+
+export interface NativeRate {
+  readonly bitsPerSecond: number;
+  readonly burstBytes: number;
+}
+
+export interface NativePort {
+  readonly id: number;
+  readonly name: string;
+  readonly underlay: boolean;
+  /** `vlan` 0xffff: untagged. */
+  readonly attachments: ReadonlyArray<{ readonly network: number; readonly vlan: number }>;
+  readonly antiSpoof: boolean;
+  readonly mac: bigint | undefined;
+  readonly addresses: readonly Prefix[];
+  readonly receive: NativeRate | undefined;
+  readonly transmit: NativeRate | undefined;
+  readonly groups: readonly number[];
+  readonly isolated: boolean;
+}
+
+export interface NativeNetwork {
+  readonly index: number;
+  readonly name: string;
+  readonly tunnel: 'none' | 'vxlan' | 'geneve' | 'nvgre';
+  readonly vni: number;
+  readonly underlay: number | undefined;
+  readonly local: IpAddress | undefined;
+  readonly peers: readonly IpAddress[];
+  readonly learnPeers: boolean;
+  readonly outerChecksum: boolean;
+  readonly tracking: boolean;
+  readonly floodUnknown: boolean;
+  readonly vlanTransparent: boolean;
+  readonly responders: ReadonlyArray<{ readonly address: IpAddress; readonly mac: bigint }>;
+}
+
+export interface NativeSwitchConfig {
+  readonly ports: readonly NativePort[];
+  readonly networks: readonly NativeNetwork[];
+  /** Records of native/switch/rule_record.h. */
+  readonly rules: Uint8Array;
+  readonly groups: readonly Uint8Array[];
+  readonly meters: ReadonlyArray<{ readonly id: bigint } & NativeRate>;
+  readonly mirrors: ReadonlyArray<{
+    readonly from: number | undefined;
+    readonly to: number;
+    readonly received: boolean;
+    readonly transmitted: boolean;
+  }>;
+}
+
+export interface Traffic {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+export interface TraceStep {
+  readonly what: string;
+  readonly detail: string;
+}
+
+export interface NativeTrace {
+  readonly steps: readonly TraceStep[];
+  readonly outputs: ReadonlyArray<{ readonly port: number; readonly frame: Uint8Array }>;
+  readonly dropped?: string;
+}
+
+export type PortState = 'up' | 'blocked' | 'forward-to-peer' | 'down';
+
+export interface NativePortFacts {
+  readonly name: string;
+  readonly state: PortState;
+  readonly mtu: number;
+  readonly queues: number;
+  /** What its kernel side does for us. */
+  readonly offloads: readonly string[];
+  readonly received: Traffic;
+  readonly transmitted: Traffic;
+  /** By reason; reasons that never happened are absent. */
+  readonly drops: Readonly<Record<string, number>>;
+  /** Dropped by the kernel because we did not read in time. */
+  readonly lost: number;
+  readonly underlay?: 'tap' | 'udp';
+  readonly finding?: string;
+}
+
+export interface IdleExplanation {
+  readonly mode: 'adaptive' | 'spin' | 'block' | 'nap';
+  /** Two or three sentences. */
+  readonly text: string;
+  readonly windowNs: number;
+  readonly predictedGapNs?: number;
+  readonly wakeCostNs: number;
+  readonly tokensNs: number;
+  readonly spunNs: number;
+  readonly sleptNs: number;
+  readonly sleepsWithWorkUpstream: number;
+  readonly stays: Readonly<Record<string, number>>;
+  readonly sleeps: Readonly<Record<string, number>>;
+  readonly wakes: Readonly<Record<string, number>>;
+}
+
+export interface WorkerFacts {
+  readonly asleep: boolean;
+  readonly stalled: boolean;
+  readonly rounds: number;
+  readonly cpuNs: number;
+  readonly waiting: number;
+  readonly stalls: number;
+  readonly idle: IdleExplanation;
+}
+
+export interface NativeAddress {
+  readonly network: number;
+  readonly mac: string;
+  readonly port?: number;
+  readonly peer?: number;
+  readonly ageSeconds: number;
+  readonly static: boolean;
+}
+
+export interface NativeConnection {
+  readonly flow: string;
+  readonly translated?: string;
+  readonly network: number;
+  readonly answered: boolean;
+  readonly expiresSeconds: number;
+  readonly sent: Traffic;
+  readonly answers: Traffic;
+}
+
+export interface PlaneSettings {
+  /** 0 or absent: by the number of processors. */
+  readonly workers?: number;
+  readonly idle?: IdleExplanation['mode'];
+  /** Of one processor, that waiting for packets may take; 0.1 by default. */
+  readonly spinShare?: number;
+  /** Packet buffers and 64 KiB bodies of each worker. */
+  readonly packets?: number;
+  readonly bodies?: number;
+  readonly connections?: number;
+  readonly ageSeconds?: number;
+  readonly seed: bigint;
+}
+
+export interface LinkOptions {
+  readonly name: string;
+  readonly namespace?: string | undefined;
+  readonly queues?: number | undefined;
+}
+
+export interface DataPlane {
+  attachTap(
+    options: LinkOptions & { readonly mtu?: number | undefined; readonly mac?: bigint | undefined },
+  ): Promise<number>;
+  attachInterface(options: LinkOptions & { readonly runtimeDirectory?: string | undefined }): Promise<number>;
+  attachUnderlay(
+    options: LinkOptions & {
+      readonly addresses: readonly IpAddress[];
+      readonly ports: readonly number[];
+      readonly mtu?: number | undefined;
+      readonly kind?: 'tap' | 'udp' | undefined;
+    },
+  ): Promise<number>;
+  detach(port: number): Promise<void>;
+  apply(config: NativeSwitchConfig): Promise<void>;
+  setPortState(port: number, state: 'up' | 'blocked'): void;
+  tick(): Promise<void>;
+  trace(port: number, frame: Uint8Array): NativeTrace;
+  port(port: number): NativePortFacts | undefined;
+  /** id, packets, bytes of every native rule, one after the other. */
+  rules(): BigUint64Array;
+  workers(): WorkerFacts[];
+  counters(): Record<string, number>;
+  addresses(): NativeAddress[];
+  connections(max: number): NativeConnection[];
+  peers(): Array<{ readonly address: string; readonly received: number; readonly transmitted: number }>;
+  stop(): Promise<void>;
+}
+
+interface Exports {
+  readonly DataPlane: { start(settings: PlaneSettings): Promise<DataPlane> };
+}
+
+export function startDataPlane(settings: PlaneSettings): Promise<DataPlane> {
+  return loadAddon<Exports>().DataPlane.start(settings);
+}

@@ -1,0 +1,122 @@
+#include "native/switch/data_plane.h"
+
+#include "native/port/underlay.h"
+
+namespace penstock::net {
+
+Result<std::unique_ptr<DataPlane>> DataPlane::start(DataPlaneSettings settings) {
+  auto plane = std::unique_ptr<DataPlane>(new DataPlane);
+  auto links = LinkWatch::start();
+  if (!links) return links.error();
+  plane->links_ = std::move(*links);
+  auto pipeline = Pipeline::create(std::move(settings.pipeline));
+  if (!pipeline) return pipeline.error();
+  plane->pipeline_ = std::move(*pipeline);
+  const uint32_t workers = plane->pipeline_->workers();
+  auto made = Switch::create(settings.limits, workers, settings.seed, plane->pipeline_->quiescence());
+  if (!made) return made.error();
+  plane->switch_ = std::move(*made);
+  for (uint32_t worker = 0; worker < workers; ++worker) plane->absent_.push_back(std::make_unique<Absent>());
+  if (auto applied = plane->pipeline_->apply(plane->graph()); !applied) return applied.error();
+  return plane;
+}
+
+DataPlane::~DataPlane() {
+  for (Attached& attached : ports_)
+    if (attached.listener != nullptr) links_->remove(*attached.listener);
+  // The workers end before the stages and queues that they run.
+  pipeline_.reset();
+}
+
+Graph DataPlane::graph() const {
+  Graph graph;
+  const uint32_t workers = pipeline_->workers();
+  std::vector<StageId> stages;
+  std::vector<StageId> ends;
+  for (uint32_t worker = 0; worker < workers; ++worker) {
+    stages.push_back(graph.stage("switch/" + std::to_string(worker), worker, switch_->stage(worker)));
+    ends.push_back(graph.stage("absent/" + std::to_string(worker), worker, *absent_[worker]));
+  }
+  for (std::size_t id = 0; id < ports_.size(); ++id) {
+    Port* port = ports_[id].port.get();
+    std::vector<StageId> transmits;
+    for (std::size_t queue = 0; port != nullptr && queue < port->queues(); ++queue) {
+      const auto worker = static_cast<uint32_t>(queue % workers);
+      const std::string name =
+          std::to_string(id) + "/" + std::string(port->name()) + "/" + std::to_string(queue);
+      const auto number = static_cast<PortId>(id);
+      const StageId receive = graph.receive("receive/" + name, worker, port->queue(queue), number);
+      graph.connect(receive, stages[worker]);
+      transmits.push_back(graph.transmit("transmit/" + name, worker, port->queue(queue), number));
+    }
+    for (uint32_t worker = 0; worker < workers; ++worker)
+      graph.connect(stages[worker], transmits.empty() ? ends[worker] : transmits[worker % transmits.size()]);
+  }
+  return graph;
+}
+
+Result<PortId> DataPlane::attach(std::unique_ptr<Port> port, LinkListener* listener) {
+  std::size_t id = 0;
+  while (id < ports_.size() && ports_[id].port != nullptr) ++id;
+  if (id >= switch_->state().limits().ports_max)
+    return Error{ENOSPC, "as many ports as the switch holds are attached"};
+  if (id == ports_.size()) ports_.emplace_back();
+  Port* taken = port.get();
+  ports_[id] = Attached{std::move(port), listener};
+  const auto number = static_cast<PortId>(id);
+  switch_->set_port_state(number, PortState::up);
+  Pipeline* pipeline = pipeline_.get();
+  taken->on_change([pipeline] { pipeline->look_again(); });
+  if (auto applied = pipeline_->apply(graph()); !applied) {
+    ports_[id] = Attached{};
+    return applied.error();
+  }
+  if (listener != nullptr)
+    if (auto watched = links_->add(*listener); !watched) return watched.error();
+  return number;
+}
+
+Result<void> DataPlane::detach(PortId id) {
+  if (port(id) == nullptr) return Error{ENOENT, "no port " + std::to_string(id) + " is attached"};
+  if (switch_->tables().port(id) != nullptr)
+    return Error{EBUSY, "port " + std::to_string(id) + " is still in the configuration"};
+  Attached leaving = std::move(ports_[id]);
+  ports_[id] = Attached{};
+  if (leaving.listener != nullptr) links_->remove(*leaving.listener);
+  auto applied = pipeline_->apply(graph());
+  if (!applied) ports_[id] = std::move(leaving);  // a worker may still use it: it stays until the plane ends
+  return applied;
+}
+
+Result<void> DataPlane::apply(SwitchConfig config) {
+  for (std::size_t i = 0; i < config.ports.size(); ++i) {
+    PortConfig& wanted = config.ports[i];
+    const Port* attached = port(wanted.id);
+    if (attached == nullptr) return Error{EINVAL, "ports[" + std::to_string(i) + "]: is not attached"};
+    wanted.mtu = attached->mtu();
+    wanted.offloads = attached->offloads();
+    if (const auto* underlay = attached->as_underlay()) {
+      const auto mac = [](const MacAddress& bytes) {
+        return load_mac(reinterpret_cast<const std::byte*>(bytes.data()));
+      };
+      wanted.tunnel_source_mac = mac(underlay->source_mac());
+      wanted.tunnel_destination_mac = mac(underlay->destination_mac());
+    }
+  }
+  return switch_->apply(config);
+}
+
+Port* DataPlane::port(PortId id) const {
+  return id < ports_.size() ? ports_[id].port.get() : nullptr;
+}
+
+void DataPlane::set_port_state(PortId id, PortState state) {
+  if (Port* known = port(id)) known->set_state(state);
+  switch_->set_port_state(id, state);
+}
+
+void DataPlane::tick() {
+  switch_->tick(monotonic_ns());
+}
+
+}  // namespace penstock::net

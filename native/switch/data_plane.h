@@ -1,0 +1,83 @@
+// The packet plane of one process: ports, workers and the switch between them, as JavaScript drives it.
+//
+//   attach(port) ──> a number, an edge of every worker's switch stage
+//   apply(config) ─> tables replaced; nothing that is not affected loses a packet
+//
+//   port queue q ──> receive (worker q) ──> switch stage (worker q) ──edge p──> transmit of port p (its queue
+//   for that worker)
+//
+// A port with fewer queues than there are workers is transmitted to by the worker that has the queue: the
+// pipeline puts a ring in between. Edges of numbers that are not attached end in a stage that drops
+// (port-down).
+//
+// Threads: one control call at a time (the binding runs them on the thread pool, one after the other);
+// statistics from any.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "native/base/result.h"
+#include "native/pipeline/pipeline.h"
+#include "native/port/link_watch.h"
+#include "native/port/port.h"
+#include "native/switch/switch.h"
+
+namespace penstock::net {
+
+struct DataPlaneSettings {
+  PipelineSettings pipeline;
+  SwitchLimits limits;
+  uint64_t seed = 0;  // random: strangers choose what is hashed
+};
+
+class DataPlane {
+ public:
+  static Result<std::unique_ptr<DataPlane>> start(DataPlaneSettings settings);
+  ~DataPlane();
+  DataPlane(const DataPlane&) = delete;
+  DataPlane& operator=(const DataPlane&) = delete;
+
+  // Takes the port into the graph; no network uses it before `apply` says so. `listener` is the same object
+  // where the port follows an interface. ENOSPC: as many ports as there can be.
+  Result<PortId> attach(std::unique_ptr<Port> port, LinkListener* listener);
+  // The configuration must have forgotten the port. ENOENT for a number that is not attached.
+  Result<void> detach(PortId id);
+  // What the port's kernel side can do and its MTU are filled in here.
+  Result<void> apply(SwitchConfig config);
+
+  Port* port(PortId id) const;
+  Switch& forwarding() { return *switch_; }
+  Pipeline& pipeline() { return *pipeline_; }
+  void set_port_state(PortId id, PortState state);
+  // Forgets what has aged. Call it about once a second.
+  void tick();
+
+ private:
+  // Ends packets for ports that are not there.
+  class Absent final : public Stage {
+   public:
+    std::string_view name() const override { return "absent"; }
+    void process(Batch& batch, Outputs& outputs, uint64_t) override {
+      for (Packet* packet : batch.all()) outputs.drop(packet, DropReason::port_down);
+    }
+  };
+  struct Attached {
+    std::unique_ptr<Port> port;
+    LinkListener* listener = nullptr;
+  };
+
+  DataPlane() = default;
+  Graph graph() const;
+
+  std::unique_ptr<LinkWatch> links_;
+  std::vector<std::unique_ptr<Absent>> absent_;
+  std::vector<Attached> ports_;  // by number; a null port is free
+  std::unique_ptr<Pipeline> pipeline_;
+  std::unique_ptr<Switch> switch_;
+};
+
+}  // namespace penstock::net

@@ -1,0 +1,349 @@
+// From what a configuration says to what the native switch follows: names become numbers, lists become records, everything
+// is checked before anything is handed over. A mistake is a NetworkError CONFIG that starts with the path of the bad key.
+import type { NativeNetwork, NativePort, NativeRate, NativeSwitchConfig } from '../../bindings/switch.js';
+import { formatIp, type Prefix } from './addresses.js';
+import type {
+  GroupRuleConfig,
+  NetworkConfig,
+  PortConfig,
+  RateConfig,
+  RuleConfig,
+  SwitchConfig,
+} from './config.js';
+import { NetworkError } from './errors.js';
+import {
+  ETHER_IPV4,
+  ETHER_IPV6,
+  MATCHES_MAX,
+  matchCount,
+  NativeMatch,
+  nativeMatches,
+  withProtocol,
+} from './match.js';
+import {
+  encodeGroup,
+  encodeRules,
+  type NativeGroupRule,
+  type NativeNat,
+  type NativeRule,
+} from './records.js';
+
+/** Numbers that outlive one configuration: learned addresses, counters and meters are kept under them. */
+export interface Numbers {
+  /** Undefined for a port that is not attached. */
+  port(name: string): number | undefined;
+  network(name: string): number;
+  rule(name: string): bigint;
+  meter(name: string): bigint;
+}
+
+const UNTAGGED = 0xffff;
+const BURST_BYTES_MIN = 64 * 1024;
+const BURST_SECONDS = 0.01;
+const RULES_MAX = 200_000;
+
+const UDP = 17;
+const ICMP6 = 58;
+const DHCP = { client: 68, server: 67 } as const;
+const DHCP6 = { client: 546, server: 547 } as const;
+/** Router and neighbour discovery, and the multicast listener reports that snooping switches need (RFC 4890 4.4.1). */
+const ICMP6_ALWAYS = [130, 131, 132, 133, 134, 135, 136, 143] as const;
+
+function fail(path: string, message: string): never {
+  throw new NetworkError('CONFIG', `${path}: ${message}`);
+}
+
+function listed(names: Iterable<string>): string {
+  const all = [...names];
+  return all.length === 0
+    ? 'there are none'
+    : `there are ${all.slice(0, 12).join(', ')}${all.length > 12 ? ', ...' : ''}`;
+}
+
+export function compile(config: SwitchConfig, numbers: Numbers): NativeSwitchConfig {
+  return new Compiler(config, numbers).compile();
+}
+
+class Compiler {
+  readonly #groupIndex: ReadonlyMap<string, number>;
+  readonly #meterIndex: ReadonlyMap<string, number>;
+
+  constructor(
+    private readonly config: SwitchConfig,
+    private readonly numbers: Numbers,
+  ) {
+    this.#groupIndex = new Map(Object.keys(config.groups).map((name, index) => [name, index]));
+    this.#meterIndex = new Map(Object.keys(config.meters).map((name, index) => [name, index]));
+  }
+
+  compile(): NativeSwitchConfig {
+    const { config, numbers } = this;
+    return {
+      ports: Object.entries(config.ports).map(([name, port]) => this.#port(name, port)),
+      networks: Object.entries(config.networks).map(([name, network]) => this.#network(name, network)),
+      rules: encodeRules(this.#rules()),
+      groups: Object.entries(config.groups).map(([name, group]) =>
+        encodeGroup([
+          ...group.in.flatMap((rule, i) => this.#groupRule(rule, 'to-port', `groups.${name}.in[${i}]`)),
+          ...group.out.flatMap((rule, i) => this.#groupRule(rule, 'from-port', `groups.${name}.out[${i}]`)),
+          ...alwaysAllowed(),
+        ]),
+      ),
+      meters: Object.entries(config.meters).map(([name, meter]) => ({
+        id: numbers.meter(name),
+        ...nativeRate(meter),
+      })),
+      mirrors: config.mirrors.map((mirror, i) => ({
+        from: mirror.from === undefined ? undefined : this.#portNumber(mirror.from, `mirrors[${i}].from`),
+        to: this.#portNumber(mirror.to, `mirrors[${i}].to`),
+        received: mirror.direction !== 'out',
+        transmitted: mirror.direction !== 'in',
+      })),
+    };
+  }
+
+  #portNumber(name: string, path: string): number {
+    if (!(name in this.config.ports))
+      fail(path, `no port "${name}" (${listed(Object.keys(this.config.ports))})`);
+    return this.numbers.port(name) ?? fail(path, `port "${name}" is not attached`);
+  }
+
+  #networkNumber(name: string, path: string): number {
+    if (!(name in this.config.networks))
+      fail(path, `no network "${name}" (${listed(Object.keys(this.config.networks))})`);
+    return this.numbers.network(name);
+  }
+
+  #port(name: string, port: PortConfig): NativePort {
+    const at = `ports.${name}`;
+    const kinds = (['tap', 'interface', 'underlay', 'script'] as const).filter(
+      (kind) => port[kind] !== undefined && port[kind] !== false,
+    );
+    if (kinds.length !== 1)
+      fail(
+        at,
+        `expected exactly one of tap, interface, underlay, script; got ${kinds.join(' and ') || 'none'}`,
+      );
+    const underlay = port.underlay !== undefined;
+    if (underlay && port.address === undefined)
+      fail(`${at}.address`, 'missing: the local tunnel address of the underlay');
+    const attachments = Object.entries(port.vlans ?? {}).map(([vlan, network]) => {
+      const id = Number(vlan);
+      if (id < 1 || id > 4094) fail(`${at}.vlans.${vlan}`, 'expected a VLAN identifier from 1 to 4094');
+      return { network: this.#networkNumber(network, `${at}.vlans.${vlan}`), vlan: id };
+    });
+    if (port.network !== undefined)
+      attachments.push({ network: this.#networkNumber(port.network, `${at}.network`), vlan: UNTAGGED });
+    if (underlay && attachments.length > 0) fail(at, 'an underlay carries tunnels and belongs to no network');
+    if (port.antiSpoof && port.mac === undefined)
+      fail(`${at}.antiSpoof`, 'needs "mac": the address to be held to');
+    return {
+      id: this.#portNumber(name, at),
+      name,
+      underlay,
+      attachments,
+      antiSpoof: port.antiSpoof,
+      mac: port.mac,
+      addresses: port.addresses ?? [],
+      receive: port.receive === undefined ? undefined : nativeRate(port.receive),
+      transmit: port.transmit === undefined ? undefined : nativeRate(port.transmit),
+      groups: port.groups.map((group, i) => this.#groupNumber(group, `${at}.groups[${i}]`)),
+      isolated: port.isolated,
+    };
+  }
+
+  #groupNumber(name: string, path: string): number {
+    return (
+      this.#groupIndex.get(name) ??
+      fail(path, `no security group "${name}" (${listed(this.#groupIndex.keys())})`)
+    );
+  }
+
+  #network(name: string, network: NetworkConfig): NativeNetwork {
+    const at = `networks.${name}`;
+    const tunnelled = network.tunnel !== undefined;
+    for (const key of ['vni', 'underlay', 'local'] as const) {
+      if (tunnelled && network[key] === undefined) fail(`${at}.${key}`, 'missing: a tunnel needs it');
+      if (!tunnelled && network[key] !== undefined) fail(`${at}.${key}`, 'has no meaning without "tunnel"');
+    }
+    if (!tunnelled && network.peers.length > 0) fail(`${at}.peers`, 'has no meaning without "tunnel"');
+    let underlay: number | undefined;
+    if (network.underlay !== undefined) {
+      underlay = this.#portNumber(network.underlay, `${at}.underlay`);
+      if (this.config.ports[network.underlay]!.underlay === undefined)
+        fail(`${at}.underlay`, `port "${network.underlay}" is no underlay`);
+    }
+    network.peers.forEach((peer, i) => {
+      if (peer.version !== network.local?.version)
+        fail(`${at}.peers[${i}]`, `${formatIp(peer)} is of another IP version than the local tunnel address`);
+    });
+    return {
+      index: this.numbers.network(name),
+      name,
+      tunnel: network.tunnel ?? 'none',
+      vni: network.vni ?? 0,
+      underlay,
+      local: network.local,
+      peers: network.peers,
+      learnPeers: network.learnPeers,
+      outerChecksum: network.outerChecksum,
+      tracking: network.tracking,
+      floodUnknown: network.floodUnknown,
+      vlanTransparent: network.vlanTransparent,
+      responders: network.responders,
+    };
+  }
+
+  #rules(): NativeRule[] {
+    const native: NativeRule[] = [];
+    const names = new Set<string>();
+    this.config.rules.forEach((rule, i) => {
+      const at = `rules[${i}]`;
+      const name = rule.name ?? at;
+      if (names.has(name)) fail(`${at}.name`, `"${name}" is the name of another rule`);
+      names.add(name);
+      if (matchCount(rule.match) > MATCHES_MAX)
+        fail(`${at}.match`, `stands for more than ${MATCHES_MAX} combinations`);
+      native.push(...this.#rule(rule, name, at));
+      if (native.length > RULES_MAX) fail(at, `the rules stand for more than ${RULES_MAX} matches`);
+    });
+    return native;
+  }
+
+  #rule(rule: RuleConfig, name: string, at: string): NativeRule[] {
+    const { action } = rule;
+    const output =
+      typeof action === 'string'
+        ? undefined
+        : 'output' in action
+          ? this.#portNumber(action.output, `${at}.action.output`)
+          : this.#scriptPort(action.punt, `${at}.action.punt`);
+    const verdict =
+      action === 'allow' ? 'normal' : action === 'drop' ? 'drop' : 'output' in action ? 'output' : 'punt';
+    const meter =
+      rule.meter === undefined
+        ? undefined
+        : (this.#meterIndex.get(rule.meter) ??
+          fail(`${at}.meter`, `no meter "${rule.meter}" (${listed(this.#meterIndex.keys())})`));
+    const shared = {
+      priority: rule.priority,
+      verdict,
+      engineSegments: rule.segment === 'engine',
+      output,
+      meter,
+      mirror: rule.mirror === undefined ? undefined : this.#portNumber(rule.mirror, `${at}.mirror`),
+      mark: rule.mark,
+      dscp: rule.dscp,
+      peer: this.#peer(rule, at),
+      nat: this.#nat(rule, at),
+    } as const;
+    const matches = nativeMatches(rule.match, {
+      port: (port) => this.#portNumber(port, `${at}.match.port`),
+      network: (network) => this.#networkNumber(network, `${at}.match.network`),
+    });
+    return matches.map((match, k) => ({
+      ...shared,
+      match,
+      id: this.numbers.rule(k === 0 ? name : `${name}#${k}`),
+    }));
+  }
+
+  #scriptPort(name: string, path: string): number {
+    const number = this.#portNumber(name, path);
+    if (this.config.ports[name]!.script !== true) fail(path, `port "${name}" is no script port`);
+    return number;
+  }
+
+  #peer(rule: RuleConfig, at: string): number | undefined {
+    if (rule.encapsulate === undefined) return undefined;
+    const network = rule.match.network;
+    if (network === undefined) fail(`${at}.encapsulate`, 'needs "match.network": peers belong to a network');
+    const wanted = formatIp(rule.encapsulate);
+    const index = this.config.networks[network]?.peers.findIndex((peer) => formatIp(peer) === wanted) ?? -1;
+    return index >= 0 ? index : fail(`${at}.encapsulate`, `${wanted} is no peer of network "${network}"`);
+  }
+
+  #nat(rule: RuleConfig, at: string): NativeNat | undefined {
+    const { sourceNat, destinationNat } = rule;
+    if (sourceNat !== undefined && destinationNat !== undefined)
+      fail(`${at}.destinationNat`, 'one rule translates the source or the destination, not both');
+    if (sourceNat !== undefined) return { kind: 'source', ...sourceNat };
+    if (destinationNat === undefined) return undefined;
+    const { address, port, mac } = destinationNat;
+    return {
+      kind: 'destination',
+      address,
+      mac,
+      ports: port === undefined ? undefined : { first: port, last: port },
+    };
+  }
+
+  /** An allow of a security group; several when it names lists. */
+  #groupRule(rule: GroupRuleConfig, direction: NativeGroupRule['direction'], at: string): NativeGroupRule[] {
+    const remotes = this.#remotes(rule, at);
+    const toPort = direction === 'to-port';
+    const ported = rule.ports !== undefined;
+    if (ported && (rule.protocol === undefined || rule.protocol.some((p) => p !== 6 && p !== UDP)))
+      fail(`${at}.ports`, 'needs "protocol" to be tcp, udp or both');
+    const matches: NativeMatch[] = [];
+    for (const protocol of rule.protocol ?? [undefined])
+      for (const remote of remotes)
+        for (const range of rule.ports ?? [undefined]) {
+          const match = new NativeMatch();
+          if (protocol !== undefined) withProtocol(match, protocol);
+          if (remote !== undefined) toPort ? match.source(remote) : match.destination(remote);
+          if (range !== undefined) match.ports('destination', range);
+          if (rule.icmpType !== undefined) match.field(2, 0, rule.icmpType, 16);
+          if (rule.icmpCode !== undefined) match.field(3, 0, rule.icmpCode, 16);
+          matches.push(match);
+        }
+    if (matches.length > MATCHES_MAX) fail(at, `stands for more than ${MATCHES_MAX} combinations`);
+    return matches.map((match) => ({ direction, match }));
+  }
+
+  #remotes(rule: GroupRuleConfig, at: string): ReadonlyArray<Prefix | undefined> {
+    if (rule.remoteGroup === undefined) return rule.remote ?? [undefined];
+    if (rule.remote !== undefined) fail(`${at}.remoteGroup`, 'stands beside "remote"; expected one of them');
+    const group = rule.remoteGroup;
+    this.#groupNumber(group, `${at}.remoteGroup`);
+    return Object.values(this.config.ports)
+      .filter((port) => port.groups.includes(group))
+      .flatMap((port) => port.addresses ?? []);
+  }
+}
+
+/** What no group can forbid, since nothing works without it: neighbour discovery, and a client's way to its address. */
+function alwaysAllowed(): NativeGroupRule[] {
+  const both = (match: NativeMatch): NativeGroupRule[] => [
+    { direction: 'to-port', match },
+    { direction: 'from-port', match },
+  ];
+  const discovery = ICMP6_ALWAYS.flatMap((type) =>
+    both(new NativeMatch().etherType(ETHER_IPV6).protocol(ICMP6).field(2, 0, type, 16)),
+  );
+  const client = (
+    type: number,
+    ports: { readonly client: number; readonly server: number },
+  ): NativeGroupRule[] => {
+    const udp = (): NativeMatch => new NativeMatch().etherType(type).protocol(UDP);
+    const exactly = (port: number) => ({ first: port, last: port });
+    return [
+      {
+        direction: 'from-port',
+        match: udp().ports('source', exactly(ports.client)).ports('destination', exactly(ports.server)),
+      },
+      {
+        direction: 'to-port',
+        match: udp().ports('source', exactly(ports.server)).ports('destination', exactly(ports.client)),
+      },
+    ];
+  };
+  return [...discovery, ...client(ETHER_IPV4, DHCP), ...client(ETHER_IPV6, DHCP6)];
+}
+
+function nativeRate({ rate, burst }: RateConfig): NativeRate {
+  return {
+    bitsPerSecond: rate,
+    burstBytes: burst ?? Math.max(BURST_BYTES_MIN, Math.round((rate / 8) * BURST_SECONDS)),
+  };
+}

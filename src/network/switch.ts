@@ -1,0 +1,395 @@
+// The switch as scripts and the daemon use it.
+//
+//   const plane = await Switch.start();
+//   await plane.apply({ networks: { blue: {} }, ports: { a: { tap: 'tap-a', network: 'blue' }, b: { interface: 'veth-b', network: 'blue' } } });
+//   plane.trace('a', frame); plane.stats(); plane.explainIdle();
+//   await plane.stop();
+//
+// `apply` is a transaction: the document is checked whole, ports that are new are attached, the tables are swapped while packets
+// flow, ports that are gone are detached. Where any of that fails, what was attached is detached again and the configuration
+// of before stays in force.
+import { randomBytes } from 'node:crypto';
+import {
+  type DataPlane,
+  type IdleExplanation,
+  type NativeAddress,
+  type NativeConnection,
+  type NativePortFacts,
+  startDataPlane,
+  type TraceStep,
+  type Traffic,
+  type WorkerFacts,
+} from '../../bindings/switch.js';
+import { compile } from './compile.js';
+import { type PortConfig, parseSwitchConfig, type SwitchConfig, type SwitchConfigInput } from './config.js';
+import { NetworkError } from './errors.js';
+import { Identifiers, Numbering } from './numbering.js';
+
+const NETWORKS_MAX = 4096;
+const TICK_MS = 1000;
+const TUNNEL_PORTS = [4789, 6081];
+
+export interface SwitchOptions {
+  /** 0 or absent: by the number of processors. */
+  readonly workers?: number;
+  readonly idle?: IdleExplanation['mode'];
+  /** Share of one processor that waiting for packets may take; 0.1 by default. */
+  readonly spinShare?: number;
+  /** Connections that are tracked at most. */
+  readonly connections?: number;
+  /** How long a learned address is kept without being heard of. */
+  readonly ageSeconds?: number;
+  /** Where journals of interfaces that were taken over lie. */
+  readonly runtimeDirectory?: string;
+}
+
+export interface RuleStats extends Traffic {
+  readonly name: string;
+}
+
+export interface SwitchStats {
+  readonly ports: Readonly<Record<string, NativePortFacts>>;
+  readonly rules: readonly RuleStats[];
+  readonly counters: Readonly<Record<string, number>>;
+  readonly workers: readonly WorkerFacts[];
+}
+
+export interface SwitchView {
+  readonly config: SwitchConfig;
+  readonly ports: Readonly<Record<string, NativePortFacts>>;
+  readonly addresses: ReadonlyArray<
+    Omit<NativeAddress, 'network' | 'port' | 'peer'> & { network: string; via: string }
+  >;
+  readonly connections: ReadonlyArray<Omit<NativeConnection, 'network'> & { network: string }>;
+  readonly peers: ReadonlyArray<{
+    readonly address: string;
+    readonly received: number;
+    readonly transmitted: number;
+  }>;
+}
+
+export interface TraceResult {
+  readonly steps: readonly TraceStep[];
+  readonly outputs: ReadonlyArray<{ readonly port: string; readonly frame: Uint8Array }>;
+  /** The reason, when it ended in a drop. */
+  readonly dropped?: string;
+  /** The same for people, a line a step. */
+  readonly text: string;
+}
+
+interface Attached {
+  readonly number: number;
+  /** What it was attached as; a port whose definition changes in these is attached anew. */
+  readonly identity: string;
+}
+
+function identityOf(port: PortConfig): string {
+  const { tap, interface: link, underlay, script, namespace, queues, mtu, mac, address } = port;
+  const text = (_: string, value: unknown): unknown =>
+    typeof value === 'bigint' ? value.toString(16) : value;
+  return JSON.stringify({ tap, link, underlay, script, namespace, queues, mtu, mac, address }, text);
+}
+
+export class Switch implements AsyncDisposable {
+  readonly #attached = new Map<string, Attached>();
+  readonly #networks = new Numbering(NETWORKS_MAX);
+  readonly #rules = new Identifiers();
+  readonly #meters = new Identifiers();
+  #config: SwitchConfig = parseSwitchConfig({});
+  /** The last transaction, settled or not: transactions run one after the other. */
+  #last: Promise<unknown> = Promise.resolve();
+  #stopped: Promise<void> | undefined;
+  readonly #ticking: NodeJS.Timeout;
+
+  private constructor(
+    private readonly plane: DataPlane,
+    private readonly options: SwitchOptions,
+  ) {
+    this.#ticking = setInterval(() => void this.#enqueue(() => this.plane.tick()), TICK_MS);
+    this.#ticking.unref();
+  }
+
+  static async start(options: SwitchOptions = {}): Promise<Switch> {
+    const { runtimeDirectory: _, ...settings } = options;
+    const seed = randomBytes(8).readBigUInt64LE();
+    return new Switch(await kernel('start the packet plane', startDataPlane({ ...settings, seed })), options);
+  }
+
+  /** Throws NetworkError: CONFIG (nothing was changed, the message names the key), PORT (an interface could not be attached). */
+  apply(document: SwitchConfigInput): Promise<void> {
+    const config = parseSwitchConfig(document);
+    return this.#enqueue(() => this.#apply(config));
+  }
+
+  /** What is in force. */
+  get config(): SwitchConfig {
+    return this.#config;
+  }
+
+  /** The way that a frame received by `port` would take, without sending it: Ethernet header first, no checksum trailer. */
+  trace(port: string, frame: Uint8Array): TraceResult {
+    const { steps, outputs, dropped } = this.#running().trace(this.#number(port), frame);
+    return {
+      steps,
+      outputs: outputs.map((output) => ({ port: this.#portName(output.port), frame: output.frame })),
+      ...(dropped === undefined ? {} : { dropped }),
+      text: steps.map(({ what, detail }) => `${what.padEnd(12)} ${detail}`).join('\n'),
+    };
+  }
+
+  stats(): SwitchStats {
+    const plane = this.#running();
+    const traffic = new Map<string, { packets: number; bytes: number }>();
+    const counts = plane.rules();
+    for (let i = 0; i < counts.length; i += 3) {
+      const name = this.#rules.nameOf(counts[i]!)?.replace(/#\d+$/, '') ?? String(counts[i]);
+      const sum = traffic.get(name) ?? { packets: 0, bytes: 0 };
+      sum.packets += Number(counts[i + 1]);
+      sum.bytes += Number(counts[i + 2]);
+      traffic.set(name, sum);
+    }
+    return {
+      ports: this.#ports(),
+      rules: [...traffic].map(([name, sum]) => ({ name, ...sum })),
+      counters: plane.counters(),
+      workers: plane.workers(),
+    };
+  }
+
+  /** Configuration, ports, learned addresses, peers and the first `connections` tracked connections. */
+  show(connections = 1000): SwitchView {
+    const plane = this.#running();
+    const network = (number: number): string => this.#networks.nameOf(number) ?? String(number);
+    const peers = plane.peers();
+    return {
+      config: this.#config,
+      ports: this.#ports(),
+      addresses: plane.addresses().map(({ port, peer, ...entry }) => ({
+        ...entry,
+        network: network(entry.network),
+        via: port === undefined ? `peer ${peers[peer!]?.address ?? peer}` : this.#portName(port),
+      })),
+      connections: plane.connections(connections).map((one) => ({ ...one, network: network(one.network) })),
+      peers,
+    };
+  }
+
+  /** Why each worker sleeps or stays awake. */
+  explainIdle(): IdleExplanation[] {
+    return this.#running()
+      .workers()
+      .map((worker) => worker.idle);
+  }
+
+  /** A blocked port neither gives nor takes packets. */
+  setPortState(port: string, state: 'up' | 'blocked'): void {
+    this.#running().setPortState(this.#number(port), state);
+  }
+
+  /** Takes every port away and ends the workers; interfaces that were taken over are as they were before. */
+  stop(): Promise<void> {
+    this.#stopped ??= (async () => {
+      clearInterval(this.#ticking);
+      await this.#last.catch(() => undefined);
+      await kernel('stop the packet plane', this.plane.stop());
+    })();
+    return this.#stopped;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  #running(): DataPlane {
+    if (this.#stopped !== undefined) throw new NetworkError('STATE', 'the switch is stopped');
+    return this.plane;
+  }
+
+  #enqueue<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (this.#stopped !== undefined)
+      return Promise.reject(new NetworkError('STATE', 'the switch is stopped'));
+    const next = this.#last.then(work, work);
+    this.#last = next.catch(() => undefined);
+    return next;
+  }
+
+  #number(port: string): number {
+    const attached = this.#attached.get(port);
+    if (attached !== undefined) return attached.number;
+    const known = [...this.#attached.keys()].join(', ');
+    throw new NetworkError('PORT', `no port "${port}" (there are ${known === '' ? 'none' : known})`);
+  }
+
+  #portName(number: number): string {
+    for (const [name, attached] of this.#attached) if (attached.number === number) return name;
+    return `#${number}`;
+  }
+
+  #ports(): Record<string, NativePortFacts> {
+    return Object.fromEntries(
+      [...this.#attached].map(([name, { number }]) => [name, this.plane.port(number)!] as const),
+    );
+  }
+
+  async #apply(config: SwitchConfig): Promise<void> {
+    const fresh = new Map<string, Attached>();
+    const changed = (name: string, port: PortConfig): boolean =>
+      this.#attached.get(name)?.identity !== identityOf(port);
+    const next = (name: string): number | undefined => (fresh.get(name) ?? this.#attached.get(name))?.number;
+    const numbers = {
+      network: (name: string) => this.#networks.of(name),
+      rule: (name: string) => this.#rules.of(name),
+      meter: (name: string) => this.#meters.of(name),
+    };
+    try {
+      // Everything that can be wrong with the words is found before an interface is touched.
+      compile(config, { ...numbers, port: () => 0 });
+      const replaced = Object.entries(config.ports).filter(([name, port]) => changed(name, port));
+      // An interface is one port's: those that are attached anew are let go first.
+      const leaving = [...this.#attached].filter(
+        ([name]) => config.ports[name] === undefined || changed(name, config.ports[name]),
+      );
+      if (leaving.length > 0) await this.#letGo(leaving.map(([name]) => name));
+      for (const [name, port] of replaced)
+        fresh.set(name, { number: await this.#attach(name, port), identity: identityOf(port) });
+      const native = compile(config, { ...numbers, port: next });
+      await kernel('apply the configuration', this.plane.apply(native));
+    } catch (error) {
+      this.#networks.abandon();
+      for (const { number } of fresh.values()) await this.plane.detach(number);
+      await this.#restore();
+      throw error;
+    }
+    for (const [name, attached] of fresh) this.#attached.set(name, attached);
+    this.#networks.commit();
+    this.#rules.keep(new Set(ruleNames(config, this.#rules, this.plane.rules())));
+    this.#meters.keep(new Set(Object.keys(config.meters)));
+    this.#config = config;
+  }
+
+  /** Applies what is in force without these ports, and detaches them. */
+  async #letGo(names: readonly string[]): Promise<void> {
+    const gone = new Set(names);
+    const rest = withoutPorts(this.#config, gone);
+    await kernel('apply the configuration', this.plane.apply(compile(rest, this.#numbers())));
+    for (const name of names) {
+      await kernel(`detach port ${name}`, this.plane.detach(this.#attached.get(name)!.number));
+      this.#attached.delete(name);
+    }
+  }
+
+  /** After a refused configuration: ports that were let go come back, and the tables with them. */
+  async #restore(): Promise<void> {
+    const missing = Object.entries(this.#config.ports).filter(([name]) => !this.#attached.has(name));
+    for (const [name, port] of missing)
+      this.#attached.set(name, { number: await this.#attach(name, port), identity: identityOf(port) });
+    if (missing.length > 0)
+      await kernel('restore the configuration', this.plane.apply(compile(this.#config, this.#numbers())));
+    this.#networks.commit();
+  }
+
+  #numbers() {
+    return {
+      port: (name: string) => this.#attached.get(name)?.number,
+      network: (name: string) => this.#networks.of(name),
+      rule: (name: string) => this.#rules.of(name),
+      meter: (name: string) => this.#meters.of(name),
+    };
+  }
+
+  #attach(name: string, port: PortConfig): Promise<number> {
+    const { namespace, queues, mtu, mac } = port;
+    const at = `attach port ${name}`;
+    if (port.tap !== undefined)
+      return attaching(at, this.plane.attachTap({ name: port.tap, namespace, queues, mtu, mac }));
+    if (port.interface !== undefined) {
+      const { runtimeDirectory } = this.options;
+      return attaching(
+        at,
+        this.plane.attachInterface({ name: port.interface, namespace, queues, runtimeDirectory }),
+      );
+    }
+    if (port.underlay !== undefined) {
+      const kind = port.underlay === 'auto' ? undefined : port.underlay;
+      const addresses = port.address === undefined ? [] : [port.address];
+      return attaching(
+        at,
+        this.plane.attachUnderlay({
+          name: underlayTap(name),
+          namespace,
+          queues,
+          mtu,
+          kind,
+          addresses,
+          ports: TUNNEL_PORTS,
+        }),
+      );
+    }
+    return Promise.reject(new NetworkError('PORT', `port ${name}: script ports are not available yet`));
+  }
+}
+
+/** The tap of an underlay is an interface of the host: a name that no interface of the configuration has. */
+function underlayTap(port: string): string {
+  return `pst-${port}`.slice(0, 15);
+}
+
+/** The names that native rules have now, so that their counters keep them. */
+function* ruleNames(config: SwitchConfig, ids: Identifiers, counts: BigUint64Array): Generator<string> {
+  for (let i = 0; i < counts.length; i += 3) {
+    const name = ids.nameOf(counts[i]!);
+    if (name !== undefined) yield name;
+  }
+  for (const rule of config.rules) if (rule.name !== undefined) yield rule.name;
+}
+
+/** What is left when ports go: rules and mirrors that name them go too. */
+function withoutPorts(config: SwitchConfig, gone: ReadonlySet<string>): SwitchConfig {
+  const stays = (name: string | undefined): boolean => name === undefined || !gone.has(name);
+  const networks = Object.entries(config.networks).map(([name, network]) =>
+    stays(network.underlay)
+      ? ([name, network] as const)
+      : ([
+          name,
+          { ...network, tunnel: undefined, vni: undefined, underlay: undefined, local: undefined, peers: [] },
+        ] as const),
+  );
+  return {
+    ...config,
+    networks: Object.fromEntries(networks) as SwitchConfig['networks'],
+    ports: Object.fromEntries(Object.entries(config.ports).filter(([name]) => !gone.has(name))),
+    rules: config.rules
+      .map((rule, i) => ({ ...rule, name: rule.name ?? `rules[${i}]` }))
+      .filter(({ action, mirror, match, encapsulate }) => {
+        const target =
+          typeof action === 'string' ? undefined : 'output' in action ? action.output : action.punt;
+        return stays(target) && stays(mirror) && (match.port ?? []).every(stays) && encapsulate === undefined;
+      }),
+    mirrors: config.mirrors.filter(({ from, to }) => stays(from) && stays(to)),
+  };
+}
+
+async function attaching(what: string, call: Promise<number>): Promise<number> {
+  try {
+    return await call;
+  } catch (error) {
+    const { message, code } = error as NodeJS.ErrnoException;
+    const errno = code === undefined ? {} : { errno: code };
+    throw new NetworkError('PORT', `${what}: ${message}`, { cause: error, ...errno });
+  }
+}
+
+/** An error of the native side as one of ours. */
+async function kernel<Result>(what: string, call: Promise<Result>): Promise<Result> {
+  try {
+    return await call;
+  } catch (error) {
+    if (error instanceof NetworkError) throw error;
+    const { message, code } = error as NodeJS.ErrnoException;
+    const errno = code === undefined ? {} : { errno: code };
+    throw new NetworkError(code === 'EINVAL' ? 'CONFIG' : 'KERNEL', `${what}: ${message}`, {
+      cause: error,
+      ...errno,
+    });
+  }
+}

@@ -1,0 +1,151 @@
+// A configuration that is wrong says which key is, before anything is touched; one that is right becomes the tables it means.
+import { describe, expect, test } from 'vitest';
+import { compile } from '../../src/network/compile.js';
+import { parseSwitchConfig, type SwitchConfigInput } from '../../src/network/config.js';
+import { NetworkError } from '../../src/network/errors.js';
+import { Identifiers, Numbering } from '../../src/network/numbering.js';
+import { GROUP_RECORD_BYTES, RULE_RECORD_BYTES } from '../../src/network/records.js';
+
+const BASE: SwitchConfigInput = {
+  networks: { blue: {} },
+  ports: { a: { tap: 'tap-a', network: 'blue' }, b: { interface: 'veth-b', vlans: { 10: 'blue' } } },
+};
+
+function compiled(document: SwitchConfigInput) {
+  const config = parseSwitchConfig(document);
+  const names = Object.keys(config.ports);
+  const networks = new Numbering(16);
+  const rules = new Identifiers();
+  const meters = new Identifiers();
+  return compile(config, {
+    port: (name) => names.indexOf(name),
+    network: (name) => networks.of(name),
+    rule: (name) => rules.of(name),
+    meter: (name) => meters.of(name),
+  });
+}
+
+function mistake(document: unknown): string {
+  try {
+    compiled(document as SwitchConfigInput);
+  } catch (error) {
+    expect(error).toBeInstanceOf(NetworkError);
+    expect((error as NetworkError).code).toBe('CONFIG');
+    return (error as Error).message;
+  }
+  throw new Error('it was accepted');
+}
+
+describe('mistakes name the key', () => {
+  const cases: ReadonlyArray<readonly [unknown, string]> = [
+    [{ prts: {} }, 'unknown key "prts" (allowed: networks, ports, groups, rules, meters, mirrors)'],
+    [{ ports: { a: { tap: 'a', mtoo: 1 } } }, 'ports.a: unknown key "mtoo"'],
+    [{ ports: { a: { tap: 'a-name-of-sixteen-' } } }, 'ports.a.tap: expected an interface name'],
+    [{ ports: { a: { tap: 'x', interface: 'y' } } }, 'ports.a: expected exactly one of tap, interface'],
+    [{ ports: { a: {} } }, 'ports.a: expected exactly one of tap, interface, underlay, script; got none'],
+    [{ ports: { a: { tap: 'x', network: 'red' } } }, 'ports.a.network: no network "red" (there are none)'],
+    [{ ports: { a: { tap: 'x', mac: '2:0' } } }, 'ports.a.mac: expected a MAC address'],
+    [{ ...BASE, ports: { a: { tap: 'x', vlans: { 5000: 'blue' } } } }, 'ports.a.vlans.5000: expected a VLAN'],
+    [{ ports: { a: { tap: 'x', antiSpoof: true } } }, 'ports.a.antiSpoof: needs "mac"'],
+    [{ ports: { u: { underlay: 'auto' } } }, 'ports.u.address: missing'],
+    [{ networks: { blue: { vni: 7 } } }, 'networks.blue.vni: has no meaning without "tunnel"'],
+    [{ networks: { blue: { tunnel: 'vxlan' } } }, 'networks.blue.vni: missing: a tunnel needs it'],
+    [
+      { ...BASE, rules: [{}, { action: { output: 'c' } }] },
+      'rules[1].action.output: no port "c" (there are a, b)',
+    ],
+    [{ ...BASE, rules: [{ action: { punt: 'a' } }] }, 'rules[0].action.punt: port "a" is no script port'],
+    [{ ...BASE, rules: [{ meter: 'slow' }] }, 'rules[0].meter: no meter "slow"'],
+    [{ ...BASE, rules: [{ match: { source: '10.0.0.1/8' } }] }, 'rules[0].match.source'],
+    [
+      { ...BASE, rules: [{ match: { tcpFlags: 'syn,urgent' } }] },
+      'rules[0].match.tcpFlags: unknown TCP flag "urgent"',
+    ],
+    [{ ...BASE, rules: [{ name: 'x' }, { name: 'x' }] }, 'rules[1].name: "x" is the name of another rule'],
+    [{ ...BASE, rules: [{ encapsulate: '1.2.3.4' }] }, 'rules[0].encapsulate: needs "match.network"'],
+    [{ ...BASE, groups: { web: { in: [{ ports: 80 }] } } }, 'groups.web.in[0].ports: needs "protocol"'],
+    [
+      { ...BASE, groups: { web: { in: [{ remoteGroup: 'db' }] } } },
+      'groups.web.in[0].remoteGroup: no security group "db"',
+    ],
+    [{ ...BASE, mirrors: [{ to: 'z' }] }, 'mirrors[0].to: no port "z"'],
+  ];
+  for (const [document, message] of cases) {
+    test(message, () => {
+      expect(mistake(document)).toContain(message);
+    });
+  }
+});
+
+describe('what a configuration means', () => {
+  test('ports know their networks and tags', () => {
+    const { ports } = compiled(BASE);
+    expect(ports[0]!.attachments).toEqual([{ network: 0, vlan: 0xffff }]);
+    expect(ports[1]!.attachments).toEqual([{ network: 0, vlan: 10 }]);
+  });
+
+  test('lists of a match stand for every combination', () => {
+    const rule = { match: { protocol: ['tcp', 'udp'] as const, destinationPorts: [80, '8000-8999'] } };
+    const { rules } = compiled({
+      ...BASE,
+      rules: [{ ...rule, match: { ...rule.match, protocol: [...rule.match.protocol] } }],
+    });
+    expect(rules.length).toBe(4 * RULE_RECORD_BYTES);
+    const view = new DataView(rules.buffer);
+    const seen = [0, 1, 2, 3].map((i) => {
+      const at = i * RULE_RECORD_BYTES;
+      const protocol = Number((view.getBigUint64(at + 8, true) >> 8n) & 0xffn);
+      const exact = Number(view.getBigUint64(at + 8 + 24, true) & 0xffffn);
+      return [protocol, exact, view.getUint16(at + 140, true), view.getUint16(at + 142, true)];
+    });
+    expect(seen).toEqual([
+      [6, 80, 0, 65535],
+      [6, 0, 8000, 8999],
+      [17, 80, 0, 65535],
+      [17, 0, 8000, 8999],
+    ]);
+  });
+
+  test('a prefix is looked at as far as it goes', () => {
+    const { rules } = compiled({ ...BASE, rules: [{ match: { source: '10.128.0.0/9' } }] });
+    const view = new DataView(rules.buffer);
+    expect(view.getBigUint64(72 + 40, true)).toBe(0xffff_ffff_ff80_0000n);
+    expect(view.getBigUint64(8 + 40, true)).toBe(0x0000_ffff_0a80_0000n);
+  });
+
+  test('a group of ports stands for their addresses', () => {
+    const { groups } = compiled({
+      networks: { blue: {} },
+      ports: {
+        a: { tap: 'x', groups: ['db'], addresses: ['10.0.0.1', '10.0.0.2'] },
+        b: { tap: 'y', groups: ['web'] },
+      },
+      groups: { web: {}, db: { in: [{ protocol: 'tcp', ports: 5432, remoteGroup: 'db' }] } },
+    });
+    // Two addresses more than the group that only has what is always allowed.
+    expect(groups[1]!.length - groups[0]!.length).toBe(2 * GROUP_RECORD_BYTES);
+  });
+});
+
+describe('numbers for names', () => {
+  test('a number is not given to another name in the configuration that drops its own', () => {
+    const numbering = new Numbering(8);
+    expect(numbering.of('blue')).toBe(0);
+    numbering.commit();
+    expect(numbering.of('red')).toBe(1);
+    numbering.commit();
+    expect(numbering.of('red')).toBe(1);
+    expect(numbering.of('green')).not.toBe(1);
+  });
+
+  test('a refused configuration leaves no numbers behind', () => {
+    const numbering = new Numbering(2);
+    numbering.of('blue');
+    numbering.commit();
+    numbering.of('blue');
+    numbering.of('red');
+    numbering.abandon();
+    expect(numbering.of('green')).toBe(1);
+    expect(() => numbering.of('yellow')).toThrow(RangeError);
+  });
+});

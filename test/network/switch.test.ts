@@ -1,0 +1,188 @@
+// The switch between namespaces: real stacks on both sides, real tools.
+import { describe, expect, test } from 'vitest';
+import { Switch } from '../../src/network/switch.js';
+import { NetworkLab, networkUnavailable } from '../support/network-lab.js';
+
+const unavailable = networkUnavailable(['iperf3', 'ping', 'nstat']);
+const TIMEOUT_MS = 60_000;
+
+/** Hosts with eth0 on a veth whose other end `v<host>` is in `plane`. */
+function wire(lab: NetworkLab, hosts: readonly string[]): void {
+  hosts.forEach((host, i) => {
+    lab.ip('plane', `link add v${host} type veth peer name eth0 netns ${lab.space(host)}`);
+    lab.ip('plane', `link set v${host} up`);
+    lab.ip(host, 'link set eth0 up');
+    lab.ip(host, `addr add 10.88.0.${i + 1}/24 dev eth0`);
+    lab.ip(host, `addr add fd88::${i + 1}/64 dev eth0 nodad`);
+  });
+}
+
+const reaches = (lab: NetworkLab, from: string, to: string): Promise<boolean> =>
+  lab.run(from, 'ping', '-c', '1', '-W', '1', to).then(
+    () => true,
+    () => false,
+  );
+
+describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => {
+  test('carries TCP both ways over IPv4 and IPv6, and tells what it did', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, ['a', 'b']);
+    await using plane = await Switch.start();
+    const namespace = lab.path('plane');
+    await plane.apply({
+      networks: { blue: { tracking: true } },
+      ports: {
+        a: { interface: 'va', namespace, network: 'blue' },
+        b: { interface: 'vb', namespace, network: 'blue' },
+      },
+    });
+    await lab.serveIperf('b');
+    for (const server of ['10.88.0.2', 'fd88::2'])
+      for (const options of [
+        ['-n', '50M'],
+        ['-n', '50M', '-R'],
+      ]) {
+        const report = await lab.iperf('a', server, ...options);
+        expect(report.end.sum_received.bytes).toBeGreaterThan(45e6);
+      }
+    expect(await lab.counter('a', 'TcpInCsumErrors')).toBe(0);
+    expect(await lab.counter('b', 'TcpInCsumErrors')).toBe(0);
+    const stats = plane.stats();
+    expect(stats.ports.a!.received.bytes).toBeGreaterThan(100e6);
+    expect(stats.ports.b!.transmitted.bytes).toBe(stats.ports.a!.received.bytes);
+    expect(stats.counters.flowHits!).toBeGreaterThan(stats.counters.flowMisses!);
+    const view = plane.show();
+    expect(view.addresses.map(({ via }) => via).sort()).toEqual(['a', 'b']);
+    expect(view.connections.some(({ flow }) => /^tcp 10\.88\.0\.1:\d+ > 10\.88\.0\.2:5201$/.test(flow))).toBe(
+      true,
+    );
+    expect(plane.explainIdle()[0]!.text).toMatch(/Last went to sleep|Stays awake|awake/);
+  });
+
+  test('a configuration is applied whole or not at all, while traffic flows', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b', 'c');
+    wire(lab, ['a', 'b', 'c']);
+    await using plane = await Switch.start();
+    const namespace = lab.path('plane');
+    const ports = {
+      a: { interface: 'va', namespace, network: 'blue' },
+      b: { interface: 'vb', namespace, network: 'blue' },
+    };
+    const base = { networks: { blue: {} }, ports };
+    await plane.apply(base);
+    expect(await reaches(lab, 'a', '10.88.0.2')).toBe(true);
+
+    await expect(plane.apply({ ...base, rules: [{ meter: 'none' }] })).rejects.toMatchObject({
+      code: 'CONFIG',
+    });
+    const missing = { interface: 'vz', namespace, network: 'blue' };
+    await expect(plane.apply({ ...base, ports: { ...ports, c: missing } })).rejects.toMatchObject({
+      code: 'PORT',
+      errno: 'ENODEV',
+    });
+    expect(Object.keys(plane.stats().ports)).toEqual(['a', 'b']);
+    expect(await reaches(lab, 'a', '10.88.0.2')).toBe(true);
+
+    await plane.apply({ ...base, rules: [{ name: 'no-ping', match: { protocol: 'icmp' }, action: 'drop' }] });
+    expect(await reaches(lab, 'a', '10.88.0.2')).toBe(false);
+    expect(await reaches(lab, 'a', 'fd88::2')).toBe(true);
+    expect(plane.stats().rules).toEqual([{ name: 'no-ping', packets: 1, bytes: 98 }]);
+
+    const c = { interface: 'vc', namespace, network: 'blue' };
+    await plane.apply({ ...base, ports: { a: ports.a, c } });
+    expect(await reaches(lab, 'a', '10.88.0.3')).toBe(true);
+    expect(await reaches(lab, 'a', '10.88.0.2')).toBe(false);
+    await plane.apply({});
+    expect(Object.keys(plane.stats().ports)).toEqual([]);
+  });
+
+  test('security groups let in what they name', { timeout: TIMEOUT_MS }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, ['a', 'b']);
+    await using plane = await Switch.start();
+    const namespace = lab.path('plane');
+    await plane.apply({
+      networks: { blue: {} },
+      ports: {
+        a: { interface: 'va', namespace, network: 'blue' },
+        b: { interface: 'vb', namespace, network: 'blue', groups: ['web'], addresses: ['10.88.0.2'] },
+      },
+      groups: { web: { in: [{ protocol: 'tcp', ports: 5201 }], out: [{}] } },
+    });
+    await lab.serveIperf('b');
+    expect(await reaches(lab, 'a', '10.88.0.2')).toBe(false);
+    expect(await reaches(lab, 'b', '10.88.0.1')).toBe(true);
+    expect((await lab.iperf('a', '10.88.0.2', '-n', '5M')).end.sum_sent.bytes).toBeGreaterThan(4e6);
+    expect(plane.stats().ports.a!.drops['security-group']).toBeGreaterThan(0);
+  });
+
+  test('a trace tells what would happen to a frame', { timeout: TIMEOUT_MS }, async () => {
+    await using lab = new NetworkLab('a', 'b');
+    await using plane = await Switch.start();
+    await plane.apply({
+      networks: { blue: {} },
+      ports: {
+        a: { tap: 'eth0', namespace: lab.path('a'), network: 'blue' },
+        b: { tap: 'eth0', namespace: lab.path('b'), network: 'blue' },
+      },
+      rules: [{ name: 'odd', match: { etherType: 0x1234 }, action: 'drop' }],
+    });
+    const frame = Buffer.from(`ffffffffffff02000000000a1234${'00'.repeat(46)}`, 'hex');
+    const dropped = plane.trace('a', frame);
+    expect(dropped.dropped).toBe('rule');
+    frame.writeUInt16BE(0x4321, 12);
+    const passed = plane.trace('a', frame);
+    expect(passed.outputs.map(({ port }) => port)).toEqual(['b']);
+    expect(Buffer.from(passed.outputs[0]!.frame)).toEqual(frame);
+    expect(passed.text).toContain('output       port 1 (b), 60 bytes');
+    expect(() => plane.trace('z', frame)).toThrow('no port "z" (there are a, b)');
+  });
+});
+
+describe.skipIf(unavailable !== undefined)('an overlay of two switches', () => {
+  for (const underlay of ['tap', 'udp'] as const) {
+    test(`carries guests' traffic through VXLAN (${underlay})`, { timeout: TIMEOUT_MS }, async () => {
+      await using lab = new NetworkLab('h1', 'h2', 'g1', 'g2');
+      lab.ip('h1', `link add wire type veth peer name wire netns ${lab.space('h2')}`);
+      const hosts = ['h1', 'h2'] as const;
+      hosts.forEach((host, i) => {
+        lab.ip(host, 'link set wire mtu 1600 up');
+        lab.ip(host, `addr add 10.99.0.${i + 1}/24 dev wire`);
+      });
+      await using first = await Switch.start();
+      await using second = await Switch.start();
+      for (const [i, plane] of [first, second].entries()) {
+        const [local, peer] = i === 0 ? ['10.99.0.1', '10.99.0.2'] : ['10.99.0.2', '10.99.0.1'];
+        await plane.apply({
+          networks: {
+            blue: { tunnel: 'vxlan', vni: 42, underlay: 'wire', local, peers: [peer], tracking: true },
+          },
+          ports: {
+            guest: { tap: 'eth0', namespace: lab.path(`g${i + 1}`), network: 'blue' },
+            wire: { underlay, namespace: lab.path(hosts[i]!), address: local, mtu: 1600 },
+          },
+        });
+        lab.ip(`g${i + 1}`, `addr add 10.88.0.${i + 1}/24 dev eth0`);
+      }
+      expect(await reaches(lab, 'g1', '10.88.0.2')).toBe(true);
+      await lab.serveIperf('g2');
+      for (const options of [
+        ['-n', '30M'],
+        ['-n', '30M', '-R'],
+      ]) {
+        const report = await lab.iperf('g1', '10.88.0.2', ...options);
+        expect(report.end.sum_received.bytes).toBeGreaterThan(25e6);
+      }
+      expect(await lab.counter('g1', 'TcpInCsumErrors')).toBe(0);
+      expect(await lab.counter('g2', 'TcpInCsumErrors')).toBe(0);
+      const view = first.show();
+      expect(view.ports.wire!.underlay).toBe(underlay);
+      expect(view.addresses.map(({ via }) => via).sort()).toEqual(['guest', 'peer 10.99.0.2']);
+      expect(view.peers[0]!.transmitted).toBeGreaterThan(0);
+    });
+  }
+});
