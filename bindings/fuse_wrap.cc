@@ -214,7 +214,7 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
 
   Napi::Value channel(const Napi::CallbackInfo& info) {
     auto out = Napi::Object::New(info.Env());
-    const fuse::ChannelState state = session_->channel();
+    const fuse::ChannelState state = session_ == nullptr ? fuse::ChannelState{} : session_->channel();
     out.Set("kind", state.kind == fuse::ChannelKind::io_uring ? "io_uring" : "device");
     out.Set("refusal", state.refusal);
     return out;

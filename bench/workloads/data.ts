@@ -78,6 +78,17 @@ export const dataWorkloads: readonly Workload[] = JOBS.map((job, index) => ({
   },
 }));
 
+/** Through the page cache, dropped before: what read-ahead makes of a wholly cached file. */
+export const buffered: Workload = {
+  name: 'read sequential through the page cache',
+  async run(peer, { bytes }) {
+    const { read } = await fio(peer, 'read', bytes, [
+      ...['--rw=rw', READ_WRITE_HANDLE, '--bs=1m', '--direct=0', '--invalidate=1'],
+    ]);
+    return [{ name: this.name, unit: 'MB/s', value: read.bw_bytes / 1e6 }];
+  },
+};
+
 /** Large writes of new files until all of it is in the store: what a backlog costs is counted. */
 export const sustained: Workload = {
   name: 'write sustained to drained',

@@ -92,7 +92,9 @@ int IoRing::Mapping::map(int fd, std::size_t bytes, uint64_t offset) {
   if (mapped == MAP_FAILED) return errno;
   memory = static_cast<std::byte*>(mapped);
   length = bytes;
-  return 0;
+  // A child that inherited the mapping would keep the ring alive, and with it everything the kernel holds for
+  // it, after our own death.
+  return ::madvise(memory, length, MADV_DONTFORK) == 0 ? 0 : errno;
 }
 
 IoRing::IoRing(IoRing&& other) noexcept = default;

@@ -550,6 +550,16 @@ struct NotifyDeleteOut {
 };
 static_assert(sizeof(NotifyDeleteOut) == 24);
 
+// Answered by a NOTIFY_REPLY request of that unique number, which is then answered like any other.
+struct NotifyRetrieveOut {
+  uint64_t notify_unique;
+  uint64_t nodeid;
+  uint64_t offset;
+  uint32_t size;
+  uint32_t padding;
+};
+static_assert(sizeof(NotifyRetrieveOut) == 32);
+
 // ---- ioctls on /dev/fuse.
 struct BackingMap {
   int32_t fd;

@@ -83,7 +83,7 @@ Received UringChannel::receive_from_device(uint32_t queue) {
 
 void UringChannel::attach(uint32_t queue) {
   if (attached_[queue]) return;  // of this thread alone
-  const int refused = workers_[queue]->attach(device());
+  const int refused = workers_[queue]->attach(*device_);
   std::lock_guard lock(mutex_);
   attached_[queue] = true;
   ++attached_count_;

@@ -21,6 +21,13 @@
 // Entries are the bound of requests in our hands: `depth` for each kernel queue. Waiting locks do not count:
 // for each one that is taken another entry is registered, or the UNLOCK that ends the wait might find none
 // free.
+//
+// Registering is not enough. The kernel (6.18) gives a request that had to queue to an entry that is
+// committed, not to one that is registered; with nothing but waiting locks in our hands none is committed,
+// and what queued would stay there. So a registration is followed by a nudge: a notice to which the kernel
+// answers with a request of its own, on the CPU where the notice is given. That request takes a free entry,
+// and its commit the first that queued. Each further waiting lock is followed by a nudge too, until one finds
+// nothing queued.
 #pragma once
 
 #include <pthread.h>
@@ -32,6 +39,7 @@
 #include "native/base/hand_over.h"
 #include "native/base/io_ring.h"
 #include "native/fuse/channel.h"
+#include "native/fuse/device_channel.h"
 #include "native/fuse/protocol.h"
 
 namespace penstock::fuse {
@@ -42,7 +50,7 @@ class UringWorker {
 
   // ---- Of the worker's thread.
   // Binds the ring to this thread and registers the entries. The errno of a refusal: nothing will come here.
-  int attach(int device);
+  int attach(DeviceChannel& device);
   // Blocks for a request; none once `ended` is set (by anybody who then calls ring(), or by what comes from
   // the kernel). `origin` is the entry's number.
   Received receive(std::atomic<bool>& ended);
@@ -77,6 +85,9 @@ class UringWorker {
     uint16_t kernel_queue;
     uint32_t registered = 0;
     uint32_t lock_waits = 0;
+    bool backlog_possible = false;  // an entry was registered since a nudge last found nothing queued
+    bool nudge_due = false;
+    uint64_t nudge_inode = 0;  // a file the kernel surely knows: one whose lock is waited for
   };
   static constexpr std::size_t kLead = 4096;
   static constexpr std::size_t kEntryBytes = kLead + kMaxTransfer;
@@ -92,6 +103,9 @@ class UringWorker {
   Received take(const IoCompletion& completion, std::atomic<bool>& ended);
   Received request_in(uint32_t number);
   void refused(uint32_t number, int error);
+  void note_lock_wait(Entry& entry, uint64_t inode);
+  void nudge();
+  void nudge_returned(uint32_t number);
 
   IoRing ring_;
   std::vector<Queue> queues_;
@@ -99,7 +113,10 @@ class UringWorker {
   // Reserved in full, so that other threads may use an entry they were given while this one adds another.
   std::vector<std::unique_ptr<Entry>> entries_;
   pthread_t owner_{};
-  std::vector<IoCompletion> early_;  // that came while entries were registered
+  DeviceChannel* device_ = nullptr;
+  bool nudge_due_ = false;  // of any queue
+  uint64_t nudges_ = 0;
+  std::vector<IoCompletion> early_;  // taken from the ring before their turn
   std::vector<uint32_t> due_;        // handed over, about to be committed
   HandOver handed_over_;
   std::atomic<uint64_t> registered_{0};

@@ -35,6 +35,8 @@ export interface VolumeStatus {
   readonly volume: string;
   readonly mountpoint: string;
   readonly transport: Transport;
+  /** How requests come from the kernel; of the native transport only. */
+  readonly channel?: 'device' | 'io_uring';
   readonly fsync: FsyncPolicy;
   readonly readOnly: boolean;
   readonly state: 'mounted' | 'draining' | 'unmounting' | 'fenced' | 'ended';

@@ -12,6 +12,7 @@ import { type Cache, openCache } from '../../bindings/cache.js';
 import type { Session } from '../access/contract.js';
 import { EmbeddedService, formatEmbedded } from '../access/embedded-service.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
+import { channelOptions } from './channel-options.js';
 import { Condemned } from './condemned.js';
 import { DataNeeds } from './data-needs.js';
 import { GatewayError } from './errors.js';
@@ -92,7 +93,8 @@ export async function mount(options: MountOptions): Promise<MountedVolume> {
 
 async function startTransport(options: MountOptions, parts: GatewayParts) {
   const { operations, cache } = parts;
-  const mountOptions = options.readOnly === true ? [...options.mountOptions, 'ro'] : options.mountOptions;
+  const channel = channelOptions(options.mountOptions, options.transport);
+  const mountOptions = options.readOnly === true ? [...channel.mountOptions, 'ro'] : channel.mountOptions;
   if (options.transport === 'fuse-native') {
     const { FuseNativeTransport } = await import('./transports/fuse-native/transport.js');
     return FuseNativeTransport.mount({
@@ -109,8 +111,10 @@ async function startTransport(options: MountOptions, parts: GatewayParts) {
     operations,
     dataNeeds: operations.provide,
     fileIo: cache.fileIo(),
+    ...channel,
     mountOptions,
     exclusive: true,
+    onChannelRefused: (reason) => options.logger.warn({ reason }, 'io_uring is not used'),
     onFault: (error) => options.logger.error({ error }, 'an operation failed unexpectedly'),
   });
 }

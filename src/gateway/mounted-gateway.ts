@@ -16,7 +16,7 @@ import type {
   VolumeStatus,
   WarmupReport,
 } from './mount-contract.js';
-import type { FuseTransport } from './transport.js';
+import type { Channel, FuseTransport } from './transport.js';
 import { warmup } from './warmup.js';
 
 /** Staged versions younger than this may be part of an upload under way. */
@@ -28,6 +28,7 @@ export class MountedGateway implements MountedVolume {
   readonly #options: MountOptions;
   readonly #parts: GatewayParts;
   readonly #transport: FuseTransport;
+  readonly #channel: Channel | undefined;
   #state: VolumeStatus['state'] = 'mounted';
   #closing: Promise<void> | undefined;
 
@@ -36,6 +37,7 @@ export class MountedGateway implements MountedVolume {
     this.#options = options;
     this.#parts = parts;
     this.#transport = transport;
+    this.#channel = transport.channel;
     parts.session.onFenced((reason) => {
       if (reason === 'closed') return; // By us, at the end.
       if (this.#state === 'mounted') this.#state = 'fenced';
@@ -52,6 +54,7 @@ export class MountedGateway implements MountedVolume {
       volume,
       mountpoint,
       transport,
+      ...(this.#channel === undefined ? {} : { channel: this.#channel }),
       fsync,
       readOnly: this.#options.readOnly ?? false,
       state: this.#state,

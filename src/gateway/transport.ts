@@ -208,12 +208,16 @@ export interface KernelNotifications {
   invalidateEntry(parent: number, name: Buffer): void;
 }
 
+export type Channel = 'device' | 'io_uring';
+
 export interface FuseTransport extends AsyncDisposable {
   readonly notifications: KernelNotifications;
   /** Resolves when the kernel connection is gone (unmounted or aborted). */
   readonly ended: Promise<void>;
   unmount(options?: { lazy?: boolean }): Promise<void>;
   stats(): Record<string, number>;
+  /** How requests come from the kernel, where there is a choice. */
+  readonly channel?: Channel;
 }
 
 export type { Timespec };

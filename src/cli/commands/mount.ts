@@ -63,7 +63,12 @@ export function register(program: Command, context: Context): void {
         .default('local'),
     )
     .option('--read-only', 'no writes (as -o ro)')
-    .option('-o, --options <list>', 'options of mount(8), comma-separated', collectOptions, [])
+    .option(
+      '-o, --options <list>',
+      'options of mount(8), io_uring=auto|on|off, io_uring_depth=N; comma-separated',
+      collectOptions,
+      [],
+    )
     .option('--foreground', 'stay in this process until unmounted')
     .addOption(
       new Option('--log-level <level>', 'least level that is logged').choices(LOG_LEVELS).default('info'),

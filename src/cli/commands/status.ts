@@ -34,6 +34,8 @@ export function register(program: Command, context: Context): void {
   });
 }
 
+const CHANNEL_NAMES = { device: '/dev/fuse', io_uring: 'io_uring' } as const;
+
 function describe(status: MountStatus): string {
   const { cache } = status;
   const dirty =
@@ -45,7 +47,7 @@ function describe(status: MountStatus): string {
     `  store   ${status.store}, fsync ${status.fsync}`,
     `  cache   ${formatSize(cache.bytesUsed)} of ${formatSize(cache.bytesMax)} in ${cache.directory}`,
     `  dirty   ${dirty} (bound ${formatSize(cache.dirtyBytesMax)})`,
-    `  state   ${status.state}, ${status.transport} transport, process ${status.pid}, up ${duration(status.uptimeMs)}`,
+    `  state   ${status.state}, ${status.transport} transport${status.channel === undefined ? '' : ` over ${CHANNEL_NAMES[status.channel]}`}, process ${status.pid}, up ${duration(status.uptimeMs)}`,
   ].join('\n');
 }
 

@@ -9,6 +9,7 @@ import { resolve } from 'node:path';
 import type { FileIoHandle } from '../../../../bindings/file-io.js';
 import { FuseSession, LookOut } from '../../../../bindings/fuse.js';
 import type {
+  Channel,
   DataNeed,
   DataNeedHandler,
   FileSystemOperations,
@@ -135,7 +136,7 @@ export class NativeFuseTransport implements FuseTransport {
   }
 
   /** How requests come from the kernel. */
-  get channel(): 'device' | 'io_uring' {
+  get channel(): Channel {
     return this.#session.channel().kind;
   }
 
