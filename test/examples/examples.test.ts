@@ -6,6 +6,11 @@ import { beforeAll, expect, test } from 'vitest';
 import { packageRoot } from '../../bindings/load.js';
 
 const EXPECTED: Record<string, string> = {
+  'lease-a-producer.ts':
+    '2 producers are registered\nleased a gateway, held: true\nleased the other one next: true\n' +
+    'candidates: 1, said in 2 lines\n2 registrations\n',
+  'lease-exclusive.ts':
+    'alice holds /dev/sdb\nbob: CAPACITY_EXHAUSTED\nbob holds /dev/sdb\nalice, too late: FENCED\n1 registration\n',
   'mount-and-use.ts':
     "[ 'notes', 'notes/today.txt' ]\nwater the plants\npublished 1 file, 0 bytes are dirty\n",
 };
