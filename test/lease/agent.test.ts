@@ -284,6 +284,43 @@ describe('several agents', () => {
     expect(again.fencingToken).toBeGreaterThan(Math.max(...grants.map((grant) => grant.fencingToken)));
   });
 
+  test('a lease that is being handed over is not renewed by the old owner', async () => {
+    const slow = new Mortal(coordination());
+    const a = await start('a', { coordination: slow });
+    for (const name of names) await a.register(producer(name));
+    const grants = await Promise.all(names.map((_, i) => ask(a, `c${i}`)));
+    let arrived!: () => void;
+    const { handOver } = slow;
+    const underWay = new Promise<void>((resolve) => {
+      slow.handOver = async (...all) => {
+        resolve();
+        await new Promise<void>((done) => {
+          arrived = done;
+        });
+        return handOver(...all);
+      };
+    });
+    const b = await start('b');
+    const waiting = settle(400);
+    await underWay;
+    const codes = await Promise.all(
+      grants.map((grant, i) =>
+        a.renew(reference(grant, `c${i}`)).then(
+          () => 'renewed',
+          (error: { code: string }) => error.code,
+        ),
+      ),
+    );
+    arrived();
+    await waiting;
+    await settle(400);
+    const [ofB] = await owned(b);
+    expect(ofB!.length).toBeGreaterThan(0);
+    for (const [i, code] of codes.entries()) {
+      expect(code).toBe(ofB!.includes(grants[i]!.producer) ? 'NOT_OWNER' : 'renewed');
+    }
+  });
+
   test("a dead agent's producers come to another, which waits for the leases that may live", async () => {
     const mortal = new Mortal(coordination());
     const a = await start('a', { coordination: mortal });

@@ -6,6 +6,7 @@ import { extentFaults } from './faults/extent.js';
 import { fuseFaults } from './faults/fuse.js';
 import { gatewayFaults } from './faults/gateway.js';
 import { kvFaults } from './faults/kv.js';
+import { leaseFaults } from './faults/lease.js';
 import { metadataFaults } from './faults/metadata.js';
 
 export const LAYERS: Readonly<Record<string, readonly PlantedFault[]>> = {
@@ -16,6 +17,7 @@ export const LAYERS: Readonly<Record<string, readonly PlantedFault[]>> = {
   Metadata: metadataFaults,
   Access: accessFaults,
   Gateway: gatewayFaults,
+  'Lease agent': leaseFaults,
 };
 
 export const FAULTS: readonly PlantedFault[] = Object.values(LAYERS).flat();
