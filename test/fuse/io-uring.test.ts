@@ -2,7 +2,7 @@
 // differential programs, kills of the daemon. One file, since the kernel's switch is for the whole machine: it is put on here
 // and back at the end.
 import { rmSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { channelOptions } from '../../src/gateway/channel-options.js';
 import { compare } from '../differential/compare.js';
 import { dataSuite } from '../differential/data-suite.js';
@@ -39,6 +39,9 @@ describe('the options of the channel', () => {
 });
 
 describe.skipIf(unavailable || !wasOff)('where the switch is off', () => {
+  // Another checkout's tests may have switched it on meanwhile.
+  beforeEach(({ skip }) => skip(isIoUringOn(), 'somebody switched io_uring on'));
+
   it('auto takes the device and logs why, once', async () => {
     await using mount = await MountUnderTest.start({ arguments: ['-o', 'io_uring=auto'] });
     expect(await mount.status()).toMatchObject({ transport: 'native', channel: 'device' });
