@@ -24,7 +24,10 @@ const FLOAT_COLUMNS = [
   'statusMs',
   'utilisation',
   'inFlight',
-  /** Operations a second at full utilisation, smoothed; NaN until a status with work. */
+  /** Operations and busy milliseconds, old ones fading. */
+  'workDone',
+  'workBusyMs',
+  /** Their ratio: operations a second at full utilisation; NaN until there is enough work. */
   'estimate',
   'statusLatencyMs',
   'statusErrorRatio',

@@ -29,7 +29,7 @@ import { WeightedSet } from './weighted-set.js';
 import { InfluenceCap } from './weights/influence-cap.js';
 import { LeaseShape } from './weights/lease-shape.js';
 import { drainedQueue } from './weights/local-correction.js';
-import { capacityEstimate, measurementGain, placesOf, serviceLatency } from './weights/producer-estimate.js';
+import { capacityEstimate, memoryKept, placesOf, serviceLatency } from './weights/producer-estimate.js';
 
 /** Answers of `grant` below zero. */
 export const REFUSED_NO_PRODUCERS = -1;
@@ -61,6 +61,8 @@ export interface ProducerView {
 }
 
 const CONSUMER_SEATS = 256;
+/** Fewer operations say nothing of what a producer can do. */
+const ESTIMATE_OPERATIONS_MIN = 5;
 /** The alias table serves while this share of its weight may still be drawn. */
 const ALIAS_SHARE_MIN = 0.75;
 const QUICK_ATTEMPTS_MAX = 16;
@@ -574,11 +576,13 @@ export class Selector {
     const forget = 1 - Math.exp(-windowMs / options.utilisationDecayMs);
     const mean = columns.utilisationMean[slot]!;
     columns.utilisationMean[slot] = Number.isNaN(mean) ? utilisation : mean + forget * (utilisation - mean);
-    const measured = capacityEstimate(operations, windowMs, utilisation);
-    if (Number.isNaN(measured)) return;
-    const estimate = columns.estimate[slot]!;
-    const gain = Number.isNaN(estimate) ? 1 : measurementGain(operations, options.estimateMemory);
-    columns.estimate[slot] = Number.isNaN(estimate) ? measured : estimate + gain * (measured - estimate);
+    const keep = memoryKept(operations, options.estimateMemory);
+    columns.workDone[slot] = columns.workDone[slot]! * keep + operations;
+    columns.workBusyMs[slot] = columns.workBusyMs[slot]! * keep + windowMs * utilisation;
+    if (columns.workDone[slot]! < ESTIMATE_OPERATIONS_MIN) return;
+    const estimate = capacityEstimate(columns.workDone[slot]!, columns.workBusyMs[slot]!);
+    if (Number.isNaN(estimate)) return;
+    columns.estimate[slot] = estimate;
     columns.serviceMs[slot] = serviceLatency(columns.serviceMs[slot]!, status.latencyMs);
     if (Number.isNaN(columns.serviceMs[slot]!)) return;
     // At first an average of all there is, then of the last placesDecayMs.

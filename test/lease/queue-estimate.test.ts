@@ -6,7 +6,12 @@ import type { ConsumerReport, ProducerStatus } from '../../src/lease/status.js';
 import { Credibility } from '../../src/lease/weights/credibility.js';
 import { LeaseShape } from '../../src/lease/weights/lease-shape.js';
 import { drainedQueue } from '../../src/lease/weights/local-correction.js';
-import { measurementGain, placesOf, serviceLatency } from '../../src/lease/weights/producer-estimate.js';
+import {
+  capacityEstimate,
+  memoryKept,
+  placesOf,
+  serviceLatency,
+} from '../../src/lease/weights/producer-estimate.js';
 import { trimmed } from '../../src/lease/weights/utilisation-trim.js';
 import { seededRandom } from '../../src/telemetry/random.js';
 
@@ -67,10 +72,33 @@ describe('the shape of leases', () => {
 });
 
 describe('what a producer can do', () => {
-  test('measurements count by the operations behind them', () => {
-    expect(measurementGain(0, 30)).toBe(0);
-    expect(measurementGain(30, 30)).toBe(0.5);
-    expect(measurementGain(8, 30)).toBeLessThan(measurementGain(80, 30));
+  test('sums fade by the operations that come', () => {
+    expect(memoryKept(0, 30)).toBe(1);
+    expect(memoryKept(30, 30)).toBe(0.5);
+    expect(memoryKept(8, 30)).toBeGreaterThan(memoryKept(80, 30));
+    expect(capacityEstimate(50, 500)).toBe(100);
+    expect(capacityEstimate(50, 0)).toBeNaN();
+  });
+
+  test('a status whose only operation ended as it began does not make a giant of its producer', () => {
+    const selector = new Selector(seededRandom(5), { slowStartMs: 0 });
+    const slots = ['a', 'b', 'c'].map((id) => selector.addProducer(id, { capacity: 1e6 }, 0));
+    let nowMs = 0;
+    for (; nowMs < 2_000; nowMs += 100) {
+      for (const slot of slots) {
+        const rare = slot === slots[0] && nowMs === 1_900;
+        const status = { inFlight: 0, errors: 0, latencyMs: 10, windowMs: 100 };
+        selector.onProducerStatus(
+          slot,
+          { ...status, operations: rare ? 1 : 5, utilisation: rare ? 1e-5 : 0.5 },
+          nowMs,
+        );
+      }
+      selector.compute(nowMs);
+    }
+    selector.compute(nowMs + 1_000);
+    const [first, second] = slots.map((slot) => selector.producerView(slot, nowMs).weight);
+    expect(first! / second!).toBeLessThan(1.3);
   });
 
   test('the latency of service follows down quickly and up slowly', () => {

@@ -8,23 +8,32 @@
 const SEATS = 4096;
 const GAIN = 0.05;
 const EXPONENT = 12;
+const BELIEF_MIN = 1e-6;
 /** Of somebody unknown. */
 const DEVIATION_AT_FIRST = 0.05;
 
 export class Credibility {
   readonly #deviations = new Float32Array(SEATS).fill(DEVIATION_AT_FIRST);
+  readonly #beliefs = new Float32Array(SEATS).fill(beliefOf(DEVIATION_AT_FIRST));
 
-  /** 0 to 1. Source: the deviation test of Buchegger and Le Boudec, "A robust reputation system for peer-to-peer" (2004). */
+  /** Above 0, to 1. Source: the deviation test of Buchegger and Le Boudec, "A robust reputation system for peer-to-peer" (2004). */
   of(consumer: number): number {
-    return (1 - this.#deviations[seatOf(consumer)]!) ** EXPONENT;
+    return this.#beliefs[seatOf(consumer)]!;
   }
 
   /** `said` and `others`: error ratios, 0 to 1. */
   compare(consumer: number, said: number, others: number): void {
     const seat = seatOf(consumer);
     const before = this.#deviations[seat]!;
-    this.#deviations[seat] = before + GAIN * (Math.abs(said - others) - before);
+    const deviation = before + GAIN * (Math.abs(said - others) - before);
+    this.#deviations[seat] = deviation;
+    this.#beliefs[seat] = beliefOf(deviation);
   }
+}
+
+/** Never quite nothing: where only the disbelieved speak, they are heard. */
+function beliefOf(deviation: number): number {
+  return Math.max(BELIEF_MIN, (1 - deviation) ** EXPONENT);
 }
 
 function seatOf(consumer: number): number {

@@ -32,6 +32,7 @@ const OPERATIONS_PER_WITNESS_MAX = 1000;
 /** A report below this weight is forgotten: three time constants. */
 const WEIGHT_MIN = Math.exp(-3);
 const NOBODY = -1;
+const LATENCY_STALE_MS = 50;
 
 export class InfluenceCap {
   readonly credibility = new Credibility();
@@ -41,7 +42,14 @@ export class InfluenceCap {
   #latenciesMs: Float64Array;
   #errorRatios: Float64Array;
   #operations: Float64Array;
-  // Scratch for sorting.
+  // What `hear` last found, by producer.
+  #heardErrorRatios: Float64Array;
+  #heardLatenciesMs: Float64Array;
+  #heardWitnesses: Float64Array;
+  #latencyAtMs: Float64Array;
+  // Scratch: seats that count, and for sorting.
+  readonly #keptSeats = new Int32Array(WITNESSES);
+  readonly #keptWeights = new Float64Array(WITNESSES);
   readonly #values = new Float64Array(WITNESSES);
   readonly #weights = new Float64Array(WITNESSES);
 
@@ -52,12 +60,16 @@ export class InfluenceCap {
     this.#latenciesMs = new Float64Array(seats);
     this.#errorRatios = new Float64Array(seats);
     this.#operations = new Float64Array(seats);
+    this.#heardErrorRatios = new Float64Array(producers);
+    this.#heardLatenciesMs = new Float64Array(producers).fill(Number.NaN);
+    this.#heardWitnesses = new Float64Array(producers);
+    this.#latencyAtMs = new Float64Array(producers).fill(Number.NaN);
   }
 
   grow(producers: number): void {
     const seats = producers * WITNESSES;
-    const enlarge = (old: Float64Array, fill = 0) => {
-      const larger = new Float64Array(seats).fill(fill);
+    const enlarge = (old: Float64Array, fill = 0, size = seats) => {
+      const larger = new Float64Array(size).fill(fill);
       larger.set(old);
       return larger;
     };
@@ -66,14 +78,23 @@ export class InfluenceCap {
     this.#latenciesMs = enlarge(this.#latenciesMs);
     this.#errorRatios = enlarge(this.#errorRatios);
     this.#operations = enlarge(this.#operations);
+    this.#heardErrorRatios = enlarge(this.#heardErrorRatios, 0, producers);
+    this.#heardLatenciesMs = enlarge(this.#heardLatenciesMs, Number.NaN, producers);
+    this.#heardWitnesses = enlarge(this.#heardWitnesses, 0, producers);
+    this.#latencyAtMs = enlarge(this.#latencyAtMs, Number.NaN, producers);
   }
 
   /** Forgets all that was said of a producer. */
   clear(producer: number): void {
     this.#consumers.fill(NOBODY, producer * WITNESSES, (producer + 1) * WITNESSES);
+    this.#heardWitnesses[producer] = 0;
+    this.#latencyAtMs[producer] = Number.NaN;
   }
 
-  /** Adds a report and answers what is said of the producer now. The consumer is compared with those who spoke before. */
+  /**
+   * Adds a report and answers what is said of the producer now; its latency may be LATENCY_STALE_MS old. The consumer is compared
+   * with those who spoke before.
+   */
   hear(
     producer: number,
     consumer: number,
@@ -83,11 +104,22 @@ export class InfluenceCap {
     operations: number,
     { reportDecayMs, trimShare }: { readonly reportDecayMs: number; readonly trimShare: number },
   ): Testimony {
-    const before = this.summarise(producer, nowMs, reportDecayMs, trimShare);
-    if (before.witnesses >= COMPARED_WITH_MIN)
-      this.credibility.compare(consumer, errorRatio, before.errorRatio);
+    if (this.#heardWitnesses[producer]! >= COMPARED_WITH_MIN) {
+      this.credibility.compare(consumer, errorRatio, this.#heardErrorRatios[producer]!);
+    }
     this.add(producer, consumer, nowMs, latencyMs, errorRatio, operations);
-    return this.summarise(producer, nowMs, reportDecayMs, trimShare);
+    const out = this.testimony;
+    const kept = this.#weigh(producer, nowMs, reportDecayMs);
+    this.#judgeErrors(kept, trimShare);
+    if (!(nowMs - this.#latencyAtMs[producer]! < LATENCY_STALE_MS)) {
+      this.#judgeLatency(kept, trimShare);
+      this.#latencyAtMs[producer] = nowMs;
+      this.#heardLatenciesMs[producer] = out.latencyMs;
+    }
+    out.latencyMs = this.#heardLatenciesMs[producer]!;
+    this.#heardErrorRatios[producer] = out.errorRatio;
+    this.#heardWitnesses[producer] = out.witnesses;
+    return out;
   }
 
   /** `consumer`: a non-negative number that names who reports. `latencyMs` NaN: nothing succeeded. */
@@ -109,34 +141,60 @@ export class InfluenceCap {
 
   /** Fills and answers `testimony`, which the next call overwrites. */
   summarise(producer: number, nowMs: number, decayMs: number, trimShare: number): Testimony {
-    const out = this.testimony;
-    out.witnesses = 0;
-    out.operations = 0;
+    const kept = this.#weigh(producer, nowMs, decayMs);
+    this.#judgeErrors(kept, trimShare);
+    this.#judgeLatency(kept, trimShare);
+    return this.testimony;
+  }
+
+  /** Forgets what is too old; leaves the seats that count, and their weights, in the scratch. Answers how many. */
+  #weigh(producer: number, nowMs: number, decayMs: number): number {
     const base = producer * WITNESSES;
-    let count = 0;
+    let kept = 0;
     for (let seat = base; seat < base + WITNESSES; seat += 1) {
-      if (this.#consumers[seat] === NOBODY) continue;
+      const consumer = this.#consumers[seat]!;
+      if (consumer === NOBODY) continue;
       const weight = Math.exp(-(nowMs - this.#timesMs[seat]!) / decayMs);
       if (weight < WEIGHT_MIN) {
         this.#consumers[seat] = NOBODY;
         continue;
       }
-      out.witnesses += 1;
-      out.operations += this.#operations[seat]!;
-      this.#insert(count, this.#errorRatios[seat]!, weight * this.credibility.of(this.#consumers[seat]!));
-      count += 1;
+      this.#keptSeats[kept] = seat;
+      this.#keptWeights[kept] = weight * this.credibility.of(consumer);
+      kept += 1;
     }
-    out.errorRatio = count === 0 ? 0 : this.#trimmedMean(count, trimShare);
+    return kept;
+  }
+
+  #judgeErrors(kept: number, trimShare: number): void {
+    const out = this.testimony;
+    out.witnesses = kept;
+    out.operations = 0;
+    let alike = true;
+    const first = kept === 0 ? 0 : this.#errorRatios[this.#keptSeats[0]!]!;
+    for (let i = 0; i < kept; i += 1) {
+      const seat = this.#keptSeats[i]!;
+      out.operations += this.#operations[seat]!;
+      alike &&= this.#errorRatios[seat] === first;
+    }
+    out.errorRatio = first;
+    // Mostly nothing fails anywhere.
+    if (alike) return;
+    for (let i = 0; i < kept; i += 1) {
+      this.#insert(i, this.#errorRatios[this.#keptSeats[i]!]!, this.#keptWeights[i]!);
+    }
+    out.errorRatio = this.#trimmedMean(kept, trimShare);
+  }
+
+  #judgeLatency(kept: number, trimShare: number): void {
     let latencies = 0;
-    for (let seat = base; seat < base + WITNESSES; seat += 1) {
-      const latency = this.#latenciesMs[seat]!;
-      if (this.#consumers[seat] === NOBODY || Number.isNaN(latency)) continue;
-      const weight = Math.exp(-(nowMs - this.#timesMs[seat]!) / decayMs);
-      this.#insert(latencies, latency, weight * this.credibility.of(this.#consumers[seat]!));
+    for (let i = 0; i < kept; i += 1) {
+      const latency = this.#latenciesMs[this.#keptSeats[i]!]!;
+      if (Number.isNaN(latency)) continue;
+      this.#insert(latencies, latency, this.#keptWeights[i]!);
       latencies += 1;
     }
-    out.latencyMs = latencies === 0 ? Number.NaN : this.#trimmedMean(latencies, trimShare);
-    return out;
+    this.testimony.latencyMs = latencies === 0 ? Number.NaN : this.#trimmedMean(latencies, trimShare);
   }
 
   #seatFor(producer: number, consumer: number): number {

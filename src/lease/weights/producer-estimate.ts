@@ -1,12 +1,13 @@
 // What a producer's own status says about how much it can do.
 
 /**
- * Work per second at full utilisation: rate / utilisation. Source: gRFC A58 (client-side weighted round robin), whose error term
- * is a factor of its own here. NaN when the status says nothing (no work, or no utilisation).
+ * Operations a second at full utilisation. Source: gRFC A58 (client-side weighted round robin), rate / utilisation, whose error
+ * term is a factor of its own here; taken as the ratio of two sums, since the average of ratios is ruined by one status whose
+ * only operation ended just after it began (Cochran, "Sampling Techniques", 1977, section 6.11). NaN: nothing is known.
  */
-export function capacityEstimate(operations: number, windowMs: number, utilisation: number): number {
-  if (operations <= 0 || windowMs <= 0 || utilisation <= 0) return Number.NaN;
-  return (operations * 1000) / windowMs / utilisation;
+export function capacityEstimate(operations: number, busyMs: number): number {
+  if (operations <= 0 || busyMs <= 0) return Number.NaN;
+  return (operations * 1000) / busyMs;
 }
 
 /** How far to trust it: an almost idle machine's utilisation is mostly noise. */
@@ -15,12 +16,12 @@ export function utilisationConfidence(utilisation: number, confidentUtilisation:
 }
 
 /**
- * Weight of a new measurement that rests on `operations` of them, against an average worth `memory`: noise falls with the
- * number of operations, not with time. Source: the gain of a Kalman filter for a slowly drifting constant (Astrom and Murray,
- * "Feedback Systems", section 8.4), memory being the ratio of noise to drift.
+ * Share of the sums so far that is kept beside `operations` new ones: noise falls with the number of operations, not with time.
+ * Source: the gain of a Kalman filter for a slowly drifting constant (Astrom and Murray, "Feedback Systems", section 8.4), memory
+ * being the ratio of noise to drift.
  */
-export function measurementGain(operations: number, memory: number): number {
-  return operations / (operations + memory);
+export function memoryKept(operations: number, memory: number): number {
+  return operations === 0 ? 1 : memory / (operations + memory);
 }
 
 /**
@@ -42,5 +43,5 @@ const SERVICE_GAIN_UP = 0.02;
  */
 export function placesOf(finishedPerMs: number, serviceMs: number): number {
   const places = finishedPerMs * serviceMs;
-  return places > 1 ? places : 1;
+  return Math.max(1, places);
 }
