@@ -236,6 +236,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   Result<void> reclaim_due();
   void drop_inode(Inode& node);
   Result<void> sync_file(uint64_t ino, bool with_log);
+  Result<void> sync_data_of(uint64_t ino, uint64_t file_id, File& data);
   bool take_snapshot(Inode& node, PublishSnapshot& snapshot);
   uint64_t evict_sparse(uint64_t bytes);
   uint64_t evict_small(uint64_t bytes);

@@ -99,8 +99,10 @@ IoOutcome Cache::change(Inode& node, ChangePlan& plan) {
   }
   if (plan.limit != kNoLimit) node.apply_limit(plan.limit);
   if (is_sparse) {
-    if (auto done = apply_in_place(node, plan, appended->lsn, in_doubt); !done)
-      return failed(done.error().code);
+    if (auto done = apply_in_place(node, plan, appended->lsn, in_doubt); !done) {
+      node.sparse->torn = true;
+      return failed(EIO);
+    }
   }
   return {};
 }

@@ -70,15 +70,25 @@ Result<void> Cache::complete_publish(uint64_t ino, uint32_t generation, uint64_t
   }
   const Result<Appended> appended =
       append(*node, RecordKind::complete, raw(PublishBody{version, generation, 0}));
-  // Not recorded: a crash now publishes the same pages again, which loses nothing.
   Mutation mutation(*this, *node);
+  if (!appended) {
+    // Unrecorded it must not count either: what recovery takes to be in flight would be evicted meanwhile.
+    // The same pages go up again, which loses nothing.
+    node->apply_abort(generation);
+    counters_.aborted.fetch_add(1, std::memory_order_relaxed);
+    return appended.error();
+  }
   const uint64_t published = node->unpublished->in_flight->attributes.pages;
   const uint64_t base = node->unpublished->base_pages;
   mutation.consume(published > base ? published - base : 0);
   node->apply_complete(generation, version);
   if (node->unpublished) node->unpublished->order = 0;  // what was written meanwhile queues anew
   counters_.published.fetch_add(1, std::memory_order_relaxed);
-  if (!appended) return appended.error();
+  if (node->sparse && node->sparse->sync_failed && !node->is_dirty()) {
+    // What is on the disk is not known: the service has it all, and it is fetched from there.
+    if (auto dropped = drop_pages(*node, 0, kNoLimit); !dropped) return dropped;
+    node->sparse->sync_failed = false;
+  }
   return {};
 }
 

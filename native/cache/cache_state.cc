@@ -34,6 +34,11 @@ std::vector<DiskStateRun> state_runs(const Inode& node) {
   return runs;
 }
 
+Error torn_error(const Inode& node) {
+  return Error{EIO, "inode " + std::to_string(node.ino) +
+                        ": an error of the cache's disk left a change half done; mount again to recover it"};
+}
+
 }  // namespace
 
 Result<Appended> Cache::append(Inode& node, RecordKind kind, std::span<const std::byte> body,
@@ -46,6 +51,8 @@ Result<Appended> Cache::append(Inode& node, RecordKind kind, std::span<const std
 }
 
 Result<Cache::WholeState> Cache::whole_state(const Inode& node, bool with_checksums) const {
+  // Earlier records are what will make it whole.
+  if (node.sparse && node.sparse->torn) return torn_error(node);
   WholeState whole;
   whole.runs = state_runs(node);
   StateBody& state = whole.state;
@@ -122,6 +129,7 @@ std::string Cache::sparse_path(uint64_t ino, uint64_t id) const {
 
 Result<File*> Cache::sparse_file(const Inode& node) const {
   SparseFile& sparse = *node.sparse;
+  if (sparse.torn) return torn_error(node);
   File* opened = sparse.opened.load(std::memory_order_acquire);
   if (opened != nullptr) return opened;
   {

@@ -12,6 +12,13 @@ namespace {
 constexpr auto kBackgroundPeriod = std::chrono::milliseconds(1000);
 constexpr std::size_t kCompactionsPerRound = 8;
 
+Error sync_failed_error(uint64_t ino) {
+  return Error{EIO,
+               "inode " + std::to_string(ino) +
+                   ": its cache file could not be synced before; what was written since is safe only once "
+                   "it is published"};
+}
+
 }  // namespace
 
 Result<void> Cache::sync(uint64_t ino) {
@@ -20,8 +27,18 @@ Result<void> Cache::sync(uint64_t ino) {
   return sync_file(ino, true);
 }
 
+// Without the file's lock. A failure is remembered: the kernel tells of it once.
+Result<void> Cache::sync_data_of(uint64_t ino, uint64_t file_id, File& data) {
+  Result<void> synced = data.sync_data();
+  if (synced) return synced;
+  const Changing node(*table_, ino);
+  if (node && node->sparse && node->sparse->id == file_id) node->sparse->sync_failed = true;
+  return synced;
+}
+
 Result<void> Cache::sync_file(uint64_t ino, bool with_log) {
   std::shared_ptr<File> data;
+  uint64_t file_id = 0;
   std::string directory;
   BarrierBody barrier;
   {
@@ -33,6 +50,8 @@ Result<void> Cache::sync_file(uint64_t ino, bool with_log) {
       if (!file) return file.error();
       const std::lock_guard lock(node->sparse->mutex);
       data = node->sparse->owner;
+      file_id = node->sparse->id;
+      if (node->sparse->sync_failed) return sync_failed_error(ino);
       if (!node->sparse->name_durable.load(std::memory_order_relaxed)) {
         const std::string path = sparse_path(ino, node->sparse->id);
         directory = path.substr(0, path.rfind('/'));
@@ -40,7 +59,7 @@ Result<void> Cache::sync_file(uint64_t ino, bool with_log) {
     }
   }
   if (data) {
-    if (auto synced = data->sync_data(); !synced) return synced;
+    if (auto synced = sync_data_of(ino, file_id, *data); !synced) return synced;
     if (!directory.empty()) {
       if (auto synced = file_system_.sync_directory(directory); !synced) return synced;
     }

@@ -78,6 +78,7 @@ Result<bool> Cache::compact_one() {
 
 Result<void> Cache::move_forward(uint64_t ino, const Segment& victim) {
   std::shared_ptr<File> data;
+  uint64_t file_id = 0;
   {
     const Reading node(*table_, ino);
     if (!node || !needs(*node, victim)) return {};
@@ -86,18 +87,24 @@ Result<void> Cache::move_forward(uint64_t ino, const Segment& victim) {
       if (!file) return file.error();
       const std::lock_guard lock(node->sparse->mutex);
       data = node->sparse->owner;
+      file_id = node->sparse->id;
     }
   }
   // The new state promises the data: the bulk of it is synced without the lock, the rest with it.
   if (data) {
-    if (auto synced = data->sync_data(); !synced) return synced;
+    if (auto synced = sync_data_of(ino, file_id, *data); !synced) return synced;
   }
   const Changing node(*table_, ino);
   if (!node || !needs(*node, victim)) return {};
   if (node->sparse && node->is_dirty()) {
     Result<File*> file = sparse_file(*node);
     if (!file) return file.error();
-    if (auto synced = (*file)->sync_data(); !synced) return synced;
+    if (node->sparse->sync_failed)
+      return Error{EIO, "inode " + std::to_string(ino) + " has bytes that could not be synced"};
+    if (auto synced = (*file)->sync_data(); !synced) {
+      node->sparse->sync_failed = true;
+      return synced;
+    }
     if (!node->sparse->name_durable.load(std::memory_order_relaxed)) {
       const std::string path = sparse_path(ino, node->sparse->id);
       if (auto synced = file_system_.sync_directory(path.substr(0, path.rfind('/'))); !synced) return synced;

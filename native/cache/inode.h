@@ -66,6 +66,12 @@ struct SparseFile {
   std::atomic<File*> opened{nullptr};
   std::atomic<bool> name_durable{false};
   uint64_t gone_lsn = 0;  // the newest record that made some of its pages not count
+  // The log says of the file what an error kept from being done to it. Nobody reads it before the next
+  // recovery has done it.
+  bool torn = false;
+  // A sync failed, and what it lost no later one can tell: nothing more of the file is promised until all of
+  // it is published.
+  bool sync_failed = false;
 };
 
 // Sums over all files.

@@ -117,6 +117,8 @@ Result<void> Replay::apply(const ReadRecord& record) {
     case RecordKind::change:
       return apply_change(*node, record);
     case RecordKind::begin:
+      // The outcome of the one before could not be recorded, and so it counted as failed.
+      if (node->in_flight()) node->apply_abort(node->unpublished->in_flight->generation);
       node->apply_begin(body.take<PublishBody>().generation);
       break;
     case RecordKind::complete: {

@@ -23,6 +23,9 @@ class CacheModel {
  public:
   enum class Promise { exact, acknowledged, synced };
   uint64_t segment_bytes = 256 << 10;
+  // The disk fails calls: an operation may end in an error, and then has happened, or not, byte by byte.
+  bool is_tolerant = false;
+  uint64_t errors = 0;
 
   CacheModel(SimulatedFileSystem& disk, uint64_t seed) : disk_(disk), random_(seed) {}
 
@@ -66,7 +69,8 @@ class CacheModel {
   void maintain() {
     last_step_ = "maintain";
     const Result<void> done = cache_->maintain();
-    if (!done && !disk_.is_crashed()) failure_ = "maintain: " + done.error().message;
+    if (!done && is_tolerant) errors += 1;
+    if (!done && !disk_.is_crashed() && !is_tolerant) failure_ = "maintain: " + done.error().message;
   }
 
   const std::string& last_step() const { return last_step_; }
@@ -100,6 +104,9 @@ class CacheModel {
       if (auto wrong = read_all(ino, found); !wrong.empty()) return wrong;
       std::vector<const Bytes*> allowed{&file.now};
       if (promise != Promise::exact && changing_ == ino) allowed.push_back(&pending_);
+      if (promise != Promise::exact) {
+        for (const Bytes& state : file.in_doubt) allowed.push_back(&state);
+      }
       if (promise == Promise::synced) {
         for (const Bytes& past : file.since_sync) allowed.push_back(&past);
       }
@@ -111,6 +118,7 @@ class CacheModel {
       else if (found != file.now)
         file.since_sync.push_back(file.now);
       file.now = found;
+      file.in_doubt.clear();
     }
     changing_ = 0;
     const std::vector<std::string> wrong = cache_->check();
@@ -146,6 +154,7 @@ class CacheModel {
   struct ModelFile {
     Bytes now;
     std::vector<Bytes> since_sync;  // states a power loss may show, besides `now`
+    std::vector<Bytes> in_doubt;    // states that a kill may show, besides `now`: errors hid which it is
   };
   struct Stored {
     uint64_t size = 0;
@@ -259,17 +268,42 @@ class CacheModel {
     changing_ = ino;
     pending_ = std::move(after);
     const IoOutcome outcome = run(ino, operation);
+    ModelFile& file = files_[ino];
     if (outcome.status != IoStatus::done) {
-      if (!disk_.is_crashed()) failure_ = name + ": errno " + std::to_string(outcome.error);
+      if (is_tolerant)
+        settle_failed(ino, name);
+      else if (!disk_.is_crashed())
+        failure_ = name + ": errno " + std::to_string(outcome.error);
       return;
     }
-    ModelFile& file = files_[ino];
     file.since_sync.push_back(file.now);
     file.now = std::move(pending_);
     if (!disk_.is_crashed())
       changing_ = 0;
     else
       pending_ = file.now;
+  }
+
+  // What a failed change left is what the file is, unless the cache says that it cannot tell.
+  void settle_failed(uint64_t ino, const std::string& name) {
+    errors += 1;
+    ModelFile& file = files_[ino];
+    Bytes found;
+    if (!read_all(ino, found).empty()) {
+      // Whichever it was: the next recovery decides.
+      file.since_sync.push_back(pending_);
+      file.in_doubt.push_back(pending_);
+      return;
+    }
+    std::vector<const Bytes*> allowed{&file.now, &pending_};
+    for (const Bytes& state : file.in_doubt) allowed.push_back(&state);
+    if (auto wrong = compare(found, allowed); !wrong.empty())
+      failure_ = "after a failed " + name + ": " + wrong;
+    // A failed change is not promised by a later sync either, whatever it shows now.
+    file.in_doubt.push_back(file.now);
+    file.in_doubt.push_back(pending_);
+    file.now = found;
+    changing_ = 0;
   }
 
   void create() {
@@ -347,6 +381,10 @@ class CacheModel {
     Bytes buffer(1 + pick_size());
     const IoOutcome outcome = run(ino, [&] { return cache_->read(ino, offset, buffer); });
     if (disk_.is_crashed()) return;
+    if (outcome.status != IoStatus::done && is_tolerant) {
+      errors += 1;
+      return;
+    }
     if (outcome.status != IoStatus::done) {
       failure_ = "read: errno " + std::to_string(outcome.error);
       return;

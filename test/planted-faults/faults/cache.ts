@@ -116,7 +116,12 @@ export const cacheFaults: readonly PlantedFault[] = [
     name: 'data-not-synced-before-barrier',
     breaks: 'the bytes that a barrier promises are on disk before it',
     file: 'native/cache/cache_sync.cc',
-    edits: [['    if (auto synced = data->sync_data(); !synced) return synced;\n', '']],
+    edits: [
+      [
+        '    if (auto synced = sync_data_of(ino, file_id, *data); !synced) return synced;\n',
+        '    static_cast<void>(file_id);\n',
+      ],
+    ],
     caughtBy: promise('a file that was fsynced is there after a power loss'),
   },
   {
