@@ -61,6 +61,7 @@ const TABLE = [
   { what: 'ip', phase: 'test', present: () => command('ip'), packages: ['iproute2'] },
   { what: 'fio', phase: 'test', present: () => command('fio'), packages: ['fio'] },
   { what: 'setfattr', phase: 'test', present: () => command('setfattr'), packages: ['attr'] },
+  { what: 'spin', phase: 'test', present: () => command('spin'), packages: ['spin'] },
   { what: 'setfacl', phase: 'test', present: () => command('setfacl'), packages: ['acl'] },
 ];
 

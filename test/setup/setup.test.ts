@@ -11,7 +11,7 @@ import { clang } from '../support/native-build.js';
 /** Commands that are only looked for, never run. */
 const TOOLS = [
   ...['g++', 'make', 'python3', 'clang-format-14', 'cmake', 'ninja'],
-  ...['git', 'sqlite3', 'tshark', 'ip', 'fio', 'setfattr', 'setfacl'],
+  ...['git', 'sqlite3', 'tshark', 'ip', 'fio', 'setfattr', 'setfacl', 'spin'],
 ];
 
 const isRoot = process.getuid?.() === 0;
