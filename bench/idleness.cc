@@ -6,7 +6,7 @@
 //
 //   idleness MODE PATTERN RATE SECONDS          MODE: spin block nap adaptive;  PATTERN: none steady bursts
 //
-// Prints one line of JSON. A steady source sends at RATE a second; bursts are 200 packets 8 us apart, RATE
+// Prints one line of JSON. A steady source sends at RATE a second; bursts are 2000 packets 8 us apart, RATE
 // bursts a second. The source sleeps until 60 us before its next packet and then spins, the same for every
 // mode.
 #include <sys/prctl.h>
@@ -31,7 +31,7 @@ using namespace penstock::net;
 namespace {
 
 constexpr uint64_t kSecond_ns = 1'000'000'000;
-constexpr uint64_t kBurstPackets = 200;
+constexpr uint64_t kBurstPackets = 2000;
 constexpr uint64_t kBurstGap_ns = 8'000;
 constexpr uint64_t kSpinAhead_ns = 60'000;
 
