@@ -23,7 +23,7 @@ const PATTERNS = [
   { name: '1 k/s', pattern: 'steady', rate: 1_000 },
   { name: '10 k/s', pattern: 'steady', rate: 10_000 },
   { name: '50 k/s', pattern: 'steady', rate: 50_000 },
-  { name: 'bursts', pattern: 'bursts', rate: 10 },
+  { name: 'bursts', pattern: 'bursts', rate: 5 },
 ] as const;
 
 /** Share of a processor that the governor may spin in vain (IdleSettings::spin_share). */

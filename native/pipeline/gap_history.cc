@@ -40,8 +40,11 @@ GapHistory::Prediction GapHistory::predict(uint64_t wake_cost_ns) const {
     waited += weights_[bucket] * middle_ns(bucket);
     if (prediction.gap_ns == kLonger && seen * 2 >= total_)
       prediction.gap_ns = static_cast<uint64_t>(middle_ns(bucket));
-    const float cost = waited + (total_ - seen) * (static_cast<float>(kEnds_ns[bucket]) + wake_cost);
-    if (cost >= best) continue;
+    // Sums of rounded weights: what is left may come out below nothing, and no window is bought for a
+    // rounding.
+    const float left = std::max(total_ - seen, 0.0F);
+    const float cost = waited + left * (static_cast<float>(kEnds_ns[bucket]) + wake_cost);
+    if (cost >= best * 0.999F) continue;
     best = cost;
     prediction.window_ns = kEnds_ns[bucket];
   }

@@ -40,7 +40,7 @@ struct IdleSettings {
   uint64_t window_max_ns = kWindowMax_ns;
   // Share of one processor that spinning without finding work may take, and how much of it may be saved up.
   double spin_share = 0.10;
-  uint64_t spin_saved_max_ns = 10'000'000;
+  uint64_t spin_saved_max_ns = 20'000'000;
   // What a wake-up takes, from the producer's decision to the sleeper's return; measured when 0.
   uint64_t wake_cost_ns = 0;
   uint64_t nap_ns = 50'000;
