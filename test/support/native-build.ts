@@ -15,10 +15,14 @@ export interface Flavour {
   /** Value for -fsanitize. */
   readonly sanitize: string;
   readonly fuzz?: boolean;
+  /** Compiler option; -O1 when absent. */
+  readonly optimise?: string;
 }
 
 export const ADDRESS: Flavour = { name: 'asan', sanitize: 'address,undefined' };
 export const THREAD: Flavour = { name: 'tsan', sanitize: 'thread' };
+/** Without sanitizers and optimised, for benchmarks. */
+export const MEASURE: Flavour = { name: 'plain', sanitize: '', optimise: '-O2' };
 export const FUZZ: Flavour = { name: 'fuzz', sanitize: 'address,undefined', fuzz: true };
 
 export function clang(): string {
@@ -36,6 +40,7 @@ export async function buildNative(flavour: Flavour, targets: readonly string[]):
       `-DCMAKE_CXX_COMPILER=${clang()}`,
       `-DPENSTOCK_SANITIZE=${flavour.sanitize}`,
       `-DPENSTOCK_FUZZ=${flavour.fuzz ? 'ON' : 'OFF'}`,
+      `-DPENSTOCK_OPTIMISE=${flavour.optimise ?? '-O1'}`,
     ]);
   }
   await step('ninja', ['-C', directory, '-j', String(availableParallelism()), ...targets]);

@@ -1,0 +1,288 @@
+#include "native/port/ring_port.h"
+
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "native/packet/parse.h"
+
+namespace penstock::net {
+namespace {
+
+constexpr uint32_t kRingBytesMin = 64 << 10;
+constexpr uint32_t kRingBytesMax = 1 << 28;
+constexpr uint32_t kSnapMin = 64;
+constexpr uint32_t kFrameBytesMin = 14;
+constexpr uint32_t kHeldMax = 8192;
+
+uint32_t padded(std::size_t bytes) {
+  return static_cast<uint32_t>((bytes + 15) & ~std::size_t{15});
+}
+
+bool usable(uint32_t bytes) {
+  return std::has_single_bit(bytes) && bytes >= kRingBytesMin && bytes <= kRingBytesMax;
+}
+
+// The first `length` bytes of a frame, out of its head and body.
+void copy_out(const Packet& packet, std::byte* to, std::size_t length) {
+  const std::size_t head = std::min<std::size_t>(length, packet.head_length);
+  std::memcpy(to, packet.data(), head);
+  to += head;
+  length -= head;
+  for (const BodySlice& slice : packet.slices()) {
+    const std::size_t part = std::min<std::size_t>(length, slice.length);
+    std::memcpy(to, slice.bytes().data(), part);
+    to += part;
+    length -= part;
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RingPort>> RingPort::open(const RingOptions& options, std::span<std::byte> memory,
+                                                 std::function<void()> wake) {
+  const bool sizes = usable(options.records_bytes) && usable(options.frames_bytes) &&
+                     options.snap >= kSnapMin && options.snap <= kFrameBytesMax &&
+                     padded(sizeof(RingRecord) + options.snap) * 2 <= options.records_bytes;
+  if (!sizes || memory.size() < memory_bytes(options) || reinterpret_cast<uintptr_t>(memory.data()) % 16 != 0)
+    return Error{EINVAL,
+                 "a script's ring: its sizes are powers of two from 64 KiB, and its memory fits them"};
+  std::unique_ptr<RingPort> port(new RingPort(options, memory, std::move(wake)));  // NOLINT
+  port->event_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!port->event_.valid()) return Error::from_errno(errno, "eventfd");
+  return port;
+}
+
+RingPort::RingPort(const RingOptions& options, std::span<std::byte> memory, std::function<void()> wake)
+    : PortBase(options.name),
+      options_(options),
+      control_(::new (memory.data()) RingControl{}),
+      records_(memory.data() + kRingDataOffset),
+      frames_(records_ + options.records_bytes),
+      wake_(std::move(wake)),
+      held_(kHeldMax) {
+  set_mtu_seen(kFrameBytesMax);
+  control_->worker_asleep.store(1);
+  control_->script_asleep.store(1);
+}
+
+RingPort::~RingPort() {
+  release_waiting();
+}
+
+void RingPort::release_waiting() {
+  uint32_t next = held_head_.load();
+  for (; next != held_tail_.load(); ++next) PacketPool::release(held_[next % kHeldMax].packet);
+  held_head_.store(next);
+}
+
+void RingPort::kick() {
+  ::eventfd_write(event_.get(), 1);
+}
+
+void RingPort::fill_record(RingRecord& record, Packet& packet, uint32_t captured) {
+  const Headers& headers = packet.layout.outer;
+  record.kind = kRingPacket;
+  record.verdict = kRingAccept;
+  record.flags =
+      static_cast<uint8_t>((packet.offload.gso != Gso::none ? kRingSuperframe : 0) |
+                           (packet.offload.checksum == ChecksumState::partial ? kRingPartialChecksum : 0) |
+                           (headers.fragment ? kRingFragment : 0));
+  record.frame_bytes = static_cast<uint32_t>(packet.length());
+  record.captured = captured;
+  record.key = flow_key(packet.data(), headers, packet.vni);
+  record.flow_hash = packet.flow_hash != 0 ? packet.flow_hash : symmetric_hash(record.key);
+  record.ingress = packet.ingress;
+  record.mark = packet.mark;
+  record.network = headers.network;
+  record.transport = headers.transport;
+  record.payload = headers.payload;
+  record.reserved = 0;
+}
+
+// False: no room. `tail` moves behind the record, and behind a skip record before it where one was needed.
+bool RingPort::write_record(Packet& packet, uint32_t& tail) {
+  const auto captured = static_cast<uint32_t>(std::min<std::size_t>(packet.length(), options_.snap));
+  const uint32_t length = padded(sizeof(RingRecord) + captured);
+  const uint32_t to_end = options_.records_bytes - (tail & (options_.records_bytes - 1));
+  const uint32_t skip = length > to_end ? to_end : 0;
+  if (tail - head_seen_ + skip + length > options_.records_bytes) {
+    head_seen_ = control_->records_head.load(std::memory_order_acquire);
+    // A script that writes nonsense into its cursor gets nothing more.
+    if (tail - head_seen_ > options_.records_bytes ||
+        tail - head_seen_ + skip + length > options_.records_bytes)
+      return false;
+  }
+  if (skip != 0) {
+    auto* record = reinterpret_cast<RingRecord*>(record_at(tail));
+    record->length = skip;
+    record->kind = kRingSkip;
+    tail += skip;
+  }
+  auto* record = reinterpret_cast<RingRecord*>(record_at(tail));
+  record->length = length;
+  fill_record(*record, packet, captured);
+  copy_out(packet, reinterpret_cast<std::byte*>(record) + sizeof(RingRecord), captured);
+  tail += length;
+  return true;
+}
+
+std::size_t RingPort::transmit(std::span<Packet*> packets) {
+  const DropReason refusal = refusal_of(state());
+  uint32_t tail = control_->records_tail.load(std::memory_order_relaxed);
+  uint32_t waiting = held_tail_.load(std::memory_order_relaxed);
+  const uint32_t waiting_before = waiting;
+  const uint32_t tail_before = tail;
+  for (Packet* packet : packets) {
+    DropReason reason = refusal;
+    if (reason == DropReason::none && packet->layout.outer.ethernet == kNoHeader) reason = parse(*packet);
+    const bool room = !options_.verdicts || waiting - held_head_.load(std::memory_order_acquire) < kHeldMax;
+    const uint32_t before = tail;
+    if (reason == DropReason::none && !(room && write_record(*packet, tail))) reason = DropReason::ring_full;
+    if (reason != DropReason::none) {
+      drop_packet(packet, reason, counters_.transmit.drops);
+      continue;
+    }
+    count_packet(counters_.transmit, *packet);
+    if (!options_.verdicts) {
+      PacketPool::release(packet);
+      continue;
+    }
+    // The record is the last thing before `tail`; a skip record may stand between `before` and it.
+    const uint32_t wrapped =
+        (before & (options_.records_bytes - 1)) > ((tail - 1) & (options_.records_bytes - 1))
+            ? tail & ~(options_.records_bytes - 1)
+            : before;
+    held_[waiting++ % kHeldMax] = {packet, wrapped, tail};
+  }
+  // Whoever sees the script's head pass a record must see the packet that waits for it: held first.
+  if (waiting != waiting_before) held_tail_.store(waiting, std::memory_order_release);
+  if (tail == tail_before) return packets.size();
+  control_->records_tail.store(tail, std::memory_order_release);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (control_->script_asleep.load(std::memory_order_relaxed) != 0 &&
+      control_->script_asleep.exchange(0) != 0 && wake_)
+    wake_();
+  return packets.size();
+}
+
+// Packets whose record the script has passed; true when the batch took all of them.
+bool RingPort::take_verdicts(Batch& batch) {
+  const uint32_t head = control_->records_head.load(std::memory_order_acquire);
+  uint32_t next = held_head_.load(std::memory_order_relaxed);
+  const uint32_t tail = held_tail_.load(std::memory_order_acquire);
+  const DropReason refusal = refusal_of(state());
+  bool all = true;
+  for (; next != tail; ++next) {
+    const Held& held = held_[next % kHeldMax];
+    if (static_cast<int32_t>(head - held.end) < 0) break;
+    if (batch.full()) {
+      all = false;
+      break;
+    }
+    const auto* record = reinterpret_cast<const RingRecord*>(record_at(held.record));
+    DropReason reason = record->verdict == kRingDrop ? DropReason::script : refusal;
+    if (reason != DropReason::none) {
+      drop_packet(held.packet, reason, counters_.receive.drops);
+      continue;
+    }
+    held.packet->mark = record->mark;
+    count_packet(counters_.receive, *held.packet);
+    batch.add(held.packet);
+  }
+  held_head_.store(next, std::memory_order_release);
+  return all;
+}
+
+Packet* RingPort::copy_frame(const std::byte* bytes, uint32_t length, PacketPool& pool) {
+  Packet* packet = pool.take();
+  if (packet == nullptr) return nullptr;
+  const auto head = static_cast<uint32_t>(std::min<std::size_t>(length, kHeadCapacity));
+  std::memcpy(packet->data(), bytes, head);
+  packet->head_length = head;
+  if (head == length) return packet;
+  BodyBuffer* body = pool.take_body();
+  if (body == nullptr) {
+    PacketPool::release(packet);
+    return nullptr;
+  }
+  body->used = length - head;
+  std::memcpy(body->bytes, bytes + head, body->used);
+  if (pool.append(*packet, body, 0, body->used)) return packet;
+  pool.put_back(body);
+  PacketPool::release(packet);
+  return nullptr;
+}
+
+// Frames that the script sends; true when the batch took all of them. Nothing in this memory is believed.
+bool RingPort::take_frames(Batch& batch, PacketPool& pool) {
+  const uint32_t size = options_.frames_bytes;
+  const uint32_t tail = control_->frames_tail.load(std::memory_order_acquire);
+  uint32_t head = control_->frames_head.load(std::memory_order_relaxed);
+  const DropReason refusal = refusal_of(state());
+  bool all = true;
+  while (head != tail) {
+    if (batch.full()) {
+      all = false;
+      break;
+    }
+    const uint32_t at = head & (size - 1);
+    RingFrame frame;
+    std::memcpy(&frame, frames_ + at, sizeof(frame));
+    const bool fits = frame.length >= sizeof(frame) && frame.length % 16 == 0 && frame.length <= size - at &&
+                      frame.length <= tail - head && tail - head <= size;
+    if (!fits || (frame.kind == kRingPacket && frame.bytes > frame.length - sizeof(frame))) {
+      counters_.receive.drops[static_cast<std::size_t>(DropReason::malformed)].add();
+      head = tail;
+      break;
+    }
+    head += frame.length;
+    if (frame.kind != kRingPacket) continue;
+    DropReason reason = refusal;
+    if (frame.bytes < kFrameBytesMin || frame.bytes > kFrameBytesMax) reason = DropReason::malformed;
+    Packet* packet =
+        reason == DropReason::none ? copy_frame(frames_ + at + sizeof(frame), frame.bytes, pool) : nullptr;
+    if (packet == nullptr) {
+      if (reason == DropReason::none) reason = DropReason::no_buffer;
+      counters_.receive.drops[static_cast<std::size_t>(reason)].add();
+      continue;
+    }
+    count_packet(counters_.receive, *packet);
+    batch.add(packet);
+  }
+  control_->frames_head.store(head, std::memory_order_release);
+  return all;
+}
+
+// Something is there for receive(): asked after the announcement, so that no publication is missed.
+bool RingPort::published() const {
+  const uint32_t next = held_head_.load(std::memory_order_relaxed);
+  const uint32_t head = control_->records_head.load(std::memory_order_relaxed);
+  const bool verdicts = next != held_tail_.load(std::memory_order_acquire) &&
+                        static_cast<int32_t>(head - held_[next % kHeldMax].end) >= 0;
+  return verdicts || control_->frames_tail.load(std::memory_order_relaxed) !=
+                         control_->frames_head.load(std::memory_order_relaxed);
+}
+
+ReceiveEnd RingPort::receive(Batch& batch, PacketPool& pool) {
+  // A kick is on its way or came if the script took the announcement back; or the event is left over from one
+  // that overtook a former receive. It is read when either is possible: not once per call.
+  const bool announced = std::exchange(announced_, false);
+  const bool kicked = announced && control_->worker_asleep.exchange(0) == 0;
+  const bool all = take_verdicts(batch) && take_frames(batch, pool);
+  if (kicked || (announced && batch.count == 0)) {
+    eventfd_t value = 0;
+    ::eventfd_read(event_.get(), &value);
+  }
+  if (!all || batch.count > 0) return ReceiveEnd::more;
+  announced_ = true;
+  control_->worker_asleep.store(1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return published() ? ReceiveEnd::more : ReceiveEnd::drained;
+}
+
+}  // namespace penstock::net
