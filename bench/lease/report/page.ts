@@ -2,9 +2,10 @@
 // that states a result is made of the results, so that it cannot outlive them.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { policiesOf } from '../plan.js';
 import type { ResultStore } from '../results.js';
 import type { Scenario } from '../scenario.js';
-import { GROUPS, loadName, scenarioNamed } from '../scenarios.js';
+import { GROUPS, loadName, SCENARIOS, scenarioNamed } from '../scenarios.js';
 import type { Result } from '../simulator/measure.js';
 import type { Ratio } from '../statistics.js';
 import { COMPARED, type Plot, plots } from './plots.js';
@@ -28,6 +29,7 @@ export function page(store: ResultStore, seeds: number, drawn: readonly Plot[]):
     head(seeds),
     aims(store),
     whereRivalsWin(store),
+    missing(store),
     plot('prequal'),
     MODEL,
     RIVALS,
@@ -56,14 +58,14 @@ function head(seeds: number): string {
   return `# The lease agent, simulated
 
 Made by \`npm run lease:simulate\`; do not edit by hand. The selector of \`src/lease\`, unchanged, chooses producers in a
-simulated world beside nine rivals and a clairvoyant, ${seeds} seeds each. One seed drives everything; a run with the same seed
+simulated world beside eight rivals and a clairvoyant, ${seeds} seeds each. One seed drives everything; a run with the same seed
 is the same to the last digit (\`test/lease-simulation\`), and all policies of a seed meet the same arrivals, the same work and
 the same faults. Intervals are 95 % by Student's t over the seeds; ratios of two policies are taken seed by seed on logarithms.
 
 The product appears twice. **Penstock**: a consumer's report rides in its next request, no message is added. **Penstock prompt**: a
 consumer gives its lease back, with the report, when its operation ends; one message per lease.
 
-    npm run lease:simulate                              everything; about 15 minutes on two idle cores
+    npm run lease:simulate                              everything; roughly half an hour of CPU time on two threads
     npm run lease:simulate -- --quick                   three seeds, tables only
     npm run lease:simulate -- --scenarios mixed --policies Prequal,Penstock --seeds 10`;
 }
@@ -164,6 +166,16 @@ differ, Prequal and peak EWMA also prefer fast producers and let them be busier 
 tails below saturation; the product makes producers equally busy, which is what keeps a margin on each of them. The
 clairvoyant does the same to the extreme. Prequal is run without its guard against sinkholing, which the paper describes
 without formulas; with one it would do better among black holes.`;
+}
+
+/** What an interrupted run has left out. */
+function missing(store: ResultStore): string {
+  const lines = SCENARIOS.flatMap((scenario) => {
+    const absent = policiesOf(scenario).filter(({ name }) => store.get(scenario.name, name).length === 0);
+    return absent.length === 0 ? [] : [`- ${scenario.title}: ${absent.map(({ name }) => name).join(', ')}`];
+  });
+  if (lines.length === 0) return '';
+  return `## Not run\n\nThe run was interrupted before:\n\n${lines.join('\n')}`;
 }
 
 function percent(ratio: number): string {

@@ -57,7 +57,10 @@ function p99ByInterval(store: ResultStore): Plot {
   const prequal = store.interval('truth', 'Prequal', p99);
   const series = seriesOver(store, places).filter(({ name }) => using.includes(name));
   const level = places.map(([x]) => ({ x, y: prequal.mean, half: prequal.half }));
-  series.push({ name: 'Prequal', colour: COLOURS.get('Prequal')!, points: level });
+  // It does not listen to statuses: one level for all intervals.
+  if (store.get('truth', 'Prequal').length > 0) {
+    series.push({ name: 'Prequal', colour: COLOURS.get('Prequal')!, points: level });
+  }
   const ticks = places.map(([ms]) => ms);
   const x = { title: 'milliseconds between two statuses of a producer', log: true, ticks };
   const y = { title: 'p99, milliseconds', log: true, ticks: [100, 150, 200, 300, 500, 1000, 2000] };
