@@ -45,7 +45,16 @@ function p99ByLoad(store: ResultStore): Plot {
     LOADS.map((load) => [load * 100, loadName(load)] as const),
   );
   const y = { title: 'p99, milliseconds', log: true, ticks: [50, 100, 200, 500, 1000, 2000, 5000, 10_000] };
-  return { file: 'load', title, svg: lineChart(title, { title: 'load, %' }, y, series) };
+  return {
+    file: 'load',
+    title,
+    svg: lineChart(
+      title,
+      { title: 'load, %', ticks: LOADS.map((load) => Math.round(load * 100)) },
+      y,
+      series,
+    ),
+  };
 }
 
 function p99ByInterval(store: ResultStore): Plot {

@@ -7,7 +7,7 @@ import { area, line } from 'd3-shape';
 export interface Axis {
   readonly title: string;
   readonly log?: boolean;
-  /** Default: what the data needs. */
+  /** Default: from the first tick to the last, else what the data needs. */
   readonly domain?: readonly [number, number];
   /** Default: chosen by the scale. */
   readonly ticks?: readonly number[];
@@ -121,7 +121,8 @@ function scaleFor(axis: Axis, values: readonly number[], range: readonly [number
   const finite = values.filter((value) => Number.isFinite(value) && (!axis.log || value > 0));
   const highest = Math.max(...finite);
   const lowest = axis.log ? Math.min(...finite) : Math.min(0, ...finite);
-  const domain = axis.domain ?? [lowest, highest];
+  const named = axis.ticks === undefined ? undefined : ([axis.ticks[0]!, axis.ticks.at(-1)!] as const);
+  const domain = axis.domain ?? named ?? [lowest, highest];
   const scale = (axis.log ? scaleLog() : scaleLinear()).domain(domain).range(range);
   return Object.assign(scale, { domain_: domain });
 }
