@@ -196,6 +196,11 @@ DropReason encapsulate(Packet& packet, const TunnelTemplate& path, uint32_t vni,
   if (options.size() > kGeneveOptionsMax || options.size() % 4 != 0) return DropReason::headers_too_long;
   if (added > packet.headroom()) return DropReason::headers_too_long;
   if (added + packet.length() > kFrameBytesMax) return DropReason::too_big;
+  if (path.path().kind == TunnelKind::stt && packet.offload.checksum == ChecksumState::partial &&
+      !stt_can_tell(packet)) {
+    if (packet.offload.gso != Gso::none) return DropReason::headers_too_long;
+    complete_checksum(packet);
+  }
   const uint32_t hash = flow_hash_of(packet);
   switch (path.path().kind) {
     case TunnelKind::none:

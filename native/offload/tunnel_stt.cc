@@ -44,6 +44,13 @@ uint16_t stt_total(const Packet& packet) {
 
 }  // namespace
 
+bool stt_can_tell(const Packet& packet) {
+  const Headers& headers = packet.layout.outer;
+  const bool known = headers.ip_protocol == kIpTcp || headers.ip_protocol == kIpUdp;
+  return known && !headers.fragment && packet.offload.checksum_start == headers.transport &&
+         headers.transport <= 0xff;
+}
+
 void push_stt(Packet& packet, const TunnelTemplate& path, uint32_t vni, uint32_t hash) {
   const Offload inner = packet.offload;
   const Headers headers = packet.layout.outer;

@@ -24,6 +24,9 @@ inline constexpr uint8_t kSttChecksumVerified = 0x01, kSttChecksumPartial = 0x02
                          kSttTcp = 0x08;
 inline constexpr uint16_t kSttVlanValid = 0x1000;
 
+// Whether the header can say what is partial: whole TCP or UDP, at an offset of eight bits. What it cannot is
+// completed before, or refused when it is a superframe.
+bool stt_can_tell(const Packet& packet);
 // Afterwards the packet is a TCP superframe of its outer header (gso tcp4 or tcp6, gso_size of the path), or
 // a plain packet with a partial checksum when it fits one segment.
 void push_stt(Packet& packet, const TunnelTemplate& path, uint32_t vni, uint32_t hash);

@@ -67,7 +67,8 @@ inline void fuzz_round_trip(TunnelKind kind, uint8_t flags, FuzzBytes& input) {
   if (packet == nullptr) return;
   const bool parsed = parse(*packet) == DropReason::none;
   const Headers before = packet->layout.outer;
-  if (parsed && before.transport == offload.checksum_start && (before.ip_protocol == 17) == of.udp) {
+  if (parsed && before.transport == offload.checksum_start && !before.fragment &&
+      before.ip_protocol == (of.udp ? 17 : 6)) {
     packet->offload = offload;
     if (offload.gso != Gso::none && !of.udp)
       packet->offload.gso = before.ip_version == 4 ? Gso::tcp4 : Gso::tcp6;
