@@ -54,6 +54,17 @@ export { LeaseProducer, type LeaseProducerOptions } from './lease/producer.js';
 export { Selector } from './lease/selector.js';
 export type { SelectorOptions } from './lease/selector-options.js';
 export type { ConsumerReport, ProducerStatus } from './lease/status.js';
+export type { SwitchConfigInput } from './network/config.js';
+export { NetworkError, type NetworkErrorCode } from './network/errors.js';
+export { buildFrame, type PacketDescription } from './network/packet-description.js';
+export {
+  type RuleStats,
+  Switch,
+  type SwitchOptions,
+  type SwitchStats,
+  type SwitchView,
+  type TraceResult,
+} from './network/switch.js';
 export { type Clock, systemClock } from './telemetry/clock.js';
 export { createLogger, type Logger, type LogLevel } from './telemetry/logger.js';
 export { Metrics } from './telemetry/metrics.js';

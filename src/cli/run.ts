@@ -12,12 +12,27 @@ import { register as mount } from './commands/mount.js';
 import { register as scrub } from './commands/scrub.js';
 import { register as stats } from './commands/stats.js';
 import { register as status } from './commands/status.js';
+import { register as switchCommand } from './commands/switch.js';
 import { register as umount } from './commands/umount.js';
 import { register as up } from './commands/up.js';
 import { register as warmup } from './commands/warmup.js';
 import { type Context, Finding, Misuse } from './context.js';
 
-const COMMANDS = [up, format, mount, umount, drain, warmup, status, stats, fsck, gc, scrub, lease];
+const COMMANDS = [
+  up,
+  format,
+  mount,
+  umount,
+  drain,
+  warmup,
+  status,
+  stats,
+  fsck,
+  gc,
+  scrub,
+  lease,
+  switchCommand,
+];
 
 export async function run(argv: readonly string[], context: Context): Promise<number> {
   const program = programOf(context);

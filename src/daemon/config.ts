@@ -19,6 +19,8 @@ import { z } from 'zod';
 import { FSYNC_POLICIES, TRANSPORTS } from '../gateway/mount-contract.js';
 import type { TlsFiles } from '../lease/grpc/credentials.js';
 import { type SelectorOptions, selectorOptions } from '../lease/selector-options.js';
+import { type SwitchConfigInput, switchSchema } from '../network/config.js';
+import type { SwitchOptions } from '../network/switch.js';
 import { LOG_LEVELS } from '../telemetry/logger.js';
 import { explainIssues } from '../telemetry/schema-issues.js';
 import { DaemonError } from './errors.js';
@@ -97,15 +99,28 @@ const leaseSchema = z.strictObject({
   services: z.record(text, selectorSchema).optional(),
 });
 
+const switchOptionsSchema = z.strictObject({
+  workers: z.number().int().min(1).max(64).optional(),
+  idle: z.enum(['adaptive', 'spin', 'block', 'nap']).optional(),
+  spinShare: z.number().min(0).max(1).optional(),
+  connections: z.number().int().min(1024).optional(),
+  ageSeconds: z.number().int().min(1).optional(),
+});
+const SWITCH_OPTIONS = Object.keys(switchOptionsSchema.shape);
+
+/** What `penstock switch apply` takes, and beside it what only the start can set. */
+const switchRoleSchema = z.strictObject({ ...switchOptionsSchema.shape, ...switchSchema.shape });
+
 const configSchema = z
   .strictObject({
     log: z.strictObject({ level: z.enum(LOG_LEVELS).default('info'), file: text.optional() }).optional(),
     volumes: z.array(volumeSchema).min(1, 'expected at least one volume').optional(),
     lease: leaseSchema.optional(),
+    switch: switchRoleSchema.optional(),
   })
-  .refine(({ volumes, lease }) => volumes !== undefined || lease !== undefined, {
+  .refine((config) => (config.volumes ?? config.lease ?? config.switch) !== undefined, {
     path: ['volumes'],
-    message: 'missing, expected volumes, lease or both',
+    message: 'missing, expected at least one of volumes, lease and switch',
   });
 
 export interface VolumeConfig {
@@ -138,10 +153,16 @@ export interface LeaseConfig {
   readonly services?: Readonly<Record<string, Partial<SelectorOptions>>>;
 }
 
+export interface SwitchRoleConfig {
+  readonly options: SwitchOptions;
+  readonly document: SwitchConfigInput;
+}
+
 export interface DaemonConfig {
   readonly log: { readonly level: (typeof LOG_LEVELS)[number]; readonly file?: string };
   readonly volumes: readonly VolumeConfig[];
   readonly lease?: LeaseConfig;
+  readonly switch?: SwitchRoleConfig;
 }
 
 /** What `penstock up` runs without a file: everything below `directory`. */
@@ -182,7 +203,16 @@ export function parseConfig(document: unknown, directory: string, origin: string
     },
     volumes: volumes.map((volume) => resolveVolume(volume, directory)),
     ...(lease === undefined ? {} : { lease: resolveLease(lease, directory) }),
+    ...(parsed.data.switch === undefined ? {} : { switch: splitSwitch(document) }),
   };
+}
+
+/** The document as it was written: Switch.apply reads it, and `switch show` tells it. */
+function splitSwitch(document: unknown): SwitchRoleConfig {
+  const entries = Object.entries((document as { readonly switch: object }).switch);
+  const chosen = (isOption: boolean) =>
+    Object.fromEntries(entries.filter(([key]) => SWITCH_OPTIONS.includes(key) === isOption));
+  return { options: chosen(true), document: chosen(false) };
 }
 
 function resolveLease(lease: z.infer<typeof leaseSchema>, directory: string): LeaseConfig {

@@ -11,15 +11,19 @@ import type { Clock } from '../telemetry/clock.js';
 import type { Logger } from '../telemetry/logger.js';
 import { Metrics } from '../telemetry/metrics.js';
 import { dropClaim, takeClaim, thisProcess } from './claim.js';
-import type { DaemonConfig, LeaseConfig } from './config.js';
+import type { DaemonConfig, LeaseConfig, SwitchRoleConfig } from './config.js';
 import { DaemonError } from './errors.js';
 import type { LeaseRole } from './lease-role.js';
 import { adminMethods } from './methods.js';
 import { RuntimeDirectory } from './runtime-directory.js';
+import type { SwitchRole } from './switch-role.js';
 import { VolumeRole } from './volume-role.js';
 
 export const VERSION = (createRequire(import.meta.url)('penstock/package.json') as { version: string })
   .version;
+
+/** What a daemon with a switch claims: a host has one. */
+export const SWITCH_CLAIM = 'the switch';
 
 export interface DaemonDependencies {
   readonly provider: VolumeProvider;
@@ -36,6 +40,8 @@ export interface DaemonStatus {
   readonly volumes: readonly object[];
   /** Absent: the daemon runs no lease agent. */
   readonly lease?: object;
+  /** Absent: it runs no switch. */
+  readonly switch?: object;
 }
 
 export class Daemon implements AsyncDisposable {
@@ -49,6 +55,7 @@ export class Daemon implements AsyncDisposable {
   readonly #startedMs: number;
   readonly #roles: VolumeRole[] = [];
   #lease: LeaseRole | undefined;
+  #switch: SwitchRole | undefined;
   /** What stop() must do, last one first. */
   readonly #undo: Array<() => Promise<void> | void> = [];
   #resolveEnded!: () => void;
@@ -90,6 +97,10 @@ export class Daemon implements AsyncDisposable {
     return this.#lease;
   }
 
+  get switch(): SwitchRole | undefined {
+    return this.#switch;
+  }
+
   async status(): Promise<DaemonStatus> {
     return {
       version: VERSION,
@@ -98,6 +109,7 @@ export class Daemon implements AsyncDisposable {
       uptimeMs: Math.round(this.clock.monotonicMs() - this.#startedMs),
       volumes: await Promise.all(this.#roles.map((role) => role.status())),
       ...(this.#lease === undefined ? {} : { lease: await this.#lease.status() }),
+      ...(this.#switch === undefined ? {} : { switch: await this.#switch.status() }),
     };
   }
 
@@ -135,6 +147,7 @@ export class Daemon implements AsyncDisposable {
       rmSync(socket, { force: true });
     });
     if (config.lease !== undefined) await this.#startLease(config.lease, socket);
+    if (config.switch !== undefined) await this.#startSwitch(config.switch, socket);
     for (const volume of config.volumes) {
       roles.push(
         await VolumeRole.start(volume, {
@@ -159,9 +172,17 @@ export class Daemon implements AsyncDisposable {
     this.#undo.push(() => role.stop());
   }
 
+  async #startSwitch(config: SwitchRoleConfig, socket: string): Promise<void> {
+    this.#claimStore(SWITCH_CLAIM, socket);
+    const { SwitchRole } = await import('./switch-role.js');
+    const role = await SwitchRole.start(config, { logger: this.#logger, metrics: this.metrics });
+    this.#switch = role;
+    this.#undo.push(() => role.stop());
+  }
+
   /** Volumes can end by themselves (somebody unmounted them), well or badly. */
   async #stopAfterRoles(): Promise<void> {
-    const roles = this.#lease === undefined ? this.#roles : [...this.#roles, this.#lease];
+    const roles = [...this.#roles, this.#lease, this.#switch].filter((role) => role !== undefined);
     const results = await Promise.allSettled(roles.map((role) => role.ended));
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) this.#failure ??= { error: failed.reason };

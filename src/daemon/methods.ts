@@ -1,10 +1,12 @@
 // The methods of the admin protocol: what a running daemon can be asked and told.
 import { z } from 'zod';
 import type { MountedVolume, OnProgress } from '../gateway/mount-contract.js';
+import type { SwitchConfigInput } from '../network/config.js';
 import { RpcError } from '../rpc/protocol.js';
 import type { CallContext, Method } from '../rpc/server.js';
 import type { Daemon } from './daemon.js';
 import { DaemonError } from './errors.js';
+import type { SwitchRole } from './switch-role.js';
 import type { VolumeRole } from './volume-role.js';
 
 const mountpoint = z.string().min(1);
@@ -14,6 +16,22 @@ const umountSchema = z.strictObject({
   mountpoint,
   drain: z.boolean().default(true),
   lazy: z.boolean().default(false),
+});
+const switchApplySchema = z.strictObject({ document: z.custom<SwitchConfigInput>() });
+const switchShowSchema = z.strictObject({ connections: z.number().int().min(0).max(100_000).default(100) });
+const switchTraceSchema = z.strictObject({
+  port: z.string().min(1),
+  packet: z.union([
+    z.strictObject({ frame: z.string().regex(/^([0-9a-f]{2})+$/i, 'expected hexadecimal digits') }),
+    z.strictObject({
+      flow: z.string(),
+      sourceMac: z.string().exactOptional(),
+      destinationMac: z.string().exactOptional(),
+      vlan: z.number().int().min(1).max(4094).exactOptional(),
+      flags: z.string().exactOptional(),
+      payload: z.number().int().exactOptional(),
+    }),
+  ]),
 });
 const shutdownSchema = z.strictObject({ drain: z.boolean().default(false) });
 
@@ -41,6 +59,12 @@ export function adminMethods(daemon: Daemon): Readonly<Record<string, Method>> {
     umount: method(umountSchema, ({ mountpoint, drain, lazy }, { onProgress, signal }) =>
       roleAt(daemon, mountpoint).stop({ drain, lazy, onProgress, signal }),
     ),
+    'switch-apply': method(switchApplySchema, ({ document }) => switchOf(daemon).apply(document)),
+    'switch-show': method(switchShowSchema, async ({ connections }) => switchOf(daemon).show(connections)),
+    'switch-stats': { safe: true, call: async () => switchOf(daemon).stats() },
+    'switch-trace': method(switchTraceSchema, async ({ port, packet }) =>
+      switchOf(daemon).trace(port, packet),
+    ),
     shutdown: method(shutdownSchema, async ({ drain }, { onProgress, signal }) => {
       if (drain) for (const role of daemon.volumes) await role.volume.drain(onProgress, signal);
       // Stopping waits for this very answer to leave, so it is not awaited here; the daemon reports its failure.
@@ -64,6 +88,11 @@ function method<Schema extends z.ZodType>(
       return Promise.reject(new RpcError('BAD_PARAMETERS', mistakes.join('; ')));
     },
   };
+}
+
+function switchOf(daemon: Daemon): SwitchRole {
+  if (daemon.switch === undefined) throw new DaemonError('NOT_MOUNTED', 'this daemon runs no switch');
+  return daemon.switch;
 }
 
 function roleAt(daemon: Daemon, mountpoint: string): VolumeRole {

@@ -13,7 +13,7 @@ export interface StopOptions {
 }
 
 export interface Role {
-  readonly kind: 'volume' | 'lease';
+  readonly kind: 'volume' | 'lease' | 'switch';
   readonly name: string;
   status(): Promise<object>;
   stop(options: StopOptions): Promise<void>;

@@ -55,7 +55,8 @@ export interface SwitchStats {
 }
 
 export interface SwitchView {
-  readonly config: SwitchConfig;
+  /** As it was applied. */
+  readonly config: SwitchConfigInput;
   readonly ports: Readonly<Record<string, NativePortFacts>>;
   readonly addresses: ReadonlyArray<
     Omit<NativeAddress, 'network' | 'port' | 'peer'> & { network: string; via: string }
@@ -96,6 +97,7 @@ export class Switch implements AsyncDisposable {
   readonly #rules = new Identifiers();
   readonly #meters = new Identifiers();
   #config: SwitchConfig = parseSwitchConfig({});
+  #document: SwitchConfigInput = {};
   /** The last transaction, settled or not: transactions run one after the other. */
   #last: Promise<unknown> = Promise.resolve();
   #stopped: Promise<void> | undefined;
@@ -116,9 +118,12 @@ export class Switch implements AsyncDisposable {
   }
 
   /** Throws NetworkError: CONFIG (nothing was changed, the message names the key), PORT (an interface could not be attached). */
-  apply(document: SwitchConfigInput): Promise<void> {
+  async apply(document: SwitchConfigInput): Promise<void> {
     const config = parseSwitchConfig(document);
-    return this.#enqueue(() => this.#apply(config));
+    return this.#enqueue(async () => {
+      await this.#apply(config);
+      this.#document = document;
+    });
   }
 
   /** What is in force. */
@@ -128,7 +133,9 @@ export class Switch implements AsyncDisposable {
 
   /** The way that a frame received by `port` would take, without sending it: Ethernet header first, no checksum trailer. */
   trace(port: string, frame: Uint8Array): TraceResult {
-    const { steps, outputs, dropped } = this.#running().trace(this.#number(port), frame);
+    const traced = this.#running().trace(this.#number(port), frame);
+    const { outputs, dropped } = traced;
+    const steps = traced.steps.map((step) => this.#named(step));
     return {
       steps,
       outputs: outputs.map((output) => ({ port: this.#portName(output.port), frame: output.frame })),
@@ -162,7 +169,7 @@ export class Switch implements AsyncDisposable {
     const network = (number: number): string => this.#networks.nameOf(number) ?? String(number);
     const peers = plane.peers();
     return {
-      config: this.#config,
+      config: this.#document,
       ports: this.#ports(),
       addresses: plane.addresses().map(({ port, peer, ...entry }) => ({
         ...entry,
@@ -218,6 +225,13 @@ export class Switch implements AsyncDisposable {
     if (attached !== undefined) return attached.number;
     const known = [...this.#attached.keys()].join(', ');
     throw new NetworkError('PORT', `no port "${port}" (there are ${known === '' ? 'none' : known})`);
+  }
+
+  /** The native side knows rules by their identifiers. */
+  #named({ what, detail }: TraceStep): TraceStep {
+    const id = what === 'rule' ? /^rule (\d+)/.exec(detail)?.[1] : undefined;
+    const name = id === undefined ? undefined : this.#rules.nameOf(BigInt(id));
+    return { what, detail: name === undefined ? detail : detail.replace(/^rule \d+/, name) };
   }
 
   #portName(number: number): string {

@@ -326,6 +326,7 @@ describe('help and misuse', () => {
     'gc',
     'scrub',
     'lease',
+    'switch',
   ];
 
   test('the help lists exactly the commands there are', async () => {

@@ -96,12 +96,12 @@ volumes:
   });
 
   test.each([
-    ['{}', 'volumes: missing, expected volumes, lease or both'],
+    ['{}', 'volumes: missing, expected at least one of volumes, lease and switch'],
     ['volumes: []', 'volumes: expected at least one volume'],
     ['volumes: 3', 'volumes: expected array'],
     [
-      '{ volumes: [{ store: "file:s", mountpoint: m }], switch: 1 }',
-      'unknown key "switch" (allowed: log, volumes, lease)',
+      '{ volumes: [{ store: "file:s", mountpoint: m }], swich: 1 }',
+      'unknown key "swich" (allowed: log, volumes, lease, switch)',
     ],
     [
       'volumes: [{ store: "file:s", mountpoint: m, fsync: never }]',

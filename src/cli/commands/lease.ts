@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { ProducerInfo } from '../../lease/contract.js';
 import type { RemoteAgent } from '../../lease/grpc/client.js';
+import { columns } from '../columns.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';
 import { type Context, Misuse } from '../context.js';
 
@@ -226,18 +227,6 @@ function table(producers: readonly ProducerInfo[]): string {
       each.address,
     ]),
   ]);
-}
-
-function columns(rows: readonly string[][]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
 }
 
 function round(value: number): string {

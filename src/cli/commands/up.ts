@@ -23,10 +23,19 @@ export function register(program: Command, context: Context): void {
       const value = volumes.map(({ name, mountpoint, store }) => ({ volume: name, mountpoint, store }));
       const { lease } = daemon;
       const agent = lease && { agent: lease.name, address: lease.host.address ?? lease.config.listen };
-      const all = { pid: process.pid, volumes: value, ...(agent === undefined ? {} : { lease: agent }) };
+      const ports = config.switch && Object.keys(config.switch.document.ports ?? {});
+      const all = {
+        pid: process.pid,
+        volumes: value,
+        ...(agent === undefined ? {} : { lease: agent }),
+        ...(ports === undefined ? {} : { ports }),
+      };
       print(context, options, all, () =>
         [
           ...(agent === undefined ? [] : [`lease agent ${agent.agent} listens on ${agent.address}`]),
+          ...(ports === undefined
+            ? []
+            : [`the switch has ${ports.length} ports; "penstock switch show" lists them`]),
           ...volumes.map(
             ({ name, mountpoint, store }) => `${name} is mounted on ${mountpoint} (kept in ${store})`,
           ),

@@ -1,0 +1,125 @@
+// The role of the packet plane: one switch, its counters among the daemon's metrics.
+import type { SwitchConfigInput } from '../network/config.js';
+import { buildFrame, type PacketDescription } from '../network/packet-description.js';
+import { Switch, type SwitchStats, type SwitchView, type TraceResult } from '../network/switch.js';
+import type { Logger } from '../telemetry/logger.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { SwitchRoleConfig } from './config.js';
+import type { Role } from './role.js';
+
+export interface SwitchRoleStatus {
+  readonly ports: number;
+  readonly networks: number;
+  readonly rules: number;
+  readonly connections: number;
+  readonly workers: number;
+}
+
+/** A trace without bytes that JSON cannot carry: frames in hexadecimal. */
+export type TraceReport = Omit<TraceResult, 'outputs'> & {
+  readonly outputs: ReadonlyArray<{ readonly port: string; readonly frame: string }>;
+};
+
+export class SwitchRole implements Role {
+  readonly kind = 'switch';
+  readonly name = 'switch';
+  readonly ended: Promise<void>;
+  #resolveEnded!: () => void;
+  #stopping: Promise<void> | undefined;
+  readonly #forget: Array<() => void> = [];
+
+  private constructor(
+    private readonly plane: Switch,
+    private readonly logger: Logger,
+    private readonly metrics: Metrics,
+  ) {
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+  }
+
+  static async start(
+    { options, document }: SwitchRoleConfig,
+    { logger, metrics }: { readonly logger: Logger; readonly metrics: Metrics },
+  ): Promise<SwitchRole> {
+    const plane = await Switch.start(options);
+    const role = new SwitchRole(plane, logger.child({ role: 'switch' }), metrics);
+    try {
+      await role.apply(document);
+    } catch (error) {
+      await role.stop();
+      throw error;
+    }
+    return role;
+  }
+
+  async apply(document: SwitchConfigInput): Promise<void> {
+    await this.plane.apply(document);
+    for (const forget of this.#forget.splice(0)) forget();
+    this.#forget.push(this.metrics.registerSource('switch', () => this.plane.stats().counters));
+    for (const name of Object.keys(this.plane.config.ports))
+      this.#forget.push(
+        this.metrics.registerSource('switchPort', () => portCounters(this.plane, name), { port: name }),
+      );
+    const { ports, networks, rules } = await this.status();
+    this.logger.info({ ports, networks, rules }, 'the configuration of the switch is in force');
+  }
+
+  async status(): Promise<SwitchRoleStatus> {
+    const { ports, networks, rules } = this.plane.config;
+    const { counters, workers } = this.plane.stats();
+    return {
+      ports: Object.keys(ports).length,
+      networks: Object.keys(networks).length,
+      rules: rules.length,
+      connections: counters.connections ?? 0,
+      workers: workers.length,
+    };
+  }
+
+  stats(): SwitchStats {
+    return this.plane.stats();
+  }
+
+  show(connections: number): SwitchView {
+    return this.plane.show(connections);
+  }
+
+  trace(port: string, packet: PacketDescription | { readonly frame: string }): TraceReport {
+    const frame = 'frame' in packet ? Buffer.from(packet.frame, 'hex') : buildFrame(packet);
+    const { outputs, ...rest } = this.plane.trace(port, frame);
+    return {
+      ...rest,
+      outputs: outputs.map((output) => ({
+        port: output.port,
+        frame: Buffer.from(output.frame).toString('hex'),
+      })),
+    };
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= (async () => {
+      for (const forget of this.#forget.splice(0)) forget();
+      try {
+        await this.plane.stop();
+      } finally {
+        this.#resolveEnded();
+      }
+    })();
+    return this.#stopping;
+  }
+}
+
+function portCounters(plane: Switch, name: string): Record<string, number> {
+  const port = plane.stats().ports[name];
+  if (port === undefined) return {};
+  const drops = Object.values(port.drops).reduce((sum, count) => sum + count, 0);
+  return {
+    receivedPackets: port.received.packets,
+    receivedBytes: port.received.bytes,
+    transmittedPackets: port.transmitted.packets,
+    transmittedBytes: port.transmitted.bytes,
+    drops,
+    lost: port.lost,
+  };
+}
