@@ -32,7 +32,10 @@ export function register(program: Command, context: Context): void {
   const plane = program
     .command('switch')
     .description('configure and watch the packet plane')
-    .addHelpText('after', '\nExample:\n  $ penstock switch apply network.yaml\n  $ penstock switch show --json');
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ penstock switch apply network.yaml\n  $ penstock switch show --json',
+    );
   const define = (usage: string, description: string, example: string): Command =>
     defineCommand(plane, { usage, description, example });
 
