@@ -48,6 +48,7 @@ export function idlenessPlot(rows: readonly IdlenessRow[]): string {
     `<circle cx="${left.toFixed(1)}" cy="${top.toFixed(1)}" r="9" fill="${colour}"/>${text(left, top + 4, String(traffics.indexOf(traffic) + 1), 'text-anchor="middle" fill="white"')}`;
   const parts = [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${HEIGHT}" viewBox="0 0 ${WIDTH} ${HEIGHT}">`,
+    '<title>Processor time against p99 latency, by way of waiting and kind of traffic</title>',
     `<rect width="${WIDTH}" height="${HEIGHT}" fill="white"/>`,
     `<path d="M${LEFT} ${TOP}V${BOTTOM}H${RIGHT}" fill="none" stroke="black"/>`,
     text(LEFT, TOP - 10, 'processor time of the receiver, % of one CPU'),
