@@ -164,7 +164,9 @@ Why. Without prompt ends the agent guesses, between two statuses, how much of wh
 ends (one message a lease) and Prequal asks (six messages a lease), and both know more at the instant of a choice. Where speeds
 differ, Prequal and peak EWMA also prefer fast producers and let them be busier (their column \`max/avg util.\`), which shortens
 tails below saturation; the product makes producers equally busy, which is what keeps a margin on each of them. The
-clairvoyant does the same to the extreme. Prequal is run without its guard against sinkholing, which the paper describes
+clairvoyant does the same to the extreme. Late statuses (half a second) and agents that share producers, each blind to what the
+others grant, spoil the agent's account of what is under way; a probe is always fresh. Agents should therefore own disjoint
+producers, where that loss is not seen. Held leases are few and coarse, and chosen on the same account. Prequal is run without its guard against sinkholing, which the paper describes
 without formulas; with one it would do better among black holes.`;
 }
 
