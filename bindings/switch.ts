@@ -166,6 +166,8 @@ export interface DataPlane {
       readonly kind?: 'tap' | 'udp' | undefined;
     },
   ): Promise<number>;
+  /** `handle`: of a RingPort (bindings/ring.ts). */
+  attachRing(handle: unknown): Promise<number>;
   detach(port: number): Promise<void>;
   apply(config: NativeSwitchConfig): Promise<void>;
   setPortState(port: number, state: 'up' | 'blocked'): void;

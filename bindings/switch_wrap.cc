@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bindings/module.h"
+#include "bindings/ring_port_handle.h"
 #include "native/port/packet_socket_port.h"
 #include "native/port/tap_port.h"
 #include "native/port/underlay.h"
@@ -292,6 +293,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
              InstanceMethod<&DataPlaneWrap::attach_tap>("attachTap"),
              InstanceMethod<&DataPlaneWrap::attach_interface>("attachInterface"),
              InstanceMethod<&DataPlaneWrap::attach_underlay>("attachUnderlay"),
+             InstanceMethod<&DataPlaneWrap::attach_ring>("attachRing"),
              InstanceMethod<&DataPlaneWrap::detach>("detach"), InstanceMethod<&DataPlaneWrap::apply>("apply"),
              InstanceMethod<&DataPlaneWrap::set_port_state>("setPortState"),
              InstanceMethod<&DataPlaneWrap::tick>("tick"), InstanceMethod<&DataPlaneWrap::trace>("trace"),
@@ -342,7 +344,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
           auto port = Kind::open(options);
           if (!port) return port.error();
           LinkListener* listener = port->get();
-          return plane->attach(std::move(*port), listener);
+          return plane->attach(std::shared_ptr<Port>(std::move(*port)), listener);
         },
         number_of);
   }
@@ -397,8 +399,21 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
         [plane = plane_, options]() -> Result<PortId> {
           auto port = UnderlayPort::open(options);
           if (!port) return port.error();
-          return plane->attach(std::move(*port), nullptr);
+          return plane->attach(std::shared_ptr<Port>(std::move(*port)), nullptr);
         },
+        number_of);
+  }
+
+  // attachRing(handle): of bindings/ring.ts.
+  Napi::Value attach_ring(const Napi::CallbackInfo& info) {
+    if (refuse_stopped()) return Env().Undefined();
+    std::shared_ptr<RingPort> ring = import_ring_port(info[0]);
+    if (ring == nullptr) {
+      Napi::TypeError::New(Env(), "attachRing takes the handle of a ring").ThrowAsJavaScriptException();
+      return Env().Undefined();
+    }
+    return later(
+        Env(), [plane = plane_, ring]() -> Result<PortId> { return plane->attach(ring, nullptr); },
         number_of);
   }
 

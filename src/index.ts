@@ -1,4 +1,5 @@
 // The library: what a script gets from `import { ... } from 'penstock'`.
+
 export {
   type DaemonConfig,
   embeddedDefault,
@@ -57,6 +58,7 @@ export type { ConsumerReport, ProducerStatus } from './lease/status.js';
 export type { SwitchConfigInput } from './network/config.js';
 export { NetworkError, type NetworkErrorCode } from './network/errors.js';
 export { buildFrame, type PacketDescription } from './network/packet-description.js';
+export { type PacketHandler, RingPacket, Verdict } from './network/script.js';
 export {
   type RuleStats,
   Switch,

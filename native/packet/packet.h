@@ -132,6 +132,11 @@ struct alignas(64) Packet {
   DropReason drop = DropReason::none;
   bool traced = false;
   uint16_t mark = 0;  // for rules
+  // Of a packet that waits for a script's verdict, so that the switch can go on where it stopped; punted_from
+  // is kNoPort for all others.
+  PortId punted_from = kNoPort;
+  uint16_t punted_network = 0;
+  uint16_t punted_peer = 0;
 
   Offload offload;
   Layout layout;

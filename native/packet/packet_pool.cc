@@ -75,6 +75,7 @@ Packet* PacketPool::take() {
   packet->drop = DropReason::none;
   packet->traced = false;
   packet->mark = 0;
+  packet->punted_from = kNoPort;
   packet->offload = Offload{};
   packet->layout = Layout{};
   return packet;

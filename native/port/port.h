@@ -68,6 +68,10 @@ class Port {
   virtual PortQueue& queue(std::size_t index) = 0;
   virtual const QueueCounters& counters(std::size_t index) const = 0;
 
+  // Gives up packets that wait inside for something else than the interface. Called when no worker uses the
+  // port any more, before their pools go.
+  virtual void release_waiting() {}
+
   virtual PortState state() const = 0;
   // up, blocked or forward_to_peer; `down` is the interface's to say and shows instead while it lasts.
   virtual void set_state(PortState state) = 0;

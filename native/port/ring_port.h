@@ -122,7 +122,7 @@ class RingPort final : public PortBase, private PortQueue {
 
   // Gives up the packets that wait for a verdict. Called by whoever stopped the workers, before their pools
   // go.
-  void release_waiting();
+  void release_waiting() override;
   // The script found worker_asleep set and cleared it. Any thread.
   void kick();
 

@@ -24,7 +24,10 @@ Result<std::unique_ptr<DataPlane>> DataPlane::start(DataPlaneSettings settings) 
 DataPlane::~DataPlane() {
   for (Attached& attached : ports_)
     if (attached.listener != nullptr) links_->remove(*attached.listener);
-  // The workers end before the stages and queues that they run.
+  // No worker uses a queue any more when rings give up what waits in them; the pools still stand then.
+  static_cast<void>(pipeline_->apply(Graph{}));
+  for (Attached& attached : ports_)
+    if (attached.port != nullptr) attached.port->release_waiting();
   pipeline_.reset();
 }
 
@@ -55,7 +58,7 @@ Graph DataPlane::graph() const {
   return graph;
 }
 
-Result<PortId> DataPlane::attach(std::unique_ptr<Port> port, LinkListener* listener) {
+Result<PortId> DataPlane::attach(std::shared_ptr<Port> port, LinkListener* listener) {
   std::size_t id = 0;
   while (id < ports_.size() && ports_[id].port != nullptr) ++id;
   if (id >= switch_->state().limits().ports_max)
@@ -84,8 +87,12 @@ Result<void> DataPlane::detach(PortId id) {
   ports_[id] = Attached{};
   if (leaving.listener != nullptr) links_->remove(*leaving.listener);
   auto applied = pipeline_->apply(graph());
-  if (!applied) ports_[id] = std::move(leaving);  // a worker may still use it: it stays until the plane ends
-  return applied;
+  if (!applied) {
+    ports_[id] = std::move(leaving);  // a worker may still use it: it stays until the plane ends
+    return applied;
+  }
+  leaving.port->release_waiting();
+  return {};
 }
 
 Result<void> DataPlane::apply(SwitchConfig config) {

@@ -43,7 +43,7 @@ class DataPlane {
 
   // Takes the port into the graph; no network uses it before `apply` says so. `listener` is the same object
   // where the port follows an interface. ENOSPC: as many ports as there can be.
-  Result<PortId> attach(std::unique_ptr<Port> port, LinkListener* listener);
+  Result<PortId> attach(std::shared_ptr<Port> port, LinkListener* listener);
   // The configuration must have forgotten the port. ENOENT for a number that is not attached.
   Result<void> detach(PortId id);
   // What the port's kernel side can do and its MTU are filled in here.
@@ -66,7 +66,7 @@ class DataPlane {
     }
   };
   struct Attached {
-    std::unique_ptr<Port> port;
+    std::shared_ptr<Port> port;  // a ring is its script's as well
     LinkListener* listener = nullptr;
   };
 

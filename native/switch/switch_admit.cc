@@ -46,6 +46,7 @@ uint32_t identification_of(const std::byte* frame, const Headers& headers) {
 bool SwitchStage::admit(Packet* packet, Work& work) {
   work = Work{};
   work.packet = packet;
+  if (packet->punted_from != kNoPort) return resume(packet, work);
   work.ingress = tables_->port(packet->ingress);
   if (work.ingress == nullptr) {
     drop(packet, DropReason::port_down);
@@ -63,6 +64,31 @@ bool SwitchStage::admit(Packet* packet, Work& work) {
   }
   if (!(work.ingress->config.underlay ? enter_from_underlay(work) : enter_from_port(work))) return false;
   packet->vni = work.network->config.vni;
+  classify(work);
+  return true;
+}
+
+// A script has accepted the packet: it goes on as if it had never left, if its port and network still exist.
+bool SwitchStage::resume(Packet* packet, Work& work) {
+  work.resumed = true;
+  work.ingress = tables_->port(packet->punted_from);
+  const bool known =
+      packet->punted_network < tables_->networks().size() && tables_->network(packet->punted_network).present;
+  packet->ingress = packet->punted_from;
+  packet->punted_from = kNoPort;
+  if (work.ingress == nullptr || !known) {
+    drop(packet, work.ingress == nullptr ? DropReason::port_down : DropReason::unknown_network);
+    return false;
+  }
+  work.network = &tables_->network(packet->punted_network);
+  work.peer = packet->punted_peer;
+  classify(work);
+  return true;
+}
+
+// What rules, connections and the flow cache know the packet by.
+void SwitchStage::classify(Work& work) {
+  Packet* packet = work.packet;
 
   const Headers& headers = packet->layout.outer;
   work.flow = flow_key(packet->data(), headers, packet->vni);
@@ -80,13 +106,17 @@ bool SwitchStage::admit(Packet* packet, Work& work) {
     trace_->step("network", work.network->config.name +
                                 (packet->vni == 0 ? "" : " (vni " + std::to_string(packet->vni) + ")") +
                                 ", " + to_text(work.flow));
-  return true;
 }
 
 bool SwitchStage::enter_from_underlay(Work& work) {
   Packet* packet = work.packet;
   if (packet->layout.tunnel == TunnelKind::none) {
     drop(packet, DropReason::no_route);
+    return false;
+  }
+  // A train of datagrams is taken apart by the underlay, which knows where each ends.
+  if (packet->offload.gso != Gso::none && !packet->offload.tunnel) {
+    drop(packet, DropReason::malformed);
     return false;
   }
   const FlowKey outer = flow_key(packet->data(), packet->layout.outer, 0);

@@ -124,7 +124,8 @@ void SwitchStage::track(const Work& work, Decision& decision, const FlowEntry* e
   }
   if (decision.found.direction == Direction::reply) decision.state |= state::kReply;
   const Segment segment = segment_of(*work.packet, work.packet->data(), headers);
-  const bool valid = dry() || headers.fragment || table.advance(decision.found, segment, now_s_);
+  const bool valid =
+      dry() || work.resumed || headers.fragment || table.advance(decision.found, segment, now_s_);
   const bool answered = decision.found.connection->replied.load(std::memory_order_relaxed);
   decision.state |= !valid ? state::kInvalid : answered ? state::kEstablished : state::kNew;
 }

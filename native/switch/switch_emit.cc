@@ -131,13 +131,9 @@ void SwitchStage::fit(Packet* packet, const Work& work, uint32_t mtu, Send send)
   }
   packet = own(packet);
   if (packet == nullptr) return;
-  if (packet->offload.gso == Gso::udp) {
-    // Datagrams keep their size: each is judged by itself.
-    Segmenter segmenter;
-    if (const DropReason reason = segmenter.begin(*packet, {}); reason != DropReason::none)
-      return drop(packet, reason);
-    return send_pieces(packet, segmenter, [&](Packet* piece) { fit(piece, work, mtu, send); });
-  }
+  // Datagrams keep their size: each is judged by itself.
+  if (packet->offload.gso == Gso::udp)
+    return split(packet, [&](Packet* piece) { fit(piece, work, mtu, send); });
   Ipv4Fragmenter fragmenter;
   if (headers.ip_version == 4 && fragmenter.begin(*packet, mtu) == DropReason::none)
     return send_pieces(packet, fragmenter, send);
@@ -146,7 +142,8 @@ void SwitchStage::fit(Packet* packet, const Work& work, uint32_t mtu, Send send)
 
 // Tells the sender the path's MTU and drops the packet.
 void SwitchStage::refuse_too_big(Packet* packet, const Work& work, uint32_t mtu) {
-  Packet* answer = dry() ? nullptr : make_too_big(outputs_->pool(), *packet, mtu);
+  const bool may_answer = !dry() && too_big_answers_.conforms(1, now_ns_);
+  Packet* answer = may_answer ? make_too_big(outputs_->pool(), *packet, mtu) : nullptr;
   if (trace_ != nullptr)
     trace_->step("mtu", "larger than " + std::to_string(mtu) + " and not to be fragmented");
   if (answer != nullptr) {
@@ -202,7 +199,7 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
   const std::size_t inner_frame = has_network ? packet->layout.outer.network : kEthernetBytes;
   if (outer_mtu < overhead + inner_frame + kIpv4PacketMin) return drop(packet, DropReason::too_big);
   const uint32_t hash = packet->flow_hash;
-  fit(packet, work, static_cast<uint32_t>(outer_mtu - overhead - inner_frame), [&](Packet* piece) {
+  const auto into_tunnel = [&](Packet* piece) {
     piece = own(piece);
     if (piece == nullptr) return;
     piece->flow_hash = hash;
@@ -216,6 +213,52 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
       trace_->step("encapsulate",
                    "to " + to_text(peer.address, peer.ip_version) + ", vni " + std::to_string(network.vni));
     transmit(piece, *underlay, segment);
+  };
+  fit(packet, work, static_cast<uint32_t>(outer_mtu - overhead - inner_frame), [&](Packet* piece) {
+    if (piece->offload.gso == Gso::none) return into_tunnel(piece);
+    // A guest's own tunnel superframe cannot be a superframe of ours as well.
+    if (piece->offload.tunnel) return split(piece, into_tunnel);
+    if (piece->length() + overhead + kEthernetBytes > kFrameBytesMax) return halve(piece, into_tunnel);
+    into_tunnel(piece);
+  });
+}
+
+// Into what the wire will see.
+template <typename Send>
+void SwitchStage::split(Packet* packet, Send send) {
+  packet = own(packet);
+  if (packet == nullptr) return;
+  Segmenter segmenter;
+  if (const DropReason reason = segmenter.begin(*packet, {}); reason != DropReason::none)
+    return drop(packet, reason);
+  send_pieces(packet, segmenter, send);
+}
+
+// Into two superframes, since one with outer headers would be longer than an interface takes. Checksums stay
+// partial, nothing is summed; datagrams are split up, since their number is in no header.
+template <typename Send>
+void SwitchStage::halve(Packet* packet, Send send) {
+  const Offload whole = packet->offload;
+  if (whole.gso == Gso::udp || whole.checksum != ChecksumState::partial) return split(packet, send);
+  packet = own(packet);
+  if (packet == nullptr) return;
+  const uint16_t header = packet->layout.outer.payload;
+  const auto payload = static_cast<uint32_t>(packet->length() - header);
+  const uint32_t segments = (payload + whole.gso_size - 1) / whole.gso_size;
+  const uint32_t half = (segments + 1) / 2 * whole.gso_size;
+  packet->offload.gso = Gso::none;
+  Segmenter segmenter;
+  const DropReason reason =
+      segmenter.begin(*packet, {.gso_size = static_cast<uint16_t>(half), .complete_checksums = false});
+  if (reason != DropReason::none) return drop(packet, reason);
+  send_pieces(packet, segmenter, [&](Packet* piece) {
+    if (piece->length() - header > whole.gso_size) {
+      piece->offload.gso = whole.gso;
+      piece->offload.gso_size = whole.gso_size;
+      piece->offload.header_length = header;
+      piece->offload.ecn = whole.ecn;
+    }
+    send(piece);
   });
 }
 
@@ -250,15 +293,12 @@ void SwitchStage::transmit(Packet* packet, const PortView& port, SegmentBy by) {
   const PortOffloads& offloads = port.config.offloads;
   const bool superframe = packet->offload.gso != Gso::none;
   const bool tunnel = superframe && packet->offload.tunnel;
-  const bool kernel_can = port_segments(offloads, *packet) && (!tunnel || offloads.udp_tunnel_gso);
+  const bool udp_tunnel =
+      packet->layout.tunnel == TunnelKind::vxlan || packet->layout.tunnel == TunnelKind::geneve;
+  const bool kernel_can =
+      port_segments(offloads, *packet) && (!tunnel || (udp_tunnel && offloads.udp_tunnel_gso));
   if (superframe && (by == SegmentBy::engine || !kernel_can)) {
-    packet = own(packet);
-    if (packet == nullptr) return;
-    Segmenter segmenter;
-    if (const DropReason reason = segmenter.begin(*packet, {.gso_size = 0, .complete_checksums = true});
-        reason != DropReason::none)
-      return drop(packet, reason);
-    return send_pieces(packet, segmenter, [&](Packet* piece) { hand_over(piece, port); });
+    return split(packet, [&](Packet* piece) { hand_over(piece, port); });
   }
   if (packet->offload.checksum == ChecksumState::partial && !superframe && !offloads.checksum) {
     packet = own(packet);
@@ -295,10 +335,7 @@ void SwitchStage::mirror(const Packet& packet, PortId to) {
       complete_checksum(*copy);
     return hand_over(copy, *port);
   }
-  Segmenter segmenter;
-  if (const DropReason reason = segmenter.begin(*copy, {}); reason != DropReason::none)
-    return drop(copy, reason);
-  send_pieces(copy, segmenter, [&](Packet* piece) { hand_over(piece, *port); });
+  split(copy, [&](Packet* piece) { hand_over(piece, *port); });
 }
 
 }  // namespace penstock::net

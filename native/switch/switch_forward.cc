@@ -30,7 +30,8 @@ void SwitchStage::forward(Work& work, Decision& decision) {
   if (decision.rule != RuleTable::kNone) {
     const Actions& actions = tables_->actions(decision.rule);
     segment = actions.segment;
-    if (actions.verdict == Verdict::output || actions.verdict == Verdict::punt)
+    if (actions.verdict == Verdict::punt && !work.resumed) return punt(work, actions.output);
+    if (actions.verdict == Verdict::output)
       return to_one(work, decision, Target{TargetKind::port, actions.output}, segment);
     if (actions.tunnel_peer < work.network->peers.size())
       return to_one(work, decision, Target{TargetKind::peer, work.network->peers[actions.tunnel_peer]},
@@ -44,6 +45,18 @@ void SwitchStage::forward(Work& work, Decision& decision) {
     return to_one(work, decision, target, segment);
   if (!work.network->config.flood_unknown) return drop(packet, DropReason::no_route);
   flood(work, decision, segment);
+}
+
+// To a script's ring, which gives it back when the script accepts it. Nothing is decided yet: groups and
+// connections come after.
+void SwitchStage::punt(Work& work, PortId ring) {
+  Packet* packet = work.packet;
+  const PortView* port = tables_->port(ring);
+  if (port == nullptr) return drop(packet, DropReason::no_route);
+  packet->punted_from = packet->ingress;
+  packet->punted_network = work.network->config.index;
+  packet->punted_peer = work.peer;
+  hand_over(packet, *port);
 }
 
 // Groups, connection, translation: everything between knowing the way and taking it. False: dropped.

@@ -69,6 +69,7 @@ class SwitchStage final : public Stage {
     const PortView* ingress = nullptr;
     const NetworkView* network = nullptr;
     uint16_t peer = PeerTable::kNone;  // the tunnel it came through
+    bool resumed = false;              // a script has accepted it
     bool fragment_unknown = false;     // a later fragment whose first was not seen
     FlowKey flow;
     MatchWords key;
@@ -89,6 +90,8 @@ class SwitchStage final : public Stage {
 
   // switch_admit.cc
   bool admit(Packet* packet, Work& work);
+  bool resume(Packet* packet, Work& work);
+  void classify(Work& work);
   bool enter_from_underlay(Work& work);
   bool enter_from_port(Work& work);
   bool claims_are_true(const Work& work) const;
@@ -110,6 +113,7 @@ class SwitchStage final : public Stage {
 
   // switch_forward.cc
   void forward(Work& work, Decision& decision);
+  void punt(Work& work, PortId ring);
   bool respond(Work& work);
   void to_one(Work& work, Decision& decision, Target target, SegmentBy segment);
   void flood(Work& work, Decision& decision, SegmentBy segment);
@@ -123,6 +127,10 @@ class SwitchStage final : public Stage {
   void fit(Packet* packet, const Work& work, uint32_t mtu, Send send);
   template <typename Cutter, typename Send>
   void send_pieces(Packet* packet, Cutter& cutter, Send send);
+  template <typename Send>
+  void split(Packet* packet, Send send);
+  template <typename Send>
+  void halve(Packet* packet, Send send);
   void refuse_too_big(Packet* packet, const Work& work, uint32_t mtu);
   Packet* own(Packet* packet);
   void transmit(Packet* packet, const PortView& port, SegmentBy segment);
@@ -145,6 +153,8 @@ class SwitchStage final : public Stage {
   std::unique_ptr<PortCounters[]> port_counters_;
   SwitchCounters counters_;
   Trace* trace_ = nullptr;
+  // ICMP answers of this worker: a thousand a second, a hundred at once (RFC 4443 2.4 f asks for a limit).
+  Meter too_big_answers_{{.bits_per_second = 8'000, .burst_bytes = 100}};
 
   // Of the batch at hand.
   const SwitchTables* tables_ = nullptr;

@@ -9,6 +9,7 @@
 // flow, ports that are gone are detached. Where any of that fails, what was attached is detached again and the configuration
 // of before stays in force.
 import { randomBytes } from 'node:crypto';
+import { type PacketHandler, PacketRing } from '../../bindings/ring.js';
 import {
   type DataPlane,
   type IdleExplanation,
@@ -93,6 +94,8 @@ function identityOf(port: PortConfig): string {
 
 export class Switch implements AsyncDisposable {
   readonly #attached = new Map<string, Attached>();
+  readonly #rings = new Map<string, PacketRing>();
+  readonly #handlers = new Map<string, PacketHandler>();
   readonly #networks = new Numbering(NETWORKS_MAX);
   readonly #rules = new Identifiers();
   readonly #meters = new Identifiers();
@@ -188,6 +191,23 @@ export class Switch implements AsyncDisposable {
       .map((worker) => worker.idle);
   }
 
+  /**
+   * Calls `handler` with every packet that rules punt to the script port `port`; `Verdict.drop` ends a packet, anything else
+   * lets it go on to where it was going. Packets are handled in batches, in place: what must last is copied.
+   */
+  onPacket(port: string, handler: PacketHandler): void {
+    this.#running();
+    this.#handlers.set(port, handler);
+  }
+
+  /** Sends a frame into the plane as if it came in by the script port `port`. False: there is no room now. */
+  send(port: string, frame: Uint8Array): boolean {
+    this.#running();
+    const ring = this.#rings.get(port);
+    if (ring === undefined) throw new NetworkError('PORT', `"${port}" is no script port`);
+    return ring.send(frame);
+  }
+
   /** A blocked port neither gives nor takes packets. */
   setPortState(port: string, state: 'up' | 'blocked'): void {
     this.#running().setPortState(this.#number(port), state);
@@ -199,6 +219,7 @@ export class Switch implements AsyncDisposable {
       clearInterval(this.#ticking);
       await this.#last.catch(() => undefined);
       await kernel('stop the packet plane', this.plane.stop());
+      for (const name of [...this.#rings.keys()]) this.#closeRing(name);
     })();
     return this.#stopped;
   }
@@ -270,7 +291,10 @@ export class Switch implements AsyncDisposable {
       await kernel('apply the configuration', this.plane.apply(native));
     } catch (error) {
       this.#networks.abandon();
-      for (const { number } of fresh.values()) await this.plane.detach(number);
+      for (const [name, { number }] of fresh) {
+        await this.plane.detach(number);
+        this.#closeRing(name);
+      }
       await this.#restore();
       throw error;
     }
@@ -289,6 +313,7 @@ export class Switch implements AsyncDisposable {
     for (const name of names) {
       await kernel(`detach port ${name}`, this.plane.detach(this.#attached.get(name)!.number));
       this.#attached.delete(name);
+      this.#closeRing(name);
     }
   }
 
@@ -300,6 +325,11 @@ export class Switch implements AsyncDisposable {
     if (missing.length > 0)
       await kernel('restore the configuration', this.plane.apply(compile(this.#config, this.#numbers())));
     this.#networks.commit();
+  }
+
+  #closeRing(name: string): void {
+    this.#rings.get(name)?.close();
+    this.#rings.delete(name);
   }
 
   #numbers() {
@@ -339,7 +369,9 @@ export class Switch implements AsyncDisposable {
         }),
       );
     }
-    return Promise.reject(new NetworkError('PORT', `port ${name}: script ports are not available yet`));
+    const ring = new PacketRing((packet) => this.#handlers.get(name)?.(packet), { name });
+    this.#rings.set(name, ring);
+    return attaching(at, this.plane.attachRing(ring.port.handle()));
   }
 }
 

@@ -16,6 +16,7 @@ const EXPECTED: Record<string, string> = {
   'overlay-two-namespaces.ts':
     '3 packets transmitted, 3 received\nhost 1 knows stations by: guest, peer 192.0.2.2\n' +
     'host 2 took more than 3 packets out of the tunnel: true\n',
+  'packet-filter.ts': 'a small ping: answered\na large one: no answer\nthe filter saw 3 packets\n',
 };
 
 const examples = readdirSync(join(packageRoot(), 'examples')).filter((name) => name.endsWith('.ts'));
@@ -30,7 +31,7 @@ beforeAll(() => {
 }, 600_000);
 
 /** What an example needs of the machine beside Node. */
-const NEEDS_ROOT = new Set(['overlay-two-namespaces.ts']);
+const NEEDS_ROOT = new Set(['overlay-two-namespaces.ts', 'packet-filter.ts']);
 const isRoot = process.getuid?.() === 0;
 
 test.each(examples.filter((name) => isRoot || !NEEDS_ROOT.has(name)))('%s', (name) => {

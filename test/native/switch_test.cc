@@ -539,6 +539,50 @@ TEST_CASE("a guest with MTU 1500 just works over an underlay of 1500") {
   CHECK(get16(answer, 40) == 1450);
 }
 
+TEST_CASE("a superframe that outer headers would make too long becomes two") {
+  SwitchBench bench;
+  bench.apply(overlay(kTunnelHere, kTunnelThere, true));
+  const Bytes frame = superframe_bytes(64'960);
+  bench.receive(0, frame, superframe(1448));
+  REQUIRE(bench.outputs[9].size() == 2);
+  Bytes payload;
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(bench.offloads[9][i].tunnel);
+    CHECK(bench.offloads[9][i].gso == Gso::tcp4);
+    CHECK(bench.offloads[9][i].gso_size == 1448);
+    const Bytes& piece = bench.outputs[9][i];
+    CHECK(piece.size() < kFrameBytesMax);
+    put(payload, slice(piece, 104, piece.size() - 104));
+    // PSH on the last only.
+    CHECK((static_cast<unsigned>(piece[50 + 47]) & 8) == (i == 1 ? 8 : 0));
+  }
+  CHECK(payload == slice(frame, 54, 64'960));
+}
+
+TEST_CASE("a script's verdict is asked for before anything else is decided, and the packet then goes on") {
+  SwitchBench bench;
+  SwitchConfig config = guarded();
+  PortConfig ring;
+  ring.id = 5;
+  ring.name = "script";
+  config.ports.push_back(ring);
+  RuleConfig rule{.id = 1, .priority = 1};
+  rule.match.mask.set_ingress(0xffff);
+  rule.actions.verdict = Verdict::punt;
+  rule.actions.output = 5;
+  config.rules.push_back(rule);
+  bench.apply(config);
+  const Bytes frame = tcp_frame(kA, kB, kIpA, kIpB, {.flags = 2});
+  bench.receive(0, frame);
+  CHECK(bench.only(5) == frame);
+  CHECK(bench->state().connections().size() == 0);
+  bench.resume(0, 0, frame);
+  CHECK(bench.only(1) == frame);
+  CHECK(bench->state().connections().size() == 1);
+  bench.resume(0, 0, tcp_frame(kA, kB, kIpA, kIpB, {.destination = 22, .flags = 2}));
+  CHECK(bench.dropped == DropReason::security_group);
+}
+
 TEST_CASE("a mirror gets a copy of what passes, and what passes is as it would be without") {
   SwitchBench bench;
   SwitchConfig config = flat(3);

@@ -102,6 +102,21 @@ class SwitchBench final : public Outputs {
     REQUIRE(pool_->free_bodies() == pool_->sizes().bodies);
   }
 
+  // A frame that a script has accepted, on its way back from the ring.
+  void resume(PortId from, uint16_t network, const Bytes& frame) {
+    outputs.clear();
+    dropped = DropReason::none;
+    Packet* packet = make(from, frame);
+    REQUIRE(parse(*packet) == DropReason::none);
+    packet->punted_from = from;
+    packet->punted_network = network;
+    packet->punted_peer = PeerTable::kNone;
+    Batch batch;
+    batch.add(packet);
+    switch_->stage(0).process(batch, *this, now_ns);
+    REQUIRE(pool_->free_packets() == pool_->sizes().packets);
+  }
+
   // The one frame that left by `port`.
   Bytes only(PortId port) {
     REQUIRE(outputs.size() == 1);
