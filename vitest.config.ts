@@ -6,6 +6,7 @@ export default defineConfig({
     reporters: ['default', './test/support/closing-line.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    globalSetup: ['./test/support/prebuild.ts'],
     pool: 'forks',
     maxWorkers: 2,
   },

@@ -181,6 +181,8 @@ export interface DataPlane {
   addresses(): NativeAddress[];
   connections(max: number): NativeConnection[];
   peers(): Array<{ readonly address: string; readonly received: number; readonly transmitted: number }>;
+  /** What a probe found of the way to a peer (an index of `peers`); 0 takes it back. */
+  setPathMtu(peer: number, bytes: number): void;
   stop(): Promise<void>;
 }
 

@@ -285,25 +285,26 @@ Napi::Value nothing(Napi::Env env, Result<void>&) {
 class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
  public:
   static void initialize(Napi::Env env, Napi::Object exports) {
-    exports.Set(
-        "DataPlane",
-        DefineClass(
-            env, "DataPlane",
-            {StaticMethod<&DataPlaneWrap::start>("start"),
-             InstanceMethod<&DataPlaneWrap::attach_tap>("attachTap"),
-             InstanceMethod<&DataPlaneWrap::attach_interface>("attachInterface"),
-             InstanceMethod<&DataPlaneWrap::attach_underlay>("attachUnderlay"),
-             InstanceMethod<&DataPlaneWrap::attach_ring>("attachRing"),
-             InstanceMethod<&DataPlaneWrap::detach>("detach"), InstanceMethod<&DataPlaneWrap::apply>("apply"),
-             InstanceMethod<&DataPlaneWrap::set_port_state>("setPortState"),
-             InstanceMethod<&DataPlaneWrap::tick>("tick"), InstanceMethod<&DataPlaneWrap::trace>("trace"),
-             InstanceMethod<&DataPlaneWrap::port_facts>("port"),
-             InstanceMethod<&DataPlaneWrap::rules>("rules"),
-             InstanceMethod<&DataPlaneWrap::workers>("workers"),
-             InstanceMethod<&DataPlaneWrap::counters>("counters"),
-             InstanceMethod<&DataPlaneWrap::addresses>("addresses"),
-             InstanceMethod<&DataPlaneWrap::connections>("connections"),
-             InstanceMethod<&DataPlaneWrap::peers>("peers"), InstanceMethod<&DataPlaneWrap::stop>("stop")}));
+    exports.Set("DataPlane", DefineClass(env, "DataPlane",
+                                         {StaticMethod<&DataPlaneWrap::start>("start"),
+                                          InstanceMethod<&DataPlaneWrap::attach_tap>("attachTap"),
+                                          InstanceMethod<&DataPlaneWrap::attach_interface>("attachInterface"),
+                                          InstanceMethod<&DataPlaneWrap::attach_underlay>("attachUnderlay"),
+                                          InstanceMethod<&DataPlaneWrap::attach_ring>("attachRing"),
+                                          InstanceMethod<&DataPlaneWrap::detach>("detach"),
+                                          InstanceMethod<&DataPlaneWrap::apply>("apply"),
+                                          InstanceMethod<&DataPlaneWrap::set_port_state>("setPortState"),
+                                          InstanceMethod<&DataPlaneWrap::tick>("tick"),
+                                          InstanceMethod<&DataPlaneWrap::trace>("trace"),
+                                          InstanceMethod<&DataPlaneWrap::port_facts>("port"),
+                                          InstanceMethod<&DataPlaneWrap::rules>("rules"),
+                                          InstanceMethod<&DataPlaneWrap::workers>("workers"),
+                                          InstanceMethod<&DataPlaneWrap::counters>("counters"),
+                                          InstanceMethod<&DataPlaneWrap::addresses>("addresses"),
+                                          InstanceMethod<&DataPlaneWrap::connections>("connections"),
+                                          InstanceMethod<&DataPlaneWrap::peers>("peers"),
+                                          InstanceMethod<&DataPlaneWrap::set_path_mtu>("setPathMtu"),
+                                          InstanceMethod<&DataPlaneWrap::stop>("stop")}));
   }
 
   explicit DataPlaneWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DataPlaneWrap>(info) {
@@ -648,6 +649,17 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
       list.Set(list.Length(), one);
     }
     return list;
+  }
+
+  // setPathMtu(peer, bytes): what a probe found; 0 takes it back. The peer is an index of `peers`.
+  Napi::Value set_path_mtu(const Napi::CallbackInfo& info) {
+    if (refuse_stopped()) return Env().Undefined();
+    PeerTable& table = plane_->forwarding().state().peers();
+    const uint32_t peer = info[0].As<Napi::Number>().Uint32Value();
+    if (peer < table.size())
+      table.at(static_cast<uint16_t>(peer))
+          .path_mtu.store(info[1].As<Napi::Number>().Uint32Value(), std::memory_order_relaxed);
+    return Env().Undefined();
   }
 
   // Ends the workers and closes the ports; nothing else may be called from now on.

@@ -175,7 +175,8 @@ export class Daemon implements AsyncDisposable {
   async #startSwitch(config: SwitchRoleConfig, socket: string): Promise<void> {
     this.#claimStore(SWITCH_CLAIM, socket);
     const { SwitchRole } = await import('./switch-role.js');
-    const role = await SwitchRole.start(config, { logger: this.#logger, metrics: this.metrics });
+    const { clock, metrics } = this;
+    const role = await SwitchRole.start(config, { logger: this.#logger, clock, metrics });
     this.#switch = role;
     this.#undo.push(() => role.stop());
   }

@@ -2,10 +2,19 @@
 import type { SwitchConfigInput } from '../network/config.js';
 import { buildFrame, type PacketDescription } from '../network/packet-description.js';
 import { Switch, type SwitchStats, type SwitchView, type TraceResult } from '../network/switch.js';
+import type { Clock } from '../telemetry/clock.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { SwitchRoleConfig } from './config.js';
 import type { Role } from './role.js';
+
+const PROBE_INTERVAL_MS = 30_000;
+
+export interface SwitchRoleDependencies {
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly clock: Clock;
+}
 
 export interface SwitchRoleStatus {
   readonly ports: number;
@@ -27,11 +36,14 @@ export class SwitchRole implements Role {
   #resolveEnded!: () => void;
   #stopping: Promise<void> | undefined;
   readonly #forget: Array<() => void> = [];
+  readonly #stop = new AbortController();
+  #probing: Promise<void> = Promise.resolve();
 
   private constructor(
     private readonly plane: Switch,
     private readonly logger: Logger,
     private readonly metrics: Metrics,
+    private readonly clock: Clock,
   ) {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -40,16 +52,17 @@ export class SwitchRole implements Role {
 
   static async start(
     { options, document }: SwitchRoleConfig,
-    { logger, metrics }: { readonly logger: Logger; readonly metrics: Metrics },
+    { logger, metrics, clock }: SwitchRoleDependencies,
   ): Promise<SwitchRole> {
     const plane = await Switch.start(options);
-    const role = new SwitchRole(plane, logger.child({ role: 'switch' }), metrics);
+    const role = new SwitchRole(plane, logger.child({ role: 'switch' }), metrics, clock);
     try {
       await role.apply(document);
     } catch (error) {
       await role.stop();
       throw error;
     }
+    role.#probing = role.#probeNowAndThen();
     return role;
   }
 
@@ -63,6 +76,26 @@ export class SwitchRole implements Role {
       );
     const { ports, networks, rules } = await this.status();
     this.logger.info({ ports, networks, rules }, 'the configuration of the switch is in force');
+  }
+
+  /** Peers come and go; what is told of one is a change. */
+  async #probeNowAndThen(): Promise<void> {
+    const reached = new Map<string, boolean>();
+    while (!this.#stop.signal.aborted) {
+      try {
+        for (const { address, reachable, rttMs, pathMtu } of await this.plane.probe()) {
+          if (reached.get(address) === reachable) continue;
+          reached.set(address, reachable);
+          if (reachable) this.logger.info({ address, rttMs, pathMtu }, 'the peer answers');
+          else this.logger.warn({ address }, 'the peer does not answer');
+        }
+        await this.clock.sleep(PROBE_INTERVAL_MS, this.#stop.signal);
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        this.logger.warn({ error }, 'tunnel endpoints are not probed');
+        return;
+      }
+    }
   }
 
   async status(): Promise<SwitchRoleStatus> {
@@ -100,6 +133,8 @@ export class SwitchRole implements Role {
   stop(): Promise<void> {
     this.#stopping ??= (async () => {
       for (const forget of this.#forget.splice(0)) forget();
+      this.#stop.abort();
+      await this.#probing;
       try {
         await this.plane.stop();
       } finally {

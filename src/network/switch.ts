@@ -21,13 +21,16 @@ import {
   type Traffic,
   type WorkerFacts,
 } from '../../bindings/switch.js';
+import { formatIp } from './addresses.js';
 import { compile } from './compile.js';
 import { type PortConfig, parseSwitchConfig, type SwitchConfig, type SwitchConfigInput } from './config.js';
 import { NetworkError } from './errors.js';
 import { Identifiers, Numbering } from './numbering.js';
+import { type PeerProbe, type ProbeOptions, Prober } from './probe.js';
 
 const NETWORKS_MAX = 4096;
 const TICK_MS = 1000;
+const UNDERLAY_MTU = 1500;
 const TUNNEL_PORTS = [4789, 6081];
 
 export interface SwitchOptions {
@@ -67,6 +70,8 @@ export interface SwitchView {
     readonly address: string;
     readonly received: number;
     readonly transmitted: number;
+    /** What the last probe found; absent before it. */
+    readonly probe?: PeerProbe;
   }>;
 }
 
@@ -96,6 +101,7 @@ export class Switch implements AsyncDisposable {
   readonly #attached = new Map<string, Attached>();
   readonly #rings = new Map<string, PacketRing>();
   readonly #handlers = new Map<string, PacketHandler>();
+  readonly #probes = new Map<string, PeerProbe>();
   readonly #networks = new Numbering(NETWORKS_MAX);
   readonly #rules = new Identifiers();
   readonly #meters = new Identifiers();
@@ -180,8 +186,43 @@ export class Switch implements AsyncDisposable {
         via: port === undefined ? `peer ${peers[peer!]?.address ?? peer}` : this.#portName(port),
       })),
       connections: plane.connections(connections).map((one) => ({ ...one, network: network(one.network) })),
-      peers,
+      peers: peers.map((peer) => {
+        const probe = this.#probes.get(peer.address);
+        return probe === undefined ? peer : { ...peer, probe };
+      }),
     };
+  }
+
+  /**
+   * Asks every peer whose underlay is in this process's network namespace whether it is there, how far, and how large a packet its
+   * path takes; what is found limits what is sent there from now on, and `show` tells it. Needs CAP_NET_RAW.
+   */
+  async probe(options: Omit<ProbeOptions, 'mtuMax'> = {}): Promise<PeerProbe[]> {
+    const targets = this.#targets();
+    if (targets.size === 0) return [];
+    using prober = new Prober();
+    const found = await Promise.all(
+      [...targets].map(([address, mtuMax]) => prober.probe(address, { ...options, mtuMax })),
+    );
+    if (this.#stopped !== undefined) return found;
+    const peers = this.plane.peers();
+    for (const probe of found) {
+      this.#probes.set(probe.address, probe);
+      const index = peers.findIndex(({ address }) => address === probe.address);
+      if (index >= 0) this.plane.setPathMtu(index, probe.pathMtu ?? 0);
+    }
+    return found;
+  }
+
+  /** Addresses of the peers that can be probed, and the MTU of the underlay before them. */
+  #targets(): Map<string, number> {
+    const targets = new Map<string, number>();
+    for (const network of Object.values(this.#config.networks)) {
+      const underlay = network.underlay === undefined ? undefined : this.#config.ports[network.underlay];
+      if (underlay === undefined || underlay.namespace !== undefined) continue;
+      for (const peer of network.peers) targets.set(formatIp(peer), underlay.mtu ?? UNDERLAY_MTU);
+    }
+    return targets;
   }
 
   /** Why each worker sleeps or stays awake. */

@@ -7,6 +7,8 @@ import { ADDRESS, buildNative, sanitizedLauncher } from '../support/native-build
 import { NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
 const unavailable = networkUnavailable(['iperf3', 'nstat']);
+// Built while the file is loaded: a compiler has more time than a test.
+const directory = await buildNative(ADDRESS, ['tunnel_forwarder']);
 const TIMEOUT_MS = 60_000;
 const LOCAL = { 4: ['10.60.0.1', '10.60.0.2'], 6: ['fd60::1', 'fd60::2'] } as const;
 const MTU = 1600;
@@ -38,7 +40,6 @@ async function tunnelEnd(
   guest: string,
   version: 4 | 6,
 ): Promise<End> {
-  const directory = await buildNative(ADDRESS, ['tunnel_forwarder']);
   const [launcher, ...before] = sanitizedLauncher();
   const [local, remote] = host === 'h1' ? LOCAL[version] : [...LOCAL[version]].reverse();
   const argv = [kind, `eth0@${lab.path(guest)}`, local!, remote!, '42', String(MTU)];

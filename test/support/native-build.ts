@@ -1,6 +1,6 @@
 // Builds native/ and its tests without Node, one directory a flavour (build/native-<flavour>), incrementally.
 import { execFile, spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -35,7 +35,10 @@ export function clang(): string {
 export async function buildNative(flavour: Flavour, targets: readonly string[]): Promise<string> {
   const directory = join(packageRoot(), 'build', `native-${flavour.name}`);
   if (!existsSync(join(directory, 'build.ninja'))) {
-    await step('cmake', [
+    mkdirSync(directory, { recursive: true });
+    await step('flock', [
+      join(directory, '.lock'),
+      'cmake',
       ...['-G', 'Ninja', '-S', join(packageRoot(), 'native'), '-B', directory],
       `-DCMAKE_CXX_COMPILER=${clang()}`,
       `-DPENSTOCK_SANITIZE=${flavour.sanitize}`,
@@ -43,7 +46,9 @@ export async function buildNative(flavour: Flavour, targets: readonly string[]):
       `-DPENSTOCK_OPTIMISE=${flavour.optimise ?? '-O1'}`,
     ]);
   }
-  await step('ninja', ['-C', directory, '-j', String(availableParallelism()), ...targets]);
+  // One ninja at a time in a directory: test files run side by side and may want the same flavour.
+  const ninja = ['ninja', '-C', directory, '-j', String(availableParallelism()), ...targets];
+  await step('flock', [join(directory, '.lock'), ...ninja]);
   return directory;
 }
 

@@ -142,11 +142,14 @@ function describeView(view: SwitchView): string {
   if (view.peers.length > 0)
     parts.push(
       columns([
-        ['PEER', 'RECEIVED', 'TRANSMITTED'],
-        ...view.peers.map(({ address, received, transmitted }) => [
+        ['PEER', 'RECEIVED', 'TRANSMITTED', 'REACHABLE', 'RTT', 'PATH MTU'],
+        ...view.peers.map(({ address, received, transmitted, probe }) => [
           address,
           String(received),
           String(transmitted),
+          probe === undefined ? 'not probed' : probe.reachable ? 'yes' : 'no',
+          probe?.rttMs === undefined ? '' : `${probe.rttMs.toFixed(2)} ms`,
+          probe?.pathMtu === undefined ? '' : String(probe.pathMtu),
         ]),
       ]),
     );
