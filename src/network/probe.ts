@@ -45,6 +45,7 @@ const FAMILY = {
 
 const PMTUDISC_PROBE = 3;
 const ICMP_HEADER = 8;
+const PATIENCE_MS_MIN = 100;
 const SEQUENCES = 0x1_0000;
 
 interface Waiting {
@@ -146,11 +147,12 @@ export class Prober implements Disposable {
     let sent = 0;
     let answered = 0;
     let rttMs: number | undefined;
+    let patienceMs = timeoutMs;
     const echo = async (bytes: number): Promise<boolean> => {
       for (let attempt = 0; attempt < tries; attempt += 1) {
         const startedMs = this.clock.monotonicMs();
         sent += 1;
-        if (!(await socket.echo(address, bytes, this.clock, timeoutMs))) continue;
+        if (!(await socket.echo(address, bytes, this.clock, patienceMs))) continue;
         answered += 1;
         if (bytes === small) rttMs = this.clock.monotonicMs() - startedMs;
         return true;
@@ -160,6 +162,8 @@ export class Prober implements Disposable {
     const small = header + ICMP_HEADER;
     const reachable = await echo(small);
     if (!reachable) return { address, reachable, sent, answered };
+    // Who answers in a millisecond is not waited for a second.
+    patienceMs = Math.min(timeoutMs, Math.max(PATIENCE_MS_MIN, 10 * rttMs!));
     // Most paths take what the underlay takes: that is asked first.
     let good = mtuMin;
     let bad = mtuMax + 1;
