@@ -67,11 +67,11 @@ CommitJournal::~CommitJournal() {
   ::munmap(memory_, kFileBytes);
 }
 
-Result<void> CommitJournal::replay(uint64_t sequence,
-                                   const std::function<Result<void>(std::span<const std::byte>)>& apply) {
+std::vector<std::byte> CommitJournal::replay(uint64_t sequence) const {
+  std::vector<std::byte> records;
   Header header;
   std::memcpy(&header, memory_, sizeof(header));
-  if (header.magic != kMagic || header.crc != checksum(header) || header.base != sequence) return {};
+  if (header.magic != kMagic || header.crc != checksum(header) || header.base != sequence) return records;
   for (std::size_t at = kRecordsOffset; at + sizeof(RecordHeader) <= kFileBytes;) {
     RecordHeader record;
     std::memcpy(&record, memory_ + at, sizeof(record));
@@ -79,10 +79,10 @@ Result<void> CommitJournal::replay(uint64_t sequence,
     if (record.length > kFileBytes - at - sizeof(record)) break;
     const std::span<const std::byte> bytes(memory_ + at + sizeof(record), record.length);
     if (record.crc != checksum(record, bytes)) break;
-    if (Result<void> applied = apply(bytes); !applied) return applied;
+    records.insert(records.end(), bytes.begin(), bytes.end());
     at += sizeof(record) + padded(record.length);
   }
-  return {};
+  return records;
 }
 
 void CommitJournal::restart(uint64_t sequence) {

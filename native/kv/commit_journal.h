@@ -22,10 +22,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "native/base/result.h"
 
@@ -42,9 +42,10 @@ class CommitJournal {
   CommitJournal& operator=(const CommitJournal&) = delete;
   ~CommitJournal();
 
-  // Calls `apply` with every record that continues a store at `sequence`, in order, until it fails.
-  Result<void> replay(uint64_t sequence,
-                      const std::function<Result<void>(std::span<const std::byte>)>& apply);
+  // The bytes of every record that continues a store at `sequence`, one after the other. The store takes them
+  // as one batch: were it killed between two, it would stand at a sequence that no header names, and the rest
+  // would be lost.
+  std::vector<std::byte> replay(uint64_t sequence) const;
   // Everything is in the store, which is at `sequence` now.
   void restart(uint64_t sequence);
   // Makes the header durable.

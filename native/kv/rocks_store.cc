@@ -88,9 +88,10 @@ Result<void> RocksStore::begin_journal(const std::string& path) {
     ::unlink(path.c_str());
     return {};
   }
-  const auto apply = [this](std::span<const std::byte> batch) { return write_through(batch); };
-  if (Result<void> replayed = (*journal)->replay(db_->GetLatestSequenceNumber(), apply); !replayed)
-    return replayed;
+  const std::vector<std::byte> left = (*journal)->replay(db_->GetLatestSequenceNumber());
+  if (!left.empty()) {
+    if (Result<void> written = write_through(left); !written) return written;
+  }
   (*journal)->restart(db_->GetLatestSequenceNumber());
   if (Result<void> synced = (*journal)->sync(); !synced) return synced;
   journal_ = std::move(*journal);
