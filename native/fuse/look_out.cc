@@ -68,10 +68,12 @@ bool Session::watch(uint64_t began, uint64_t window) {
         const Kind kind = kind_of(received.bytes);
         take(received, *look_out_buffer_);
         if (!ring_->empty()) return true;
-        if (kind.forget) continue;
-        if (kind.bulk || ++served == kServedMax) return false;
-        until = monotonic_ns() + window;
-        anticipation_.served(until - window);
+        // Forgets begin no new window: there can be a million of them.
+        if (!kind.forget) {
+          if (kind.bulk || ++served == kServedMax) return false;
+          until = monotonic_ns() + window;
+          anticipation_.served(until - window);
+        }
       }
     } else {
       for (int i = 0; i < 8; ++i) relax();

@@ -5,6 +5,7 @@
 #include <rocksdb/write_batch.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 #include <utility>
@@ -23,10 +24,6 @@ constexpr std::size_t kMemtableEntryBytes = 96;
 
 rocksdb::Slice slice_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-Error failed_before() {
-  return Error{EIO, "the store has failed before; open it again"};
 }
 
 std::string_view view_of(std::span<const std::byte> bytes) {
@@ -100,7 +97,7 @@ Result<void> RocksStore::begin_journal(const std::string& path) {
 
 RocksStore::~RocksStore() {
   // Should it fail, the journal still has it.
-  if (!failed_) static_cast<void>(hand_over());
+  if (failed_ == 0) static_cast<void>(hand_over());
   for (const auto& [id, snapshot] : snapshots_) db_->ReleaseSnapshot(snapshot);
 }
 
@@ -139,9 +136,10 @@ Result<std::size_t> RocksStore::scan(std::span<std::byte> buffer, const ScanRequ
                                      uint32_t snapshot) {
   const std::string start(view_of(buffer.first(request.start_bytes)));
   const std::string end(view_of(buffer.subspan(request.start_bytes, request.end_bytes)));
-  if (snapshot == 0 && is_ahead_within(start, end)) {
-    if (Result<void> taken = hand_over(); !taken) return taken.error();
-  }
+  // A store that can take nothing any more is still read: what it has not taken is merged in.
+  std::vector<const RecentMap::value_type*> ahead;
+  if (snapshot == 0 && is_ahead_within(start, end) && !hand_over())
+    ahead = ahead_within(start, end, request.reverse);
   // Bounds keep the iterator from walking through deletions outside of the range.
   const rocksdb::Slice lower(start);
   const rocksdb::Slice upper(end);
@@ -150,18 +148,32 @@ Result<std::size_t> RocksStore::scan(std::span<std::byte> buffer, const ScanRequ
   options.iterate_upper_bound = &upper;
   read_as_of(options, snapshot);
   const std::unique_ptr<rocksdb::Iterator> entry(db_->NewIterator(options));
+  const auto advance = [&] { request.reverse ? entry->Prev() : entry->Next(); };
+  // Negative: the iterator's key comes first.
+  const auto order = [&](std::string_view key) {
+    const int compared = std::string_view(entry->key().data(), entry->key().size()).compare(key);
+    return request.reverse ? -compared : compared;
+  };
 
   std::size_t used = kScanHeaderBytes;
   uint32_t count = 0;
   bool more = false;
-  if (request.reverse) {
-    entry->SeekToLast();
-  } else {
-    entry->Seek(lower);
-  }
-  while (count < request.limit && entry->Valid()) {
-    const rocksdb::Slice key = entry->key();
-    const rocksdb::Slice value = entry->value();
+  std::size_t next_ahead = 0;
+  request.reverse ? entry->SeekToLast() : entry->Seek(lower);
+  while (count < request.limit && (entry->Valid() || next_ahead < ahead.size())) {
+    const RecentMap::value_type* newer = next_ahead < ahead.size() ? ahead[next_ahead] : nullptr;
+    if (newer != nullptr && entry->Valid() && order(newer->first) < 0) newer = nullptr;
+    if (newer != nullptr && !newer->second.value) {
+      if (entry->Valid() && order(newer->first) == 0) advance();
+      ++next_ahead;
+      continue;
+    }
+    const std::string_view key = newer != nullptr
+                                     ? std::string_view(newer->first)
+                                     : std::string_view(entry->key().data(), entry->key().size());
+    const std::string_view value = newer != nullptr
+                                       ? std::string_view(*newer->second.value)
+                                       : std::string_view(entry->value().data(), entry->value().size());
     const std::size_t needed = kEntryHeaderBytes + key.size() + value.size();
     if (needed > buffer.size() - used) {
       if (count == 0) return kScanHeaderBytes + needed;
@@ -175,12 +187,9 @@ Result<std::size_t> RocksStore::scan(std::span<std::byte> buffer, const ScanRequ
     std::memcpy(at + kEntryHeaderBytes + key.size(), value.data(), value.size());
     used += needed;
     count += 1;
-    if (count == request.limit) break;
-    if (request.reverse) {
-      entry->Prev();
-    } else {
-      entry->Next();
-    }
+    const bool from_store = newer == nullptr || (entry->Valid() && order(newer->first) == 0);
+    if (newer != nullptr) ++next_ahead;
+    if (from_store && count < request.limit) advance();
   }
   if (!entry->status().ok()) return to_error(entry->status(), "scan");
   store_u32(buffer.data(), count);
@@ -194,7 +203,7 @@ Result<void> RocksStore::write(std::span<const std::byte> batch) {
     memtable_bytes += kMemtableEntryBytes + entry.key.size() + (entry.value ? entry.value->size() : 0);
   });
   if (!whole) return whole;
-  if (failed_) return failed_before();
+  if (failed_ != 0) return failed_before();
   ++commits_;
   unrotated_bytes_ += memtable_bytes;
   if (journal_ == nullptr) return write_through(batch);
@@ -240,7 +249,7 @@ Result<void> RocksStore::write_through(std::span<const std::byte> batch) {
 }
 
 Result<void> RocksStore::hand_over() {
-  if (failed_) return failed_before();
+  if (failed_ != 0) return failed_before();
   if (ahead_.empty()) return {};
   rocksdb::WriteBatch writes;
   for (const RecentMap::value_type* entry : ahead_) {
@@ -271,6 +280,23 @@ void RocksStore::remember(std::string_view key, std::optional<std::string_view> 
   recent_.emplace(std::string(key), std::move(recent));
 }
 
+std::vector<const RocksStore::RecentMap::value_type*> RocksStore::ahead_within(std::string_view start,
+                                                                               std::string_view end,
+                                                                               bool reverse) const {
+  std::vector<const RecentMap::value_type*> found;
+  for (const RecentMap::value_type* entry : ahead_)
+    if (entry->first >= start && entry->first < end) found.push_back(entry);
+  std::sort(found.begin(), found.end(), [reverse](const auto* a, const auto* b) {
+    return reverse ? b->first < a->first : a->first < b->first;
+  });
+  return found;
+}
+
+// The code stays that of the first failure: a full disk is a full disk however often one asks.
+Error RocksStore::failed_before() const {
+  return Error{failed_.load(), "the store has failed before; open it again"};
+}
+
 bool RocksStore::is_ahead_within(std::string_view start, std::string_view end) const {
   for (const RecentMap::value_type* entry : ahead_) {
     if (entry->first >= start && entry->first < end) return true;
@@ -293,7 +319,7 @@ void RocksStore::release_snapshot(uint32_t snapshot) {
 }
 
 Result<void> RocksStore::sync() {
-  if (failed_) return failed_before();
+  if (failed_ != 0) return failed_before();
   return outcome(db_->FlushWAL(true), "sync");
 }
 
@@ -310,8 +336,10 @@ Result<void> RocksStore::rotate() {
 
 Result<void> RocksStore::outcome(const rocksdb::Status& status, const char* what) {
   if (status.ok()) return {};
-  failed_ = true;
-  return to_error(status, what);
+  Error error = to_error(status, what);
+  int none = 0;
+  failed_.compare_exchange_strong(none, error.code);
+  return error;
 }
 
 std::vector<std::pair<std::string, uint64_t>> RocksStore::properties() const {

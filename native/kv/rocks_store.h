@@ -119,6 +119,9 @@ class RocksStore {
   Result<void> write_through(std::span<const std::byte> batch);
   void remember(std::string_view key, std::optional<std::string_view> value);
   bool is_ahead_within(std::string_view start, std::string_view end) const;
+  std::vector<const RecentMap::value_type*> ahead_within(std::string_view start, std::string_view end,
+                                                         bool reverse) const;
+  Error failed_before() const;
   Result<void> outcome(const rocksdb::Status& status, const char* what);
   void read_as_of(rocksdb::ReadOptions& options, uint32_t snapshot) const;
 
@@ -134,7 +137,7 @@ class RocksStore {
   std::size_t unrotated_bytes_ = 0;
   // Set by any thread. A sync that passes the check just before a write fails can still meet the assertion;
   // the process then ends as by kill -9, which loses nothing.
-  std::atomic<bool> failed_{false};
+  std::atomic<int> failed_{0};  // errno of the first failed write; nothing is written after it
 };
 
 }  // namespace penstock::kv

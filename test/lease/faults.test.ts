@@ -106,8 +106,11 @@ describe('exclusive leases', { timeout: 120_000 }, () => {
     await until('none is settling', async () => (await survivor.producers()).every((each) => !each.settling));
     await usedMore(consumers, 100);
     referee(consumers);
-    const late = uses(consumers).slice(-100);
-    expect(new Set(late.map(({ used }) => used)).size).toBe(6);
+    const seen = uses(consumers).length;
+    await until('all of them are leased', async () => {
+      const late = uses(consumers).slice(seen);
+      return new Set(late.map(({ used }) => used)).size === 6;
+    });
   });
 
   test('a partition between the agents, with consumers on both sides', async () => {
