@@ -132,7 +132,7 @@ std::optional<DataNeedPayload> DataPath::privileges_needed(const Parked& request
   const bool mode = request.kill_suidgid && names_.suid_or_sgid(request.header.nodeid) != Privileges::none;
   const bool capability = names_.capability(request.header.nodeid) != Privileges::none;
   if (!mode && !capability) return std::nullopt;
-  return DataNeedPayload{static_cast<uint32_t>(DataNeedKind::kill_privileges), 0, 0, 0};
+  return DataNeedPayload{static_cast<uint32_t>(DataNeedKind::kill_privileges), 0, mode ? kSetId : 0, 0};
 }
 
 void DataPath::park(Parked request, std::span<const std::byte> data, const DataNeedPayload& need) {
@@ -167,6 +167,7 @@ void DataPath::announce(uint32_t id, const DataNeedPayload& need) {
     Parked& request = parked_[id];
     request.waiting = true;
     request.asked = static_cast<DataNeedKind>(need.kind);
+    request.asked_set_id = request.asked == DataNeedKind::kill_privileges && need.offset == kSetId;
     request.clock = names_.clock();
     record = {0,
               kRecordDataNeed,
@@ -240,7 +241,7 @@ void DataPath::resume_loop() {
     }
     Parked& request = parked_[id];
     if (request.asked == DataNeedKind::kill_privileges) {
-      names_.privileges_cleared(request.header.nodeid, request.clock);
+      names_.privileges_cleared(request.header.nodeid, request.clock, request.asked_set_id);
       request.privileges_cleared = true;
     }
     const auto need = request.is_write ? run_write(request, request.data) : run_read(request, buffer);

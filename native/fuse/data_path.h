@@ -87,7 +87,8 @@ class DataPath {
     bool kill_suidgid = false;  // WRITE by someone whose writes clear suid and sgid
     bool privileges_cleared = false;
     DataNeedKind asked{};
-    uint64_t clock = 0;  // NameCache clock when last asked
+    bool asked_set_id = false;  // of kill_privileges: suid and sgid too
+    uint64_t clock = 0;         // NameCache clock when last asked
     uint32_t attempts = 0;
     uint32_t group = kNoGroup;
     std::vector<std::byte> data;  // WRITE

@@ -233,15 +233,16 @@ void NameCache::wrote(uint64_t ino) {
   if (Inode* inode = find_inode(ino)) inode->known.had_local = true;
 }
 
-void NameCache::privileges_cleared(uint64_t ino, uint64_t since) {
+void NameCache::privileges_cleared(uint64_t ino, uint64_t since, bool set_id) {
   std::lock_guard lock(mutex_);
   uint64_t& stamp = inode_stamp(ino);
   const bool alone = stamp <= since && floor_ <= since;
   stamp = ++clock_;
   Inode& inode = find_or_make_inode(ino);
   inode.valid = false;
-  inode.mode_bits = alone ? Privileges::none : Privileges::unknown;
-  inode.capability = inode.mode_bits;
+  const Privileges now = alone ? Privileges::none : Privileges::unknown;
+  if (set_id || !alone) inode.mode_bits = now;
+  inode.capability = now;
 }
 
 NameCacheCounters NameCache::counters() {

@@ -105,7 +105,8 @@ class NameCache {
   // A write was served: size and times now live in FileIo.
   void wrote(uint64_t ino);
   // suid, sgid and capability were cleared by a request taken at `since`.
-  void privileges_cleared(uint64_t ino, uint64_t since);
+  // `set_id`: suid and sgid too, not the capability alone.
+  void privileges_cleared(uint64_t ino, uint64_t since, bool set_id);
 
   NameCacheCounters counters();
 

@@ -63,6 +63,10 @@ struct DataNeedPayload {
 };
 static_assert(sizeof(DataNeedPayload) == 24);
 
+// `offset` of a kill_privileges need: suid and sgid go as well, not the capability alone (which every write
+// takes, a privileged one too).
+inline constexpr uint64_t kSetId = 1;
+
 enum class DataNeedKind : uint32_t {
   attach = 1,
   map = 2,

@@ -64,6 +64,8 @@ export interface GatewayFileSystemOptions {
   readonly timeoutMsMax: number;
 }
 
+const CAPABILITY = Buffer.from('security.capability');
+
 export class GatewayFileSystem implements FileSystemOperations, FileData {
   readonly #options: GatewayFileSystemOptions;
   readonly #session: Session;
@@ -111,10 +113,12 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     if (size !== undefined) await this.#truncate(ino, size);
     const { namespace } = this.#session;
     const hasOthers = Object.values(others).some((value) => value !== undefined && value !== false);
-    const attributes = hasOthers
+    // No change at all is chown(-1, -1), which takes the set-ID bits.
+    const isChange = hasOthers || size === undefined;
+    const attributes = isChange
       ? await namespace.setAttributes(caller, ino, others)
       : await namespace.getAttributes(caller, ino);
-    if (hasOthers && this.#cache.attributes(ino) !== undefined) {
+    if (isChange && this.#cache.attributes(ino) !== undefined) {
       const times: { mtime?: Timespec; ctime: Timespec } = { ctime: attributes.ctime };
       if (others.mtime !== undefined) times.mtime = attributes.mtime;
       this.#cache.setTimes(ino, times);
@@ -356,12 +360,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     this.#requireWritable();
     const caller = this.#caller(context);
     const { namespace } = this.#session;
-    let attributes = await namespace.setXattr(caller, ino, name, value, flags);
-    if (clearSgid && (attributes.mode & 0o2000) !== 0) {
-      const mode = attributes.mode & 0o5777;
-      attributes = await namespace.setAttributes(caller, ino, { mode });
-    }
-    this.#changeTimeMoved(attributes);
+    // The kernel asks to clear sgid for either ACL; that only the access ACL does, the namespace knows.
+    this.#changeTimeMoved(await namespace.setXattr(caller, ino, name, value, flags, clearSgid));
   }
 
   async listXattr(context: RequestContext, ino: number): Promise<Buffer[]> {
@@ -449,7 +449,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
 
   /** What the native data path lacks; see DataNeedHandler. */
   readonly provide = (need: DataNeed, context: RequestContext): Promise<void> => {
-    if (need.kind === 'kill-privileges') return this.killPrivileges(context, need.ino);
+    if (need.kind === 'kill-privileges')
+      return need.setId ? this.killPrivileges(context, need.ino) : this.#dropCapability(context, need.ino);
     return this.#needs.provide(need).catch((error: unknown) => {
       this.#options.onNeedFailed(need, error);
       throw error;
@@ -459,6 +460,11 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   // ---- the rest
 
   readonly #isOpen = (ino: number): boolean => this.#open.isOpen(ino);
+
+  async #dropCapability(context: RequestContext, ino: number): Promise<void> {
+    const { flags } = await this.#session.namespace.getAttributes(this.#caller(context), ino);
+    if ((flags & InodeFlag.HasCapability) !== 0) await this.removeXattr(context, ino, CAPABILITY);
+  }
 
   /** A write by anybody but root takes suid, sgid and capabilities away. */
   async #killPrivilegesOfWriter(context: RequestContext, ino: number): Promise<void> {

@@ -191,7 +191,8 @@ export type DataNeed =
   | { readonly kind: 'fetch'; readonly ino: number; readonly offset: number; readonly length: number }
   | { readonly kind: 'grant'; readonly ino: number; readonly bytes: number }
   | { readonly kind: 'clean'; readonly ino: number }
-  | { readonly kind: 'kill-privileges'; readonly ino: number };
+  /** `setId`: suid and sgid as well; every write takes the capability, a privileged one too. */
+  | { readonly kind: 'kill-privileges'; readonly ino: number; readonly setId: boolean };
 
 /** Resolves when the parked request may run again; a rejection's `code` becomes its errno. */
 export type DataNeedHandler = (need: DataNeed, context: RequestContext) => Promise<void>;

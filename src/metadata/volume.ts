@@ -35,6 +35,8 @@ import { VolumeData } from './volume-data.js';
 import type { VolumeIdentity } from './volume-runner.js';
 import { deleteXattr, listXattrs, readXattr, writeXattr } from './xattr.js';
 
+const TRUSTED = Buffer.from('trusted.');
+
 export class Volume extends VolumeData implements Namespace, AsyncDisposable {
   readonly #inodes: readonly Sequence[];
 
@@ -168,8 +170,12 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     return toAttributes(inode);
   }
 
-  listXattr(_caller: Caller, ino: number): Promise<Name[]> {
-    return this.read(ino, (view) => listXattrs(view, ino));
+  /** `trusted.*` is shown to the superuser only (xattr(7)). */
+  async listXattr(caller: Caller, ino: number): Promise<Name[]> {
+    const names = await this.read(ino, (view) => listXattrs(view, ino));
+    return caller.uid === 0
+      ? names
+      : names.filter((name) => !name.subarray(0, TRUSTED.length).equals(TRUSTED));
   }
 
   async removeXattr(caller: Caller, ino: number, name: Name): Promise<Attributes> {

@@ -22,6 +22,8 @@ export interface Options {
   readonly subject: Subject;
   readonly seconds: number;
   readonly seed?: number;
+  /** Ends after so many programs, rounded up to whole batches: with a seed, a run that is the same everywhere. */
+  readonly programsMax?: number;
   /** Most operations of one segment; a program has up to three. */
   readonly operationsMax?: number;
 }
@@ -109,7 +111,8 @@ export async function compare(options: Options): Promise<Outcome> {
   const end = performance.now() + options.seconds * 1000;
   try {
     // In batches, so that no program is cut off in its middle.
-    for (let batch = seed; performance.now() < end; batch = (batch + 1) % 2 ** 31) {
+    const last = seed + Math.ceil((options.programsMax ?? Number.POSITIVE_INFINITY) / BATCH);
+    for (let batch = seed; performance.now() < end && batch < last; batch += 1) {
       const details = await fc.check(property, { seed: batch, numRuns: BATCH });
       if (!details.failed) continue;
       const message = details.errorInstance instanceof Error ? details.errorInstance.message : 'failed';

@@ -98,7 +98,14 @@ describe.skipIf(unavailable)('over io_uring', () => {
     for (const suite of [dataSuite, nameSuite]) {
       it(`${suite.name}: no difference to the disk`, { timeout: 120_000 }, async () => {
         const calm = { ...subjectOf(mount), betweens: [] };
-        const { programs } = await compare({ suite, reference, subject: calm, seconds: 4 });
+        const { programs } = await compare({
+          suite,
+          reference,
+          subject: calm,
+          seed: 1,
+          programsMax: 60,
+          seconds: 60,
+        });
         expect(programs).toBeGreaterThan(1);
         await mount.fsck();
         expect((await mount.stats()).fuseIoUringCommitFailures).toBe(0);

@@ -555,6 +555,11 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         expect((await volume.getXattr(root, file.ino, name('user.a'))).toString()).toBe('2');
         expect((await volume.getXattr(root, file.ino, name('user.b'))).length).toBe(0);
         expect((await volume.listXattr(root, file.ino)).map(String)).toEqual(['user.a', 'user.b']);
+        await set('trusted.c', '');
+        const somebody = { ...root, uid: 1000, gid: 1000 };
+        expect((await volume.listXattr(somebody, file.ino)).map(String)).toEqual(['user.a', 'user.b']);
+        expect((await volume.listXattr(root, file.ino)).map(String)).toContain('trusted.c');
+        await volume.removeXattr(root, file.ino, name('trusted.c'));
         await volume.removeXattr(root, file.ino, name('user.a'));
         expect((await volume.removeXattr(root, file.ino, name('user.b'))).flags).toBe(0);
         expect(await codeOf(volume.removeXattr(root, file.ino, name('user.b')))).toBe('ENODATA');

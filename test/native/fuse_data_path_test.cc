@@ -203,6 +203,7 @@ TEST_CASE("privileges are cleared before the first byte of an unprivileged write
   fixture.write(2, 0, "user", kWriteKillSuidgid);
   const auto need = fixture.next_need();
   CHECK(need.payload.kind == static_cast<uint32_t>(DataNeedKind::kill_privileges));
+  CHECK(need.payload.offset == kSetId);
   CHECK(fixture.path.resume(need.id));
   CHECK(fixture.channel.wait_for(2).error == 0);
   fixture.write(3, 0, "again", kWriteKillSuidgid);
@@ -226,7 +227,8 @@ TEST_CASE("the parking place is bounded, and stopping frees who waits for room")
     for (uint64_t unique = 1; unique <= DataPath::kParkedMax + 1; ++unique) fixture.read(unique, 0, 1);
   });
   while (fixture.path.counters().park_waits == 0) std::this_thread::yield();
-  CHECK(fixture.path.counters().parked == DataPath::kParkedMax);
+  // The rest is kept for JavaScript's thread, which cannot wait for itself.
+  CHECK(fixture.path.counters().parked == DataPath::kParkedMax - DataPath::kParkedKept);
   fixture.path.stop();
   worker.join();
 }

@@ -72,13 +72,13 @@ TEST_CASE("privileges: unknown, present, cleared") {
   cache.store_inode(file(5, S_IFREG | 04755), inode_flag::has_capability, kForever, cache.clock());
   CHECK(cache.suid_or_sgid(5) == Privileges::present);
   CHECK(cache.capability(5) == Privileges::present);
-  cache.privileges_cleared(5, cache.clock());
+  cache.privileges_cleared(5, cache.clock(), true);
   CHECK(cache.suid_or_sgid(5) == Privileges::none);
   CHECK(cache.capability(5) == Privileges::none);
   CHECK_FALSE(cache.attributes(5, 0));
   const uint64_t asked = cache.clock();
   cache.change_inode(5, cache.clock());  // a chmod came between
-  cache.privileges_cleared(5, asked);
+  cache.privileges_cleared(5, asked, true);
   CHECK(cache.suid_or_sgid(5) == Privileges::unknown);
   cache.store_inode(file(6, S_IFREG | S_ISGID | 0644), 0, kForever, cache.clock());
   CHECK(cache.suid_or_sgid(6) == Privileges::none);  // sgid without group execute is no privilege

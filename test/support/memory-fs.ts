@@ -101,7 +101,7 @@ export class MemoryFs implements FileSystemOperations {
   readonly dataNeeds = async (need: DataNeed): Promise<void> => {
     this.needs.push(need);
     if (need.kind === 'attach') this.data.attach(need.ino);
-    if (need.kind === 'kill-privileges') this.#killPrivileges(this.#inode(need.ino));
+    if (need.kind === 'kill-privileges') this.#killPrivileges(this.#inode(need.ino), need.setId);
   };
 
   count(operation: string): number {
@@ -225,9 +225,9 @@ export class MemoryFs implements FileSystemOperations {
     this.data.remove(inode.attributes.ino);
   }
 
-  #killPrivileges(inode: Inode): void {
+  #killPrivileges(inode: Inode, setId = true): void {
     const { mode } = inode.attributes;
-    inode.attributes.mode = mode & ~(S_ISUID | ((mode & S_IXGRP) !== 0 ? S_ISGID : 0));
+    if (setId) inode.attributes.mode = mode & ~(S_ISUID | ((mode & S_IXGRP) !== 0 ? S_ISGID : 0));
     inode.xattrs.delete('security.capability');
     this.#flags(inode);
   }

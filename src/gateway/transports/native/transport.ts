@@ -333,7 +333,7 @@ export class NativeFuseTransport implements FuseTransport {
       case 6:
         return { kind: 'clean', ino };
       default:
-        return { kind: 'kill-privileges', ino };
+        return { kind: 'kill-privileges', ino, setId: offset !== 0 };
     }
   }
 }
