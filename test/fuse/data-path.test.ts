@@ -58,7 +58,7 @@ os.wait(); print(oct(os.stat('s').st_mode), oct(os.fstat(fd).st_mode))
 os.fchmod(fd, 0o4755); os.write(fd, b'root keeps it'); print(oct(os.fstat(fd).st_mode))
 `);
   expect(out.split('\n')).toEqual(['0o100777 0o100777', '0o104755']);
-  expect(mount.fs.needs).toEqual([{ kind: 'kill-privileges', ino: 2 }]);
+  expect(mount.fs.needs).toEqual([{ kind: 'kill-privileges', ino: 2, setId: true }]);
 });
 
 test('any write clears security.capability', async () => {
