@@ -6,7 +6,7 @@
 //                  per producer:  a doubly linked list of its live leases
 //                  per tick:      a hashed timing wheel (Varghese and Lauck 1987), a doubly linked list per bucket
 //
-// Renewing only moves the deadline; the wheel finds out when it comes by and puts the lease further on. Free slots are used
+// Renewing to a later time only moves the deadline; the wheel finds out when it comes by and puts the lease further on. Free slots are used
 // first-in first-out and a reserve of them is kept, so that a report about a lease that just ended is still believed.
 
 const SLOT_BITS = 24;
@@ -159,7 +159,12 @@ export class LeaseTable {
   }
 
   extend(slot: number, expiresMs: number): void {
+    const earlier = expiresMs < this.#expiresMs[slot]!;
     this.#expiresMs[slot] = expiresMs;
+    // The wheel comes by the old bucket too late for an earlier deadline.
+    if (!earlier) return;
+    this.#outOfBucket(slot);
+    this.#intoBucket(slot, expiresMs);
   }
 
   end(slot: number): void {

@@ -125,7 +125,18 @@ test('lease records behave like a map with deadlines', () => {
         }
       }
     }),
-    { numRuns: 100 },
+    {
+      numRuns: 300,
+      examples: [
+        [
+          [
+            { do: 'begin', producer: 0, ttlMs: 2 },
+            { do: 'extend', pick: 0, ttlMs: 1 },
+            { do: 'wait', ms: 1 },
+          ],
+        ],
+      ],
+    },
   );
 });
 
