@@ -1,12 +1,12 @@
 // The gateway's local cache for JavaScript: argument conversion around native/cache, no logic. Calls that
 // only touch memory and the page cache are synchronous; fsync, open and close run on libuv's threads.
-#include <functional>
 #include <limits>
 #include <utility>
 
 #include "bindings/file_io_handle.h"
 #include "bindings/module.h"
 #include "bindings/native_handle.h"
+#include "bindings/on_pool.h"
 #include "native/cache/cache.h"
 
 namespace penstock::bindings {
@@ -94,31 +94,6 @@ void raise(Napi::Env env, const Result<void>& result) {
   if (!result) to_js_error(env, result.error()).ThrowAsJavaScriptException();
 }
 
-// Runs `work` on a libuv thread and settles a promise with what it answers.
-class Job final : public Napi::AsyncWorker {
- public:
-  static Napi::Value run(Napi::Env env, std::function<Result<void>()> work) {
-    auto job = std::make_unique<Job>(env, std::move(work));
-    const Napi::Value promise = job->deferred_.Promise();
-    job.release()->Queue();  // deletes itself when done
-    return promise;
-  }
-  Job(Napi::Env env, std::function<Result<void>()> work)
-      : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)) {}
-  void Execute() override { result_ = work_(); }
-  void OnOK() override {
-    if (result_)
-      deferred_.Resolve(Env().Undefined());
-    else
-      deferred_.Reject(to_js_error(Env(), result_.error()).Value());
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  std::function<Result<void>()> work_;
-  Result<void> result_;
-};
-
 class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
  public:
   static void initialize(Napi::Env env, Napi::Object exports) {
@@ -186,7 +161,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     options.budget_bytes = number(given.Get("budgetBytes"));
     options.dirty_budget_bytes = number(given.Get("dirtyBudgetBytes"));
     auto keep = std::make_shared<Napi::ObjectReference>(Napi::Persistent(info.This().As<Napi::Object>()));
-    return Job::run(info.Env(), [this, options, keep]() -> Result<void> {
+    return on_pool(Value(), [this, options, keep]() -> Result<void> {
       auto opened = Cache::open(options);
       if (!opened) return opened.error();
       share_ = std::move(*opened);
@@ -195,7 +170,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     });
   }
   Napi::Value close(const Napi::CallbackInfo& info) {
-    return Job::run(info.Env(), [share = share_] { return share->close(); });
+    return on_pool(Value(), [share = share_] { return share->close(); });
   }
   Napi::Value recovery(const Napi::CallbackInfo& info) {
     const cache::Recovery& found = held().recovery();
@@ -292,13 +267,13 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     raise(info.Env(), held().set_times(number(info[0]), times));
   }
   Napi::Value sync(const Napi::CallbackInfo& info) {
-    return Job::run(info.Env(), [share = share_, ino = number(info[0])] { return share->sync(ino); });
+    return on_pool(Value(), [share = share_, ino = number(info[0])] { return share->sync(ino); });
   }
   Napi::Value sync_all(const Napi::CallbackInfo& info) {
-    return Job::run(info.Env(), [share = share_] { return share->sync_all(); });
+    return on_pool(Value(), [share = share_] { return share->sync_all(); });
   }
   Napi::Value sync_log(const Napi::CallbackInfo& info) {
-    return Job::run(info.Env(), [share = share_] { return share->sync_log(); });
+    return on_pool(Value(), [share = share_] { return share->sync_log(); });
   }
 
   Napi::Value begin_publish(const Napi::CallbackInfo& info) {

@@ -16,6 +16,7 @@
 
 #include "bindings/module.h"
 #include "bindings/native_handle.h"
+#include "bindings/on_pool.h"
 #include "native/extent/extent_store.h"
 
 namespace penstock::bindings {
@@ -102,52 +103,6 @@ std::vector<extent::VersionKey> read_versions(NumberReader reader, bool& ok) {
   return versions;
 }
 
-// `work` runs on the pool; `answer` turns its value into JavaScript's on the main thread. `owner` stays alive
-// meanwhile.
-template <typename Value, typename Work, typename Answer>
-class Task final : public Napi::AsyncWorker {
- public:
-  Task(Napi::Env env, Napi::Object owner, Work work, Answer answer)
-      : Napi::AsyncWorker(env, "penstock:extent"),
-        deferred_(Napi::Promise::Deferred::New(env)),
-        owner_(Napi::Persistent(owner)),
-        work_(std::move(work)),
-        answer_(std::move(answer)) {}
-
-  Napi::Promise promise() { return deferred_.Promise(); }
-
- protected:
-  void Execute() override { outcome_.emplace(work_()); }
-
-  void OnOK() override {
-    const Napi::HandleScope scope(Env());
-    if (!outcome_->ok()) {
-      deferred_.Reject(to_js_error(Env(), outcome_->error()).Value());
-    } else if constexpr (std::is_void_v<Value>) {
-      deferred_.Resolve(Env().Undefined());
-    } else {
-      deferred_.Resolve(answer_(Env(), outcome_->value()));
-    }
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  Napi::ObjectReference owner_;
-  Work work_;
-  Answer answer_;
-  std::optional<Result<Value>> outcome_;
-};
-
-template <typename Value, typename Work, typename Answer>
-Napi::Value run(Napi::Env env, Napi::Object owner, Work work, Answer answer) {
-  // The worker deletes itself after OnOK.
-  auto* task = new Task<Value, Work, Answer>(env, owner, std::move(work), std::move(answer));  // NOLINT
-  task->Queue();
-  return task->promise();
-}
-
-constexpr auto kNoAnswer = [](Napi::Env) {};
-
 Napi::Value to_array(Napi::Env env, const std::vector<double>& numbers) {
   auto array = Napi::Float64Array::New(env, numbers.size());
   std::copy(numbers.begin(), numbers.end(), array.Data());
@@ -214,8 +169,8 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     options.checkpoint_bytes = option(given, "checkpointBytes", options.checkpoint_bytes);
     const auto constructor = info.This().As<Napi::Function>();
     auto shared_constructor = std::make_shared<Napi::FunctionReference>(Napi::Persistent(constructor));
-    return run<StorePointer>(
-        info.Env(), constructor,
+    return on_pool(
+        constructor,
         [directory = info[0].As<Napi::String>().Utf8Value(), options]() -> Result<StorePointer> {
           auto opened = ExtentStore::open(host_file_system(), directory, options);
           if (!opened) return opened.error();
@@ -235,10 +190,9 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     const PageEndpoint* endpoint = borrow_page_endpoint(info[1]);
     if (endpoint == nullptr || endpoint->source == nullptr)
       return refuse(info.Env(), "not a source of pages");
-    return run<void>(
-        info.Env(), info[1].As<Napi::Object>(),
-        [store = store_, batch, source = endpoint->source] { return store->stage(batch->items, *source); },
-        kNoAnswer);
+    return on_pool(info[1].As<Napi::Object>(), [store = store_, batch, source = endpoint->source] {
+      return store->stage(batch->items, *source);
+    });
   }
 
   Napi::Value fetch(const Napi::CallbackInfo& info) {
@@ -256,15 +210,13 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     if (!reader.ok()) return refuse(info.Env(), "malformed fetch ranges");
     const PageEndpoint* endpoint = borrow_page_endpoint(info[1]);
     if (endpoint == nullptr || endpoint->sink == nullptr) return refuse(info.Env(), "not a sink of pages");
-    return run<void>(
-        info.Env(), info[1].As<Napi::Object>(),
-        [store = store_, ranges = std::move(ranges), sink = endpoint->sink]() -> Result<void> {
-          for (const extent::FetchRange& range : ranges) {
-            if (auto done = store->fetch(range, *sink); !done) return done;
-          }
-          return {};
-        },
-        kNoAnswer);
+    return on_pool(info[1].As<Napi::Object>(),
+                   [store = store_, ranges = std::move(ranges), sink = endpoint->sink]() -> Result<void> {
+                     for (const extent::FetchRange& range : ranges) {
+                       if (auto done = store->fetch(range, *sink); !done) return done;
+                     }
+                     return {};
+                   });
   }
 
   Napi::Value drop(const Napi::CallbackInfo& info) {
@@ -273,8 +225,8 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     std::vector<extent::VersionKey> versions;
     if (ok) versions = read_versions(NumberReader(info[0].As<Napi::Float64Array>()), ok);
     if (!ok) return refuse(info.Env(), "malformed versions");
-    return run<uint64_t>(
-        info.Env(), info.This().As<Napi::Object>(),
+    return on_pool(
+        info.This().As<Napi::Object>(),
         [store = store_, versions = std::move(versions)] { return store->drop(versions); },
         [](Napi::Env env, uint64_t dropped) -> Napi::Value {
           return Napi::Number::New(env, static_cast<double>(dropped));
@@ -291,8 +243,8 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
       numbers[i] = static_cast<uint64_t>(value);
     }
     if (numbers[3] > (uint64_t{1} << 28)) return refuse(info.Env(), "a range of more than 2^28 pages");
-    return run<std::vector<uint8_t>>(
-        info.Env(), info.This().As<Napi::Object>(),
+    return on_pool(
+        info.This().As<Napi::Object>(),
         [store = store_, stripe = numbers[0], version = numbers[1], first = numbers[2], count = numbers[3]] {
           return store->presence(stripe, version, first, count);
         },
@@ -306,8 +258,8 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
   Napi::Value scrub(const Napi::CallbackInfo& info) {
     if (store_ == nullptr) return closed(info.Env());
     const uint32_t shard = info[0].ToNumber().Uint32Value() % ExtentStore::kShards;
-    return run<extent::ScrubResult>(
-        info.Env(), info.This().As<Napi::Object>(), [store = store_, shard] { return store->scrub(shard); },
+    return on_pool(
+        info.This().As<Napi::Object>(), [store = store_, shard] { return store->scrub(shard); },
         [](Napi::Env env, const extent::ScrubResult& result) -> Napi::Value {
           std::vector<double> numbers{static_cast<double>(result.pages_checked)};
           for (const extent::DamagedPage& page : result.damaged) {
@@ -323,8 +275,8 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     if (store_ == nullptr) return closed(info.Env());
     const uint32_t shard = info[0].ToNumber().Uint32Value() % ExtentStore::kShards;
     const auto grace_ms = static_cast<uint64_t>(std::max<int64_t>(0, info[1].ToNumber().Int64Value()));
-    return run<std::vector<extent::VersionKey>>(
-        info.Env(), info.This().As<Napi::Object>(),
+    return on_pool(
+        info.This().As<Napi::Object>(),
         [store = store_, shard, grace_ms]() -> Result<std::vector<extent::VersionKey>> {
           return store->unconfirmed(shard, grace_ms);
         },
@@ -344,19 +296,17 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     std::vector<extent::VersionKey> versions;
     if (ok) versions = read_versions(NumberReader(info[0].As<Napi::Float64Array>()), ok);
     if (!ok) return refuse(info.Env(), "malformed versions");
-    return run<void>(
-        info.Env(), info.This().As<Napi::Object>(),
-        [store = store_, versions = std::move(versions)]() -> Result<void> {
-          store->confirm_published(versions);
-          return {};
-        },
-        kNoAnswer);
+    return on_pool(info.This().As<Napi::Object>(),
+                   [store = store_, versions = std::move(versions)]() -> Result<void> {
+                     store->confirm_published(versions);
+                     return {};
+                   });
   }
 
   Napi::Value check(const Napi::CallbackInfo& info) {
     if (store_ == nullptr) return closed(info.Env());
-    return run<std::vector<std::string>>(
-        info.Env(), info.This().As<Napi::Object>(),
+    return on_pool(
+        info.This().As<Napi::Object>(),
         [store = store_]() -> Result<std::vector<std::string>> { return store->check(); },
         [](Napi::Env env, const std::vector<std::string>& broken) -> Napi::Value {
           auto array = Napi::Array::New(env, broken.size());
@@ -367,9 +317,7 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
 
   Napi::Value checkpoint(const Napi::CallbackInfo& info) {
     if (store_ == nullptr) return closed(info.Env());
-    return run<void>(
-        info.Env(), info.This().As<Napi::Object>(), [store = store_] { return store->checkpoint(); },
-        kNoAnswer);
+    return on_pool(info.This().As<Napi::Object>(), [store = store_] { return store->checkpoint(); });
   }
 
   Napi::Value statistics(const Napi::CallbackInfo& info) {
@@ -413,13 +361,11 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
 
   // The store closes, and its lock is released, when calls under way are done.
   Napi::Value close(const Napi::CallbackInfo& info) {
-    return run<void>(
-        info.Env(), info.This().As<Napi::Object>(),
-        [store = std::exchange(store_, nullptr)]() mutable -> Result<void> {
-          store.reset();
-          return {};
-        },
-        kNoAnswer);
+    return on_pool(info.This().As<Napi::Object>(),
+                   [store = std::exchange(store_, nullptr)]() mutable -> Result<void> {
+                     store.reset();
+                     return {};
+                   });
   }
 
   static Napi::Value closed(Napi::Env env) {

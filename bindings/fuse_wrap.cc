@@ -3,13 +3,13 @@
 #include <napi.h>
 
 #include <cstddef>
-#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "bindings/file_io_handle.h"
 #include "bindings/module.h"
+#include "bindings/on_pool.h"
 #include "native/fuse/memory_file_io.h"
 #include "native/fuse/session.h"
 
@@ -20,37 +20,6 @@ namespace {
 using fuse::MemoryFileIo;
 using fuse::Session;
 using fuse::SessionOptions;
-
-// Runs something that may block on a thread of the pool, and settles a promise with its outcome.
-class PromiseWorker final : public Napi::AsyncWorker {
- public:
-  static Napi::Value run(Napi::Env env, Napi::Object keep_alive, std::function<Result<void>()> work) {
-    auto* worker = new PromiseWorker(env, std::move(work));  // deletes itself when done, as AsyncWorker does
-    worker->keep_alive_ = Napi::Persistent(keep_alive);
-    const Napi::Promise promise = worker->deferred_.Promise();
-    worker->Queue();
-    return promise;
-  }
-
- protected:
-  void Execute() override { outcome_ = work_(); }
-  void OnOK() override {
-    if (outcome_.ok()) {
-      deferred_.Resolve(Env().Undefined());
-    } else {
-      deferred_.Reject(to_js_error(Env(), outcome_.error()).Value());
-    }
-  }
-
- private:
-  PromiseWorker(Napi::Env env, std::function<Result<void>()> work)
-      : Napi::AsyncWorker(env), work_(std::move(work)), deferred_(Napi::Promise::Deferred::New(env)) {}
-
-  std::function<Result<void>()> work_;
-  Napi::ObjectReference keep_alive_;
-  Result<void> outcome_;
-  Napi::Promise::Deferred deferred_;
-};
 
 uint64_t to_u64(const Napi::Value& value) {
   return static_cast<uint64_t>(value.As<Napi::Number>().Int64Value());
@@ -105,7 +74,7 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
 
  private:
   Napi::Value mount(const Napi::CallbackInfo& info) {
-    return PromiseWorker::run(info.Env(), info.This().As<Napi::Object>(), [this]() -> Result<void> {
+    return on_pool(Value(), [this]() -> Result<void> {
       auto session = Session::mount(options_, file_io_);
       if (!session) return session.error();
       session_ = std::move(*session);
@@ -190,8 +159,7 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
 
   Napi::Value unmount(const Napi::CallbackInfo& info) {
     const bool lazy = info[0].As<Napi::Boolean>().Value();
-    return PromiseWorker::run(info.Env(), info.This().As<Napi::Object>(),
-                              [this, lazy] { return session_->unmount(lazy); });
+    return on_pool(Value(), [this, lazy] { return session_->unmount(lazy); });
   }
 
   void stop(const Napi::CallbackInfo&) { end(); }

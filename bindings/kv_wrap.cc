@@ -3,6 +3,7 @@
 #include <string>
 
 #include "bindings/module.h"
+#include "bindings/on_pool.h"
 #include "native/kv/rocks_store.h"
 
 namespace penstock::bindings {
@@ -54,46 +55,6 @@ class RocksStoreWrap : public Napi::ObjectWrap<RocksStoreWrap> {
   std::shared_ptr<RocksStore> store_;
 };
 
-// Runs `work` on the thread pool and settles a promise with what it answers.
-template <typename Work, typename Finish>
-class StoreWorker : public Napi::AsyncWorker {
- public:
-  StoreWorker(Napi::Env env, Work work, Finish finish)
-      : Napi::AsyncWorker(env, "penstock:kv"),
-        deferred_(Napi::Promise::Deferred::New(env)),
-        work_(std::move(work)),
-        finish_(std::move(finish)) {}
-
-  static Napi::Value start(Napi::Env env, Work work, Finish finish) {
-    auto worker = std::make_unique<StoreWorker>(env, std::move(work), std::move(finish));
-    const Napi::Promise promise = worker->deferred_.Promise();
-    worker.release()->Queue();  // deletes itself when done
-    return promise;
-  }
-
-  void Execute() override { result_.emplace(work_()); }
-
-  void OnOK() override {
-    if (!result_->ok()) {
-      deferred_.Reject(to_js_error(Env(), result_->error()).Value());
-    } else {
-      deferred_.Resolve(finish_(Env(), *result_));
-    }
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  Work work_;
-  Finish finish_;
-  std::optional<decltype(std::declval<Work>()())> result_;
-};
-
-template <typename Work>
-Napi::Value settle_later(Napi::Env env, Work work) {
-  auto finish = [](Napi::Env inner, Result<void>&) { return inner.Undefined(); };
-  return StoreWorker<Work, decltype(finish)>::start(env, std::move(work), finish);
-}
-
 void RocksStoreWrap::initialize(Napi::Env env, Napi::Object exports) {
   const Napi::Function constructor = DefineClass(
       env, "RocksStore",
@@ -121,10 +82,10 @@ Napi::Value RocksStoreWrap::open(const Napi::CallbackInfo& info) {
   auto constructor =
       std::make_shared<Napi::FunctionReference>(Napi::Persistent(info.This().As<Napi::Function>()));
   auto work = [directory, block_cache_bytes] { return RocksStore::open(directory, block_cache_bytes); };
-  auto finish = [constructor](Napi::Env env, Result<std::unique_ptr<RocksStore>>& opened) -> Napi::Value {
-    return constructor->New({Napi::External<std::unique_ptr<RocksStore>>::New(env, &opened.value())});
+  auto answer = [constructor](Napi::Env env, std::unique_ptr<RocksStore>& opened) -> Napi::Value {
+    return constructor->New({Napi::External<std::unique_ptr<RocksStore>>::New(env, &opened)});
   };
-  return StoreWorker<decltype(work), decltype(finish)>::start(info.Env(), std::move(work), std::move(finish));
+  return on_pool(info.This().As<Napi::Object>(), std::move(work), std::move(answer));
 }
 
 // get(buffer, keyBytes, snapshot): length of the value, -1 if there is none.
@@ -171,7 +132,7 @@ Napi::Value RocksStoreWrap::sync(const Napi::CallbackInfo& info) {
   if (refuse_closed()) return Env().Undefined();
   // The journal and what is recent belong to this thread.
   if (const auto taken = store_->hand_over(); !taken) return fail(taken.error());
-  return settle_later(info.Env(), [store = store_] { return store->sync(); });
+  return on_pool(Value(), [store = store_] { return store->sync(); });
 }
 
 Napi::Value RocksStoreWrap::rotate(const Napi::CallbackInfo& info) {
@@ -192,7 +153,7 @@ Napi::Value RocksStoreWrap::properties(const Napi::CallbackInfo& info) {
 // RocksDB's background work, happens on the thread pool.
 Napi::Value RocksStoreWrap::close(const Napi::CallbackInfo& info) {
   if (refuse_closed()) return Env().Undefined();
-  return settle_later(info.Env(), [store = std::move(store_)]() mutable {
+  return on_pool(Value(), [store = std::move(store_)]() mutable {
     store.reset();
     return Result<void>();
   });

@@ -1,10 +1,10 @@
 // The data plane for JavaScript. Whatever waits for workers or the kernel runs on the thread pool;
 // src/network calls one of those at a time. Statistics are read at once.
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "bindings/module.h"
+#include "bindings/on_pool.h"
 #include "bindings/ring_port_handle.h"
 #include "native/port/packet_socket_port.h"
 #include "native/port/tap_port.h"
@@ -242,46 +242,6 @@ const char* state_name(PortState state) {
   return "down";
 }
 
-// Runs `work` on the thread pool and settles a promise with what `finish` makes of its value.
-template <typename Work, typename Finish>
-class PlaneWorker : public Napi::AsyncWorker {
- public:
-  static Napi::Value start(Napi::Env env, Work work, Finish finish) {
-    auto worker = std::make_unique<PlaneWorker>(env, std::move(work), std::move(finish));
-    const Napi::Promise promise = worker->deferred_.Promise();
-    worker.release()->Queue();  // deletes itself when done
-    return promise;
-  }
-  PlaneWorker(Napi::Env env, Work work, Finish finish)
-      : Napi::AsyncWorker(env, "penstock:switch"),
-        deferred_(Napi::Promise::Deferred::New(env)),
-        work_(std::move(work)),
-        finish_(std::move(finish)) {}
-
-  void Execute() override { result_.emplace(work_()); }
-  void OnOK() override {
-    if (result_->ok())
-      deferred_.Resolve(finish_(Env(), *result_));
-    else
-      deferred_.Reject(to_js_error(Env(), result_->error()).Value());
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  Work work_;
-  Finish finish_;
-  std::optional<decltype(std::declval<Work>()())> result_;
-};
-
-template <typename Work, typename Finish>
-Napi::Value later(Napi::Env env, Work work, Finish finish) {
-  return PlaneWorker<Work, Finish>::start(env, std::move(work), std::move(finish));
-}
-
-Napi::Value nothing(Napi::Env env, Result<void>&) {
-  return env.Undefined();
-}
-
 class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
  public:
   static void initialize(Napi::Env env, Napi::Object exports) {
@@ -319,13 +279,13 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
   static Napi::Value start(const Napi::CallbackInfo& info) {
     auto constructor =
         std::make_shared<Napi::FunctionReference>(Napi::Persistent(info.This().As<Napi::Function>()));
-    return later(
-        info.Env(),
+    return on_pool(
+        info.This().As<Napi::Object>(),
         [settings = settings_of(info[0].As<Napi::Object>())]() mutable {
           return DataPlane::start(std::move(settings));
         },
-        [constructor](Napi::Env env, Result<std::unique_ptr<DataPlane>>& started) -> Napi::Value {
-          return constructor->New({Napi::External<std::unique_ptr<DataPlane>>::New(env, &*started)});
+        [constructor](Napi::Env env, std::unique_ptr<DataPlane>& started) -> Napi::Value {
+          return constructor->New({Napi::External<std::unique_ptr<DataPlane>>::New(env, &started)});
         });
   }
 
@@ -335,12 +295,12 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     return true;
   }
 
-  static Napi::Value number_of(Napi::Env env, Result<PortId>& id) { return Napi::Number::New(env, *id); }
+  static Napi::Value number_of(Napi::Env env, PortId id) { return Napi::Number::New(env, id); }
 
   template <typename Kind, typename Options>
   Napi::Value attach_following_link(Options options) {
-    return later(
-        Env(),
+    return on_pool(
+        Value(),
         [plane = plane_, options = std::move(options)]() -> Result<PortId> {
           auto port = Kind::open(options);
           if (!port) return port.error();
@@ -395,8 +355,8 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     const std::string kind = text_at(object, "kind");
     if (kind == "tap") options.kind = UnderlayKind::tap;
     if (kind == "udp") options.kind = UnderlayKind::udp;
-    return later(
-        Env(),
+    return on_pool(
+        Value(),
         [plane = plane_, options]() -> Result<PortId> {
           auto port = UnderlayPort::open(options);
           if (!port) return port.error();
@@ -413,16 +373,15 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
       Napi::TypeError::New(Env(), "attachRing takes the handle of a ring").ThrowAsJavaScriptException();
       return Env().Undefined();
     }
-    return later(
-        Env(), [plane = plane_, ring]() -> Result<PortId> { return plane->attach(ring, nullptr); },
+    return on_pool(
+        Value(), [plane = plane_, ring]() -> Result<PortId> { return plane->attach(ring, nullptr); },
         number_of);
   }
 
   Napi::Value detach(const Napi::CallbackInfo& info) {
     if (refuse_stopped()) return Env().Undefined();
     const auto id = static_cast<PortId>(info[0].As<Napi::Number>().Uint32Value());
-    return later(
-        Env(), [plane = plane_, id] { return plane->detach(id); }, nothing);
+    return on_pool(Value(), [plane = plane_, id] { return plane->detach(id); });
   }
 
   Napi::Value apply(const Napi::CallbackInfo& info) {
@@ -432,10 +391,9 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
       to_js_error(Env(), config.error()).ThrowAsJavaScriptException();
       return Env().Undefined();
     }
-    return later(
-        Env(),
-        [plane = plane_, wanted = std::move(*config)]() mutable { return plane->apply(std::move(wanted)); },
-        nothing);
+    return on_pool(Value(), [plane = plane_, wanted = std::move(*config)]() mutable {
+      return plane->apply(std::move(wanted));
+    });
   }
 
   Napi::Value set_port_state(const Napi::CallbackInfo& info) {
@@ -448,13 +406,10 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
 
   Napi::Value tick(const Napi::CallbackInfo&) {
     if (refuse_stopped()) return Env().Undefined();
-    return later(
-        Env(),
-        [plane = plane_]() -> Result<void> {
-          plane->tick();
-          return {};
-        },
-        nothing);
+    return on_pool(Value(), [plane = plane_]() -> Result<void> {
+      plane->tick();
+      return {};
+    });
   }
 
   Napi::Value trace(const Napi::CallbackInfo& info) {
@@ -665,13 +620,10 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
   // Ends the workers and closes the ports; nothing else may be called from now on.
   Napi::Value stop(const Napi::CallbackInfo&) {
     if (refuse_stopped()) return Env().Undefined();
-    return later(
-        Env(),
-        [plane = std::exchange(plane_, nullptr)]() mutable -> Result<void> {
-          plane.reset();
-          return {};
-        },
-        nothing);
+    return on_pool(Value(), [plane = std::exchange(plane_, nullptr)]() mutable -> Result<void> {
+      plane.reset();
+      return {};
+    });
   }
 
   // Shared with work under way on the thread pool.
