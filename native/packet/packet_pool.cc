@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <new>
 
 namespace penstock::net {
@@ -126,6 +127,34 @@ bool PacketPool::append(Packet& packet, BodyBuffer* body, uint32_t offset, uint3
   return true;
 }
 
+Packet* PacketPool::from_bytes(std::span<const std::byte> frame) {
+  assert(frame.size() <= kHeadCapacity + kBodyCapacity);
+  Packet* packet = take();
+  if (packet == nullptr) return nullptr;
+  const auto head = frame.first(std::min(frame.size(), kHeadCapacity));
+  std::memcpy(packet->data(), head.data(), head.size());
+  packet->head_length = static_cast<uint32_t>(head.size());
+  const auto rest = frame.subspan(head.size());
+  if (rest.empty()) return packet;
+  BodyBuffer* body = take_body();
+  if (body == nullptr) {
+    release_home(packet);
+    return nullptr;
+  }
+  std::memcpy(body->bytes, rest.data(), rest.size());
+  body->used = static_cast<uint32_t>(rest.size());
+  if (!append(*packet, body, 0, body->used)) assert(false);  // an empty packet takes a first slice
+  return packet;
+}
+
+void PacketPool::copy_head(Packet& twin, const Packet& packet) {
+  twin.head_offset = packet.head_offset;
+  twin.head_length = packet.head_length;
+  twin.inherit(packet);
+  twin.offload = packet.offload;
+  std::memcpy(twin.data(), packet.data(), packet.head_length);
+}
+
 Packet* PacketPool::share(const Packet& packet) {
   assert(packet.home == this);
   Packet* twin = take();
@@ -135,11 +164,7 @@ Packet* PacketPool::share(const Packet& packet) {
     release_home(twin);
     return nullptr;
   }
-  twin->head_offset = packet.head_offset;
-  twin->head_length = packet.head_length;
-  twin->inherit(packet);
-  twin->offload = packet.offload;
-  std::memcpy(twin->data(), packet.data(), packet.head_length);
+  copy_head(*twin, packet);
   return twin;
 }
 
@@ -159,11 +184,7 @@ Packet* PacketPool::copy(const Packet& packet) {
     }
     if (!append(*twin, body, 0, body->used)) assert(false);  // an empty packet takes a first slice
   }
-  twin->head_offset = packet.head_offset;
-  twin->head_length = packet.head_length;
-  twin->inherit(packet);
-  twin->offload = packet.offload;
-  std::memcpy(twin->data(), packet.data(), packet.head_length);
+  copy_head(*twin, packet);
   return twin;
 }
 

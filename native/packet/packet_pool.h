@@ -51,6 +51,8 @@ class PacketPool {
     return slices <= kSlicesMax &&
            (slices <= kSlicesInline || packet.slice_count > kSlicesInline || !free_tables_.empty());
   }
+  // A packet of these bytes, at most kHeadCapacity + kBodyCapacity of them; null when there is no room.
+  Packet* from_bytes(std::span<const std::byte> frame);
   // A copy of head and metadata that shares the bodies; null when there is no packet.
   Packet* share(const Packet& packet);
   // A copy in this pool that shares nothing, of a packet of any home; null when there is no room.
@@ -67,6 +69,7 @@ class PacketPool {
 
  private:
   explicit PacketPool(PoolSizes sizes) : sizes_(sizes) {}
+  static void copy_head(Packet& twin, const Packet& packet);
   void release_home(Packet* packet);
   void release_body(BodyBuffer* body);
 

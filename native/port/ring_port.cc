@@ -198,26 +198,6 @@ bool RingPort::take_verdicts(Batch& batch) {
   return all;
 }
 
-Packet* RingPort::copy_frame(const std::byte* bytes, uint32_t length, PacketPool& pool) {
-  Packet* packet = pool.take();
-  if (packet == nullptr) return nullptr;
-  const auto head = static_cast<uint32_t>(std::min<std::size_t>(length, kHeadCapacity));
-  std::memcpy(packet->data(), bytes, head);
-  packet->head_length = head;
-  if (head == length) return packet;
-  BodyBuffer* body = pool.take_body();
-  if (body == nullptr) {
-    PacketPool::release(packet);
-    return nullptr;
-  }
-  body->used = length - head;
-  std::memcpy(body->bytes, bytes + head, body->used);
-  if (pool.append(*packet, body, 0, body->used)) return packet;
-  pool.put_back(body);
-  PacketPool::release(packet);
-  return nullptr;
-}
-
 // Frames that the script sends; true when the batch took all of them. Nothing in this memory is believed.
 bool RingPort::take_frames(Batch& batch, PacketPool& pool) {
   const uint32_t size = options_.frames_bytes;
@@ -245,7 +225,7 @@ bool RingPort::take_frames(Batch& batch, PacketPool& pool) {
     DropReason reason = refusal;
     if (frame.bytes < kFrameBytesMin || frame.bytes > kFrameBytesMax) reason = DropReason::malformed;
     Packet* packet =
-        reason == DropReason::none ? copy_frame(frames_ + at + sizeof(frame), frame.bytes, pool) : nullptr;
+        reason == DropReason::none ? pool.from_bytes({frames_ + at + sizeof(frame), frame.bytes}) : nullptr;
     if (packet == nullptr) {
       if (reason == DropReason::none) reason = DropReason::no_buffer;
       counters_.receive.drops[static_cast<std::size_t>(reason)].add();

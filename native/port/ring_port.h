@@ -142,7 +142,6 @@ class RingPort final : public PortBase, private PortQueue {
   void fill_record(RingRecord& record, Packet& packet, uint32_t captured);
   bool take_verdicts(Batch& batch);
   bool take_frames(Batch& batch, PacketPool& pool);
-  Packet* copy_frame(const std::byte* bytes, uint32_t length, PacketPool& pool);
   bool published() const;
   std::byte* record_at(uint32_t cursor) { return records_ + (cursor & (options_.records_bytes - 1)); }
 

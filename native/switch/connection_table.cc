@@ -4,10 +4,12 @@
 #include <bit>
 #include <cassert>
 
+#include "native/packet/wire.h"
+
 namespace penstock::net {
 namespace {
 
-constexpr uint8_t kIcmp = 1, kTcp = 6, kUdp = 17, kIcmp6 = 58;
+using namespace wire;
 
 TcpState state_of(const Connection& connection) {
   return static_cast<TcpState>(connection.tcp_state.load(std::memory_order_relaxed));
@@ -210,12 +212,12 @@ ConnectionTable::Found ConnectionTable::create(const ConnectionKey& original, co
 uint32_t ConnectionTable::timeout_of(const Connection& connection) const {
   const bool replied = connection.replied.load(std::memory_order_relaxed);
   switch (connection.original.protocol) {
-    case kUdp:
+    case kIpUdp:
       return replied ? timeouts_.udp_stream : timeouts_.udp_single;
-    case kIcmp:
-    case kIcmp6:
+    case kIpIcmp:
+    case kIpIcmp6:
       return timeouts_.icmp;
-    case kTcp:
+    case kIpTcp:
       break;
     default:
       return timeouts_.other;
@@ -243,7 +245,7 @@ uint32_t ConnectionTable::timeout_of(const Connection& connection) const {
 bool ConnectionTable::advance(const Found& found, const Segment& segment, uint32_t now_s) {
   Connection& connection = *found.connection;
   const auto side = static_cast<std::size_t>(found.direction);
-  if (connection.original.protocol == kTcp && !advance_tcp(connection, found.direction, segment)) {
+  if (connection.original.protocol == kIpTcp && !advance_tcp(connection, found.direction, segment)) {
     invalid_.fetch_add(1, std::memory_order_relaxed);
     return false;
   }
@@ -264,24 +266,24 @@ bool ConnectionTable::advance_tcp(Connection& connection, Direction direction, c
   const auto side = static_cast<std::size_t>(direction);
   const uint8_t flags = segment.tcp_flags;
   const TcpState state = state_of(connection);
-  if ((flags & tcp::kAck) != 0 && (flags & tcp::kRst) == 0) {
+  if ((flags & kTcpAck) != 0 && (flags & kTcpRst) == 0) {
     const uint32_t known = connection.ack_max[side].load(std::memory_order_relaxed);
     if (known == 0 || before(known, segment.tcp_acknowledgement))
       connection.ack_max[side].store(segment.tcp_acknowledgement, std::memory_order_relaxed);
   }
   // The common packet of an open connection changes nothing.
-  if (state == TcpState::established && (flags & (tcp::kSyn | tcp::kFin | tcp::kRst)) == 0) return true;
+  if (state == TcpState::established && (flags & (kTcpSyn | kTcpFin | kTcpRst)) == 0) return true;
 
   Shard& shard = shard_of(connection.original);
   const std::lock_guard lock(shard.lock);
   TcpState next = state_of(connection);
   uint8_t fins = connection.fin_seen.load(std::memory_order_relaxed);
-  if ((flags & tcp::kRst) != 0) {
+  if ((flags & kTcpRst) != 0) {
     const uint32_t acknowledged = connection.ack_max[1 - side].load(std::memory_order_relaxed);
     if (acknowledged != 0 && before(segment.tcp_sequence, acknowledged)) return false;
     next = TcpState::closed;
-  } else if ((flags & tcp::kSyn) != 0) {
-    const bool answer = (flags & tcp::kAck) != 0;
+  } else if ((flags & kTcpSyn) != 0) {
+    const bool answer = (flags & kTcpAck) != 0;
     if (!answer && direction == Direction::original) {
       // A new connection may take the tuple of one that is over.
       const bool over = next == TcpState::time_wait || next == TcpState::closed || next == TcpState::last_ack;
@@ -300,13 +302,13 @@ bool ConnectionTable::advance_tcp(Connection& connection, Direction direction, c
     }
   } else {
     if (next == TcpState::none) next = TcpState::established;  // picked up in the middle
-    if (next == TcpState::syn_received && (flags & tcp::kAck) != 0) next = TcpState::established;
-    if (next == TcpState::syn_sent && direction == Direction::original && (flags & tcp::kAck) != 0 &&
+    if (next == TcpState::syn_received && (flags & kTcpAck) != 0) next = TcpState::established;
+    if (next == TcpState::syn_sent && direction == Direction::original && (flags & kTcpAck) != 0 &&
         connection.replied.load(std::memory_order_relaxed))
       next = TcpState::established;
-    if (next == TcpState::last_ack && (flags & tcp::kAck) != 0 && (flags & tcp::kFin) == 0)
+    if (next == TcpState::last_ack && (flags & kTcpAck) != 0 && (flags & kTcpFin) == 0)
       next = TcpState::time_wait;
-    if ((flags & tcp::kFin) != 0) {
+    if ((flags & kTcpFin) != 0) {
       fins = static_cast<uint8_t>(fins | 1u << side);
       if (next != TcpState::time_wait) next = fins == 3 ? TcpState::last_ack : TcpState::fin_wait;
     }

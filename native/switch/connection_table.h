@@ -46,10 +46,6 @@ struct Segment {
   uint32_t bytes = 0;
 };
 
-namespace tcp {
-inline constexpr uint8_t kFin = 1, kSyn = 2, kRst = 4, kPsh = 8, kAck = 16, kUrg = 32, kEce = 64, kCwr = 128;
-}
-
 // The link addresses of a connection's first packet, and those a translation puts in their place (0: none).
 struct Stations {
   Mac source = 0;

@@ -112,18 +112,8 @@ Result<TraceOutcome> Switch::trace(PortId port, std::span<const std::byte> frame
   TraceOutputs outputs(*trace_pool_, outcome);
   SwitchStage dry(state_, tables_, 0, SwitchStage::Mode::dry);
   dry.set_trace(&trace);
-  Packet* packet = trace_pool_->take();
+  Packet* packet = trace_pool_->from_bytes(frame);
   assert(packet != nullptr);  // every earlier trace gave back what it took
-  const std::size_t in_head = std::min(frame.size(), kHeadCapacity);
-  std::memcpy(packet->data(), frame.data(), in_head);
-  packet->head_length = static_cast<uint32_t>(in_head);
-  if (in_head < frame.size()) {
-    BodyBuffer* body = trace_pool_->take_body();
-    assert(body != nullptr);
-    body->used = static_cast<uint32_t>(frame.size() - in_head);
-    std::memcpy(body->bytes, frame.data() + in_head, body->used);
-    if (!trace_pool_->append(*packet, body, 0, body->used)) assert(false);
-  }
   packet->ingress = port;
   Batch batch;
   batch.add(packet);

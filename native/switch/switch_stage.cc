@@ -9,7 +9,7 @@ SwitchStage::SwitchStage(SwitchState& state, const Snapshot<SwitchTables>& curre
       worker_(worker),
       mode_(mode),
       flows_(mode == Mode::dry ? FlowCache::kWays : state.limits().flows_per_worker),
-      port_counters_(std::make_unique<PortCounters[]>(state.limits().ports_max)) {}
+      port_counters_(std::make_unique<PortCounters[]>(mode == Mode::dry ? 0 : state.limits().ports_max)) {}
 
 void SwitchStage::process(Batch& batch, Outputs& outputs, uint64_t now_ns) {
   tables_ = &current_.read();

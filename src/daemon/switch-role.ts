@@ -69,10 +69,10 @@ export class SwitchRole implements Role {
   async apply(document: SwitchConfigInput): Promise<void> {
     await this.plane.apply(document);
     for (const forget of this.#forget.splice(0)) forget();
-    this.#forget.push(this.metrics.registerSource('switch', () => this.plane.stats().counters));
+    this.#forget.push(this.metrics.registerSource('switch', () => this.plane.counters()));
     for (const name of Object.keys(this.plane.config.ports))
       this.#forget.push(
-        this.metrics.registerSource('switchPort', () => portCounters(this.plane, name), { port: name }),
+        this.metrics.registerSource('switchPort', () => portCounters(this.plane.port(name)), { port: name }),
       );
     const { ports, networks, rules } = await this.status();
     this.logger.info({ ports, networks, rules }, 'the configuration of the switch is in force');
@@ -100,13 +100,13 @@ export class SwitchRole implements Role {
 
   async status(): Promise<SwitchRoleStatus> {
     const { ports, networks, rules } = this.plane.config;
-    const { counters, workers } = this.plane.stats();
+    const counters = this.plane.counters();
     return {
       ports: Object.keys(ports).length,
       networks: Object.keys(networks).length,
       rules: rules.length,
       connections: counters.connections ?? 0,
-      workers: workers.length,
+      workers: this.plane.explainIdle().length,
     };
   }
 
@@ -145,8 +145,7 @@ export class SwitchRole implements Role {
   }
 }
 
-function portCounters(plane: Switch, name: string): Record<string, number> {
-  const port = plane.stats().ports[name];
+function portCounters(port: SwitchStats['ports'][string] | undefined): Record<string, number> {
   if (port === undefined) return {};
   const drops = Object.values(port.drops).reduce((sum, count) => sum + count, 0);
   return {

@@ -29,7 +29,11 @@ import { Identifiers, Numbering } from './numbering.js';
 import { type PeerProbe, type ProbeOptions, Prober } from './probe.js';
 
 const NETWORKS_MAX = 4096;
+/** Stands for the number of a port that is still to be attached. */
+const NOT_YET = 0;
 const TICK_MS = 1000;
+/** Identifier, packets, bytes. */
+const RULE_COUNTS = 3;
 const UNDERLAY_MTU = 1500;
 const TUNNEL_PORTS = [4789, 6081];
 
@@ -157,7 +161,7 @@ export class Switch implements AsyncDisposable {
     const plane = this.#running();
     const traffic = new Map<string, { packets: number; bytes: number }>();
     const counts = plane.rules();
-    for (let i = 0; i < counts.length; i += 3) {
+    for (let i = 0; i < counts.length; i += RULE_COUNTS) {
       const name = this.#rules.nameOf(counts[i]!)?.replace(/#\d+$/, '') ?? String(counts[i]);
       const sum = traffic.get(name) ?? { packets: 0, bytes: 0 };
       sum.packets += Number(counts[i + 1]);
@@ -170,6 +174,17 @@ export class Switch implements AsyncDisposable {
       counters: plane.counters(),
       workers: plane.workers(),
     };
+  }
+
+  /** Packets in every way there is to look at them, and how full the tables are. */
+  counters(): Record<string, number> {
+    return this.#running().counters();
+  }
+
+  /** Undefined while the port is not attached. */
+  port(name: string): NativePortFacts | undefined {
+    const attached = this.#attached.get(name);
+    return attached === undefined ? undefined : this.#running().port(attached.number);
   }
 
   /** Configuration, ports, learned addresses, peers and the first `connections` tracked connections. */
@@ -296,6 +311,15 @@ export class Switch implements AsyncDisposable {
     return { what, detail: name === undefined ? detail : detail.replace(/^rule \d+/, name) };
   }
 
+  /** The names that native rules have now, so that their counters keep them. */
+  *#ruleNames(): Generator<string> {
+    const counts = this.plane.rules();
+    for (let i = 0; i < counts.length; i += RULE_COUNTS) {
+      const name = this.#rules.nameOf(counts[i]!);
+      if (name !== undefined) yield name;
+    }
+  }
+
   #portName(number: number): string {
     for (const [name, attached] of this.#attached) if (attached.number === number) return name;
     return `#${number}`;
@@ -319,7 +343,7 @@ export class Switch implements AsyncDisposable {
     };
     try {
       // Everything that can be wrong with the words is found before an interface is touched.
-      compile(config, { ...numbers, port: () => 0 });
+      let native = compile(config, { ...numbers, port: (name) => next(name) ?? NOT_YET });
       const replaced = Object.entries(config.ports).filter(([name, port]) => changed(name, port));
       // An interface is one port's: those that are attached anew are let go first.
       const leaving = [...this.#attached].filter(
@@ -328,7 +352,7 @@ export class Switch implements AsyncDisposable {
       if (leaving.length > 0) await this.#letGo(leaving.map(([name]) => name));
       for (const [name, port] of replaced)
         fresh.set(name, { number: await this.#attach(name, port), identity: identityOf(port) });
-      const native = compile(config, { ...numbers, port: next });
+      if (fresh.size > 0) native = compile(config, { ...numbers, port: next });
       await kernel('apply the configuration', this.plane.apply(native));
     } catch (error) {
       this.#networks.abandon();
@@ -341,7 +365,7 @@ export class Switch implements AsyncDisposable {
     }
     for (const [name, attached] of fresh) this.#attached.set(name, attached);
     this.#networks.commit();
-    this.#rules.keep(new Set(ruleNames(config, this.#rules, this.plane.rules())));
+    this.#rules.keep(new Set(this.#ruleNames()));
     this.#meters.keep(new Set(Object.keys(config.meters)));
     this.#config = config;
   }
@@ -419,15 +443,6 @@ export class Switch implements AsyncDisposable {
 /** The tap of an underlay is an interface of the host: a name that no interface of the configuration has. */
 function underlayTap(port: string): string {
   return `pst-${port}`.slice(0, 15);
-}
-
-/** The names that native rules have now, so that their counters keep them. */
-function* ruleNames(config: SwitchConfig, ids: Identifiers, counts: BigUint64Array): Generator<string> {
-  for (let i = 0; i < counts.length; i += 3) {
-    const name = ids.nameOf(counts[i]!);
-    if (name !== undefined) yield name;
-  }
-  for (const rule of config.rules) if (rule.name !== undefined) yield rule.name;
 }
 
 /** What is left when ports go: rules and mirrors that name them go too. */

@@ -53,11 +53,14 @@ export class Lives {
     try {
       await sleep(randomInt(200, 1500));
       pressure = await this.#pressed(workers);
+      const early = workers.filter((worker) => worker.exitCode !== null);
       await this.mount.kill9();
       const codes = await withWatchdog(Promise.all(ends), 'a system call of a worker hangs after the kill');
       // 0: the file system went away under it. 3: an operation was refused before; `verify` below says which.
       if (codes.some((code) => code !== 0 && code !== 3))
         throw new Error(`workers ended with ${codes.join(', ')}`);
+      // An error that looks like the daemon's end while it lives is a fault.
+      if (early.some((worker) => worker.exitCode === 0)) throw new Error('a worker ended before the kill');
     } finally {
       for (const worker of workers) worker.kill('SIGKILL');
     }

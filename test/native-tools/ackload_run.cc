@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "ackload.h"
+#include "daemon_gone.h"
 
 namespace ackload {
 namespace {
@@ -17,10 +18,6 @@ constexpr int kNames = 20;
 constexpr int64_t kSmallBytes = 40'000;
 constexpr int64_t kLargeBytes = 6 << 20;
 constexpr int64_t kWriteBytes = 256 << 10;
-
-bool is_gone(int error) {
-  return error == ENOTCONN || error == ECONNABORTED || error == EIO || error == ENODEV;
-}
 
 class Workload {
  public:
@@ -37,7 +34,7 @@ class Workload {
       if (!note(operation.line())) return 4;
       if (perform(operation) != 0) {
         int const error = errno;
-        if (is_gone(error)) return 0;
+        if (is_daemon_gone(error)) return 0;
         note("F " + std::to_string(number_) + " " + std::to_string(error) + "\n");
         return 3;
       }

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <random>
 
+#include "daemon_gone.h"
 #include "powerload.h"
 
 namespace powerload {
@@ -19,10 +20,6 @@ constexpr uint64_t kNames = 8;  // in each
 constexpr uint64_t kSmallBytes = 40'000;
 constexpr uint64_t kLargeBytes = 4 << 20;
 constexpr uint64_t kWriteBytes = 200 << 10;
-
-bool is_gone(int error) {
-  return error == ENOTCONN || error == ECONNABORTED || error == EIO || error == ENODEV;
-}
 
 class Workload {
  public:
@@ -40,7 +37,7 @@ class Workload {
       uint64_t inode = 0;
       if (perform(operation, inode) != 0) {
         const int error = errno;
-        if (is_gone(error)) return 0;
+        if (is_daemon_gone(error)) return 0;
         note("F " + std::to_string(number_) + " " + std::to_string(error) + "\n");
         return 3;
       }
@@ -201,7 +198,7 @@ int run(const std::string& root, const std::string& log, uint64_t seed) {
   const int directory = open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0 || fsync(directory) != 0) {
     std::perror(root.c_str());
-    return is_gone(errno) ? 0 : 2;
+    return is_daemon_gone(errno) ? 0 : 2;
   }
   close(directory);
   const int outcome = Workload(root, fd, seed).loop();

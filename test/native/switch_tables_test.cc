@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "native/packet/wire.h"
 #include "native/switch/connection_table.h"
 #include "native/switch/forwarding_table.h"
 #include "native/switch/meter.h"
@@ -263,21 +264,21 @@ TEST_CASE("a TCP connection goes through its states as both directions speak") {
   const ConnectionKey key = tcp_key(1);
   const auto made = table.create(key, key.reversed(), {}, 100);
   REQUIRE(made);
-  REQUIRE(table.advance(made, segment(tcp::kSyn), 100));
+  REQUIRE(table.advance(made, segment(wire::kTcpSyn), 100));
   CHECK(state_of(made) == TcpState::syn_sent);
   const auto back = table.find(key.reversed(), 100);
   REQUIRE(back);
   CHECK(back.direction == Direction::reply);
-  REQUIRE(table.advance(back, segment(tcp::kSyn | tcp::kAck), 100));
+  REQUIRE(table.advance(back, segment(wire::kTcpSyn | wire::kTcpAck), 100));
   CHECK(state_of(made) == TcpState::syn_received);
-  REQUIRE(table.advance(made, segment(tcp::kAck), 100));
+  REQUIRE(table.advance(made, segment(wire::kTcpAck), 100));
   CHECK(state_of(made) == TcpState::established);
   CHECK(made.connection->expires_s.load() == 100 + table.timeouts().tcp_established);
-  REQUIRE(table.advance(made, segment(tcp::kFin | tcp::kAck), 101));
+  REQUIRE(table.advance(made, segment(wire::kTcpFin | wire::kTcpAck), 101));
   CHECK(state_of(made) == TcpState::fin_wait);
-  REQUIRE(table.advance(back, segment(tcp::kFin | tcp::kAck), 101));
+  REQUIRE(table.advance(back, segment(wire::kTcpFin | wire::kTcpAck), 101));
   CHECK(state_of(made) == TcpState::last_ack);
-  REQUIRE(table.advance(made, segment(tcp::kAck), 101));
+  REQUIRE(table.advance(made, segment(wire::kTcpAck), 101));
   CHECK(state_of(made) == TcpState::time_wait);
   CHECK(table.find(key, 101 + table.timeouts().tcp_time_wait));
   CHECK_FALSE(table.find(key, 102 + table.timeouts().tcp_time_wait));
@@ -291,13 +292,13 @@ TEST_CASE("a reset from off the path does not end a connection, one from its end
   const ConnectionKey key = tcp_key(1);
   const auto made = table.create(key, key.reversed(), {}, 0);
   const auto back = table.find(key.reversed(), 0);
-  REQUIRE(table.advance(made, segment(tcp::kSyn), 0));
-  REQUIRE(table.advance(back, segment(tcp::kSyn | tcp::kAck, 5000, 2), 0));
-  REQUIRE(table.advance(made, segment(tcp::kAck, 2, 5001), 0));
-  CHECK_FALSE(table.advance(back, segment(tcp::kRst, 4000, 0), 0));
+  REQUIRE(table.advance(made, segment(wire::kTcpSyn), 0));
+  REQUIRE(table.advance(back, segment(wire::kTcpSyn | wire::kTcpAck, 5000, 2), 0));
+  REQUIRE(table.advance(made, segment(wire::kTcpAck, 2, 5001), 0));
+  CHECK_FALSE(table.advance(back, segment(wire::kTcpRst, 4000, 0), 0));
   CHECK(table.invalid() == 1);
   CHECK(state_of(made) == TcpState::established);
-  CHECK(table.advance(back, segment(tcp::kRst, 5001, 0), 0));
+  CHECK(table.advance(back, segment(wire::kTcpRst, 5001, 0), 0));
   CHECK(state_of(made) == TcpState::closed);
 }
 
@@ -308,15 +309,15 @@ TEST_CASE("a new connection may take the tuple of one in time-wait") {
   const auto made = table.create(key, key.reversed(), {}, 0);
   const auto back = table.find(key.reversed(), 0);
   for (const auto& [who, flags] :
-       std::vector<std::pair<ConnectionTable::Found, uint8_t>>{{made, tcp::kSyn},
-                                                               {back, tcp::kSyn | tcp::kAck},
-                                                               {made, tcp::kAck},
-                                                               {made, tcp::kFin | tcp::kAck},
-                                                               {back, tcp::kFin | tcp::kAck},
-                                                               {made, tcp::kAck}})
+       std::vector<std::pair<ConnectionTable::Found, uint8_t>>{{made, wire::kTcpSyn},
+                                                               {back, wire::kTcpSyn | wire::kTcpAck},
+                                                               {made, wire::kTcpAck},
+                                                               {made, wire::kTcpFin | wire::kTcpAck},
+                                                               {back, wire::kTcpFin | wire::kTcpAck},
+                                                               {made, wire::kTcpAck}})
     REQUIRE(table.advance(who, segment(flags), 0));
   REQUIRE(state_of(made) == TcpState::time_wait);
-  REQUIRE(table.advance(made, segment(tcp::kSyn), 1));
+  REQUIRE(table.advance(made, segment(wire::kTcpSyn), 1));
   CHECK(state_of(made) == TcpState::syn_sent);
   CHECK_FALSE(made.connection->replied.load());
 }
@@ -350,16 +351,16 @@ TEST_CASE("a full table drops what never saw an answer, and keeps what did") {
     const ConnectionKey key = tcp_key(client);
     const auto made = table.create(key, key.reversed(), {}, 0);
     if (!made) continue;
-    table.advance(made, segment(tcp::kSyn), 0);
-    table.advance(table.find(key.reversed(), 0), segment(tcp::kSyn | tcp::kAck), 0);
-    table.advance(made, segment(tcp::kAck), 0);
+    table.advance(made, segment(wire::kTcpSyn), 0);
+    table.advance(table.find(key.reversed(), 0), segment(wire::kTcpSyn | wire::kTcpAck), 0);
+    table.advance(made, segment(wire::kTcpAck), 0);
     answered.push_back(key);
   }
   REQUIRE(answered.size() > 150);
   for (unsigned client = 1000; client < 20000; ++client) {
     const ConnectionKey key = tcp_key(client);
     if (const auto made = table.create(key, key.reversed(), {}, 1))
-      table.advance(made, segment(tcp::kSyn), 1);
+      table.advance(made, segment(wire::kTcpSyn), 1);
   }
   CHECK(table.size() <= 1024);
   CHECK(table.dropped_early() > 0);
@@ -383,7 +384,7 @@ TEST_CASE("workers that create, find and expire the same connections agree") {
         if (random() % 3 == 0) reply.destination_port = static_cast<uint16_t>(40000 + random() % 100);
         auto found = table.find(key, now);
         if (!found) found = table.create(key, reply, {}, now);
-        if (found && !table.advance(found, segment(tcp::kSyn), now)) ++failures;
+        if (found && !table.advance(found, segment(wire::kTcpSyn), now)) ++failures;
         if (i % 1000 == 0) table.expire(now, 64);
       }
       quiescence.leave(worker);

@@ -19,7 +19,7 @@ export function nativeProgram(
 ): string {
   const root = packageRoot();
   const folder = join(root, relativeFolder);
-  const files = readdirSync(folder).filter((file) => file.startsWith(name));
+  const files = readdirSync(folder).filter((file) => file.startsWith(name) || file.endsWith('.h'));
   const sources = files.filter((file) => file.endsWith('.cc')).map((file) => join(folder, file));
   const hash = createHash('sha256');
   for (const file of files.sort()) hash.update(file).update(readFileSync(join(folder, file)));

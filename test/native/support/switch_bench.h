@@ -148,18 +148,8 @@ class SwitchBench final : public Outputs {
 
  private:
   Packet* make(PortId port, const Bytes& frame) {
-    Packet* packet = pool_->take();
+    Packet* packet = pool_->from_bytes(frame);
     REQUIRE(packet != nullptr);
-    const std::size_t in_head = std::min(frame.size(), kHeadCapacity);
-    std::memcpy(packet->data(), frame.data(), in_head);
-    packet->head_length = static_cast<uint32_t>(in_head);
-    if (in_head < frame.size()) {
-      BodyBuffer* body = pool_->take_body();
-      REQUIRE(body != nullptr);
-      body->used = static_cast<uint32_t>(frame.size() - in_head);
-      std::memcpy(body->bytes, frame.data() + in_head, body->used);
-      REQUIRE(pool_->append(*packet, body, 0, body->used));
-    }
     packet->ingress = port;
     return packet;
   }
