@@ -49,6 +49,8 @@ export interface ExtentStoreStatistics {
 export interface ExtentStore {
   stage(instructions: Float64Array, source: PageEndpoint): Promise<void>;
   fetch(ranges: Float64Array, sink: PageEndpoint): Promise<void>;
+  /** `range`: stripe, version, first page, count; `target` has the size of that many pages. */
+  read(range: Float64Array, target: Uint8Array): Promise<void>;
   drop(versions: Float64Array): Promise<number>;
   presence(stripe: number, version: number, firstPage: number, count: number): Promise<Uint8Array>;
   scrub(shard: number): Promise<Float64Array>;

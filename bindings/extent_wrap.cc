@@ -6,6 +6,8 @@
 //   holes, writes,
 //                 then [first, count] for each hole and each write
 //   fetch         per range: stripe, version, ino, file page, first page, count
+//   read          stripe, version, first page, count: into a Uint8Array of that many pages, mostly shared
+//                 memory, which nobody may touch until the promise settles
 //   versions      per version: stripe, version        (drop, confirm; the answer of unconfirmed)
 //   damaged       per page: stripe, version, page      (the answer of scrub, after the number of pages
 //   checked)
@@ -103,6 +105,22 @@ std::vector<extent::VersionKey> read_versions(NumberReader reader, bool& ok) {
   return versions;
 }
 
+// Memory of the caller's as a sink of the pages from `begin` on.
+class MemorySink final : public PageSink {
+ public:
+  MemorySink(uint64_t begin, std::span<std::byte> memory) : begin_(begin), memory_(memory) {}
+
+  Result<void> fill_pages(uint64_t, uint64_t first_page, std::span<const std::byte> pages) override {
+    const auto place = memory_.subspan((first_page - begin_) * kPageSize, pages.size());
+    std::copy(pages.begin(), pages.end(), place.begin());
+    return {};
+  }
+
+ private:
+  uint64_t begin_;
+  std::span<std::byte> memory_;
+};
+
 Napi::Value to_array(Napi::Env env, const std::vector<double>& numbers) {
   auto array = Napi::Float64Array::New(env, numbers.size());
   std::copy(numbers.begin(), numbers.end(), array.Data());
@@ -132,6 +150,7 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
                         InstanceMethod<&ExtentStoreWrap::stage>("stage"),
                         InstanceMethod<&ExtentStoreWrap::drop>("drop"),
                         InstanceMethod<&ExtentStoreWrap::fetch>("fetch"),
+                        InstanceMethod<&ExtentStoreWrap::read>("read"),
                         InstanceMethod<&ExtentStoreWrap::presence>("presence"),
                         InstanceMethod<&ExtentStoreWrap::scrub>("scrub"),
                         InstanceMethod<&ExtentStoreWrap::unconfirmed>("unconfirmed"),
@@ -217,6 +236,28 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
                      }
                      return {};
                    });
+  }
+
+  Napi::Value read(const Napi::CallbackInfo& info) {
+    if (store_ == nullptr) return closed(info.Env());
+    if (!info[0].IsTypedArray() || !info[1].IsTypedArray())
+      return refuse(info.Env(), "malformed read of pages");
+    NumberReader reader(info[0].As<Napi::Float64Array>());
+    extent::FetchRange range;
+    for (uint64_t* field : {&range.stripe, &range.version, &range.first_page, &range.count}) {
+      *field = reader.integer();
+    }
+    auto target = info[1].As<Napi::Uint8Array>();
+    const std::span<std::byte> memory{reinterpret_cast<std::byte*>(target.Data()), target.ByteLength()};
+    if (!reader.ok() || !reader.at_end() || memory.size() % kPageSize != 0 ||
+        memory.size() / kPageSize != range.count) {
+      return refuse(info.Env(), "malformed read of pages");
+    }
+    return on_pool(target, [store = store_, range, memory]() -> Result<void> {
+      std::fill(memory.begin(), memory.end(), std::byte{0});
+      MemorySink sink(range.first_page, memory);
+      return store->fetch(range, sink);
+    });
   }
 
   Napi::Value drop(const Napi::CallbackInfo& info) {

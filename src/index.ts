@@ -1,5 +1,6 @@
 // The library: what a script gets from `import { ... } from 'penstock'`.
 
+export type { ContentEntry } from './access/content-manifest.js';
 export {
   type DaemonConfig,
   embeddedDefault,
@@ -18,6 +19,7 @@ export type {
   FsckReport,
   FsyncPolicy,
   GcReport,
+  ManifestReport,
   MountedVolume,
   MountOptions,
   OnProgress,

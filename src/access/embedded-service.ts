@@ -20,12 +20,14 @@ import { MetadataService } from '../metadata/service.js';
 import { SessionStore } from '../metadata/sessions.js';
 import { formatStore } from '../metadata/store.js';
 import type { Volume as MetadataVolume } from '../metadata/volume.js';
+import { BulkPool } from '../storage/bulk/pool.js';
 import type { ScrubReport, StorageNode, StorageStatistics } from '../storage/contract.js';
 import { LocalStorageNode } from '../storage/local-storage-node.js';
 import { type StripePlace, stripePlaceAt } from '../storage/stripe-policy.js';
 import type { Clock } from '../telemetry/clock.js';
 import { LocalAccessNode } from './access-node.js';
 import type { Volume } from './authority.js';
+import { type ContentEntry, contentManifest } from './content-manifest.js';
 import type { Credential, Session } from './contract.js';
 import { TokenTable } from './tokens.js';
 
@@ -262,6 +264,19 @@ export class EmbeddedService implements AsyncDisposable {
 
   scrub(progress: (donePages: number, totalPages: number) => void): Promise<ScrubReport> {
     return this.node.scrub(progress);
+  }
+
+  /** The content hash of every file of a volume, as published. `onBytes` is told of bytes read, and about how many there are. */
+  async *contentManifest(
+    volume: string,
+    onBytes: (bytes: number, total: number) => void,
+    signal: AbortSignal,
+  ): AsyncGenerator<ContentEntry> {
+    const { metadata } = await this.#open(volume);
+    const { bytesUsed } = await metadata.statistics();
+    await using pool = new BulkPool();
+    const source = { volume: metadata, storage: (node: number) => this.storage(node), pool };
+    yield* contentManifest(source, { signal, onBytes: (bytes) => onBytes(bytes, bytesUsed) });
   }
 
   stats(): Record<string, number> {

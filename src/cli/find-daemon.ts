@@ -3,7 +3,7 @@ import { relative, resolve } from 'node:path';
 import { type Holder, isAlive, livingClaims, readClaim } from '../daemon/claim.js';
 import { DaemonError } from '../daemon/errors.js';
 import { canonicalMountpoint } from '../gateway/mountpoint.js';
-import { call } from '../rpc/client.js';
+import { type CallOptions, call } from '../rpc/client.js';
 import { RpcError } from '../rpc/protocol.js';
 import type { Context } from './context.js';
 import { progressBar } from './progress.js';
@@ -58,6 +58,7 @@ export async function callDaemon<Result>(
   mount: Mount,
   method: string,
   parameters: object = {},
+  options: Pick<CallOptions, 'onItems'> = {},
 ): Promise<Result> {
   const bar = progressBar(context, method);
   const abort = new AbortController();
@@ -69,6 +70,7 @@ export async function callDaemon<Result>(
   try {
     const all = { mountpoint: mount.mountpoint, ...parameters };
     return await call<Result>(mount.socket, method, all, {
+      ...options,
       onProgress: bar.onProgress,
       signal: abort.signal,
     });

@@ -12,6 +12,7 @@ import type { VolumeRole } from './volume-role.js';
 const mountpoint = z.string().min(1);
 const volumeSchema = z.strictObject({ mountpoint });
 const warmupSchema = z.strictObject({ mountpoint, path: z.string() });
+const manifestSchema = z.strictObject({ mountpoint, expected: z.string().exactOptional() });
 const umountSchema = z.strictObject({
   mountpoint,
   drain: z.boolean().default(true),
@@ -53,6 +54,9 @@ export function adminMethods(daemon: Daemon): Readonly<Record<string, Method>> {
     fsck: onVolume((volume, onProgress, signal) => volume.fsck(onProgress, signal)),
     gc: onVolume((volume, onProgress, signal) => volume.gc(onProgress, signal)),
     scrub: onVolume((volume, onProgress, signal) => volume.scrub(onProgress, signal)),
+    manifest: method(manifestSchema, ({ mountpoint, expected }, { onProgress, sendItems, signal }) =>
+      roleAt(daemon, mountpoint).volume.manifest(expected, sendItems, onProgress, signal),
+    ),
     warmup: method(warmupSchema, (parameters, { onProgress, signal }) =>
       roleAt(daemon, parameters.mountpoint).volume.warmup(parameters.path, onProgress, signal),
     ),

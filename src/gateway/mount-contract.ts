@@ -1,5 +1,6 @@
 // What a mounted volume is to those above it (the daemon, a script): how it is asked for, what it can be told, what it tells.
 // The implementation is src/gateway/mount.ts; the daemon takes it as a parameter, so that it can be tested with a double.
+import type { ContentEntry } from '../access/content-manifest.js';
 import type { ScrubReport } from '../storage/contract.js';
 import type { Clock } from '../telemetry/clock.js';
 import type { Logger } from '../telemetry/logger.js';
@@ -94,6 +95,15 @@ export interface GcReport {
   readonly bytesFreed: number;
 }
 
+export interface ManifestReport {
+  /** Of the volume, the same wherever it is mounted; a manifest is of one. */
+  readonly identity: string;
+  readonly files: number;
+  /** Read and hashed, holes not counted. */
+  readonly bytes: number;
+  readonly hashingMs: number;
+}
+
 export interface MountedVolume extends AsyncDisposable {
   readonly mountpoint: string;
   status(): Promise<VolumeStatus>;
@@ -105,6 +115,16 @@ export interface MountedVolume extends AsyncDisposable {
   fsck(onProgress: OnProgress, signal: AbortSignal): Promise<FsckReport>;
   gc(onProgress: OnProgress, signal: AbortSignal): Promise<GcReport>;
   scrub(onProgress: OnProgress, signal: AbortSignal): Promise<ScrubReport>;
+  /**
+   * The content hash of every file, after publishing what is dirty; `take` gets some at a time and is waited for. EINVAL when
+   * this is not the volume that the caller `expected`.
+   */
+  manifest(
+    expected: string | undefined,
+    take: (entries: readonly ContentEntry[]) => Promise<void>,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<ManifestReport>;
   /**
    * Without `drain`, dirty data stays in the cache directory and goes up after the next mount. EBUSY while files are open,
    * but with `lazy` the mount leaves the tree at once.

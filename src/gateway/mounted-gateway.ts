@@ -1,6 +1,7 @@
 // What the daemon and a script hold of a mounted volume: its status, the long jobs on it, and its end.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ContentEntry } from '../access/content-manifest.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
 import type { ScrubReport } from '../storage/contract.js';
 import { GatewayError } from './errors.js';
@@ -9,6 +10,7 @@ import type {
   DrainReport,
   FsckReport,
   GcReport,
+  ManifestReport,
   MountedVolume,
   MountOptions,
   OnProgress,
@@ -21,6 +23,7 @@ import { warmup } from './warmup.js';
 
 /** Staged versions younger than this may be part of an upload under way. */
 const COLLECT_GRACE_MS = 10 * 60 * 1000;
+const ENTRIES_TAKEN_AT_ONCE = 256;
 
 export class MountedGateway implements MountedVolume {
   readonly mountpoint: string;
@@ -143,6 +146,39 @@ export class MountedGateway implements MountedVolume {
   scrub(onProgress: OnProgress, signal: AbortSignal): Promise<ScrubReport> {
     signal.throwIfAborted();
     return this.#parts.service.scrub((done, total) => onProgress({ done, total, unit: 'pages' }));
+  }
+
+  async manifest(
+    expected: string | undefined,
+    take: (entries: readonly ContentEntry[]) => Promise<void>,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<ManifestReport> {
+    const { service } = this.#parts;
+    const { volume, clock } = this.#options;
+    const identity = `${service.storeId}/${volume}`;
+    if (expected !== undefined && expected !== identity)
+      throw new GatewayError(
+        'EINVAL',
+        `the manifest is of another volume than the one on ${this.mountpoint}`,
+      );
+    await this.drain(onProgress, signal);
+    const begunMs = clock.monotonicMs();
+    let bytes = 0;
+    const onBytes = (read: number, total: number) => {
+      bytes += read;
+      onProgress({ done: bytes, total: Math.max(bytes, total), unit: 'bytes' });
+    };
+    let files = 0;
+    let entries: ContentEntry[] = [];
+    for await (const entry of service.contentManifest(volume, onBytes, signal)) {
+      files += 1;
+      if (entries.push(entry) < ENTRIES_TAKEN_AT_ONCE) continue;
+      await take(entries);
+      entries = [];
+    }
+    await take(entries);
+    return { identity, files, bytes, hashingMs: clock.monotonicMs() - begunMs };
   }
 
   async unmount(options: { readonly drain: boolean; readonly lazy?: boolean }): Promise<void> {

@@ -3,6 +3,7 @@
 import type { Cluster } from './cluster.js';
 import {
   type Caller,
+  MAX_FILE_SIZE,
   MetadataError,
   PAGE_SIZE,
   type Publish,
@@ -21,6 +22,13 @@ import { Sequence } from './sequence.js';
 import { run } from './transaction.js';
 import { QuotaShort } from './usage.js';
 import { type VolumeIdentity, VolumeRunner } from './volume-runner.js';
+
+/** What the service has of a file, whatever a client knows better. */
+export interface PublishedFile {
+  readonly size: number;
+  readonly version: number;
+  readonly stripes: readonly Stripe[];
+}
 
 export abstract class VolumeData extends VolumeRunner {
   /** One for all volumes of the store: they share storage nodes. */
@@ -47,6 +55,14 @@ export abstract class VolumeData extends VolumeRunner {
 
   stripes(_caller: Caller, ino: number, offset: number, length: number): Promise<Stripe[]> {
     return this.read(ino, (view) => findStripes(view, ino, offset, length));
+  }
+
+  /** A file's size and version and all of its stripes, of one moment. ENOENT when it is gone. */
+  published(ino: number): Promise<PublishedFile> {
+    return this.read(ino, (view) => {
+      const { size, version } = view.existing(ino);
+      return { size, version, stripes: findStripes(view, ino, 0, MAX_FILE_SIZE) };
+    });
   }
 
   async publish(caller: Caller, batch: readonly Publish[]): Promise<PublishResult[]> {

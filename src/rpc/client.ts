@@ -5,6 +5,8 @@ import { type Line, RpcError } from './protocol.js';
 
 export interface CallOptions {
   readonly onProgress?: (progress: unknown) => void;
+  /** Told of the parts of a long answer, in order; the next is read when this settles. */
+  readonly onItems?: (items: readonly unknown[]) => Promise<void> | void;
   /** Aborting closes the connection, which aborts the work at the daemon. */
   readonly signal?: AbortSignal;
 }
@@ -22,7 +24,8 @@ export async function call<Result>(
       const line = JSON.parse(text) as Line;
       if ('result' in line) return line.result as Result;
       if ('error' in line) throw new RpcError(line.error.code, line.error.message);
-      options.onProgress?.(line.progress);
+      if ('items' in line) await options.onItems?.(line.items);
+      else options.onProgress?.(line.progress);
     }
   } catch (error) {
     if (error instanceof RpcError) throw error;

@@ -3,6 +3,7 @@
 //   POST /v1/<method>   body: the parameters, a JSON object
 //     200 application/x-ndjson, one JSON value a line:
 //        {"progress": ...}            any number of times, at most ten a second
+//        {"items": [...]}             any number of times: an answer too long for one line, none left out
 //        {"result": ...}              the last line, or
 //        {"error": {code, message}}   the last line
 //   GET /v1/<method>    the same for methods without parameters that change nothing: 200 {...} or an error status
@@ -15,6 +16,7 @@ export const PROGRESS_INTERVAL_MS = 100;
 
 export type Line =
   | { readonly progress: unknown }
+  | { readonly items: readonly unknown[] }
   | { readonly result: unknown }
   | { readonly error: { readonly code: string; readonly message: string } };
 

@@ -1,4 +1,5 @@
 // The listening side of the admin protocol. Knows sockets and streams; what a method does is its handler's.
+import { once } from 'node:events';
 import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Logger } from '../telemetry/logger.js';
@@ -9,6 +10,8 @@ export interface CallContext {
   /** Aborted when the caller goes away or the server stops. */
   readonly signal: AbortSignal;
   readonly onProgress: (progress: unknown) => void;
+  /** Sends parts of an answer too long for one line; resolves when the caller has room for more. */
+  readonly sendItems: (items: readonly unknown[]) => Promise<void>;
 }
 
 export interface Method {
@@ -71,7 +74,11 @@ export class AdminServer implements AsyncDisposable {
     if (method === undefined)
       return sendStatus(response, 404, new RpcError('NO_METHOD', `no such path: ${pathname}`));
     if (request.method === 'GET' && method.safe) {
-      const context = { signal: this.#stopping.signal, onProgress: () => undefined };
+      const context = {
+        signal: this.#stopping.signal,
+        onProgress: () => undefined,
+        sendItems: async () => undefined,
+      };
       const line = await outcome(method, {}, context);
       if ('result' in line) return sendJson(response, 200, line.result);
       return sendJson(response, 500, line);
@@ -96,7 +103,7 @@ export class AdminServer implements AsyncDisposable {
     }
     response.setHeader('content-type', 'application/x-ndjson');
     response.flushHeaders();
-    const send = (line: Line) => void response.write(`${JSON.stringify(line)}\n`);
+    const send = (line: Line) => response.write(`${JSON.stringify(line)}\n`);
     let nextProgressMs = 0;
     const onProgress = (progress: unknown) => {
       const now = performance.now();
@@ -105,7 +112,10 @@ export class AdminServer implements AsyncDisposable {
       send({ progress });
     };
     const signal = AbortSignal.any([gone.signal, this.#stopping.signal]);
-    send(await outcome(method, parameters, { signal, onProgress }));
+    const sendItems = async (items: readonly unknown[]) => {
+      if (!send({ items })) await once(response, 'drain', { signal });
+    };
+    send(await outcome(method, parameters, { signal, onProgress, sendItems }));
     response.end();
   }
 }

@@ -53,6 +53,12 @@ export interface StorageNode extends AsyncDisposable {
    * out. EIO names a damaged page.
    */
   fetch(request: FetchRequest): Promise<void>;
+  /**
+   * Reads the pages that `target` has room for, beginning with `firstPage`, and verifies their checksums; holes are zeros. The
+   * target is mostly shared memory, and nobody else may touch it until this settles. ENOENT: no such version; EIO names a
+   * damaged page.
+   */
+  read(stripe: number, version: number, firstPage: number, target: Uint8Array): Promise<void>;
   /** Verifies every page of every version; answers what is damaged. */
   scrub(progress?: (donePages: number, totalPages: number) => void): Promise<ScrubReport>;
   /** Versions older than `graceMs` that `isPublished` does not know are dropped; answers how many. */

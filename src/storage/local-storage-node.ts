@@ -11,6 +11,7 @@ import {
   type PageEndpoint,
 } from '../../bindings/extent.js';
 import type { FetchRequest, ScrubReport, StageItem, StorageNode } from './contract.js';
+import { PAGE_BYTES } from './stripe-policy.js';
 
 /** How many `isPublished` questions are open at once. */
 const QUESTIONS_AT_ONCE = 64;
@@ -59,8 +60,13 @@ export class LocalStorageNode implements StorageNode {
     return this.#track(() => this.#store.fetch(range, this.#pages));
   }
 
+  read(stripe: number, version: number, firstPage: number, target: Uint8Array): Promise<void> {
+    const range = Float64Array.of(stripe, version, firstPage, target.length / PAGE_BYTES);
+    return this.#track(() => this.#store.read(range, target));
+  }
+
   async scrub(progress?: (donePages: number, totalPages: number) => void): Promise<ScrubReport> {
-    const total = this.#store.statistics().bytesMapped / 4096;
+    const total = this.#store.statistics().bytesMapped / PAGE_BYTES;
     let pagesChecked = 0;
     const damaged: { stripe: number; version: number; page: number }[] = [];
     for (let shard = 0; shard < EXTENT_STORE_SHARDS; shard++) {

@@ -89,7 +89,7 @@ function clip(place: StripePlace, from: number, to: number): StripePlace {
 }
 
 /** Index of the first stripe that ends beyond byte `at`: the one that holds it, or the next. */
-function firstEndingAfter(stripes: readonly StripePlace[], at: number): number {
+export function firstEndingAfter(stripes: readonly StripePlace[], at: number): number {
   let low = 0;
   let high = stripes.length;
   while (low < high) {

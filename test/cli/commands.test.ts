@@ -1,8 +1,9 @@
 // Every command of the command line against a daemon whose volumes are doubles: output for people and for scripts, exit
 // codes, and the one line of each mistake.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { ContentEntry } from '../../src/access/content-manifest.js';
 import { CliWorld, type Outcome } from '../support/cli-context.js';
 import { errorWith } from '../support/errors.js';
 
@@ -251,6 +252,100 @@ describe('asking a mounted volume', () => {
     const scrubbed = await world.run('scrub', 'mnt', '--json');
     expect(scrubbed.code).toBe(1);
     expect(json(scrubbed)).toMatchObject({ damaged: [{ stripe: 5 }] });
+  });
+
+  describe('scrub with a manifest', () => {
+    const entry = (ino: number, content: ContentEntry['content'], version = 1): ContentEntry => ({
+      ino,
+      version,
+      size: 100,
+      path: `file-${ino}`,
+      content,
+    });
+    const saved = () => join(world.directory, 'june.manifest');
+
+    test('tells what was written from what changed by itself, and exits with 1 for that', async () => {
+      const volume = await up();
+      volume.contents = [1, 2, 3, 4, 5].map((ino) => entry(ino, `hash-${ino}`));
+      expect(await world.run('scrub', 'mnt', '--save-manifest', 'june.manifest')).toEqual({
+        code: 0,
+        out: '5 files with 3.00 MiB hashed, 3.00 MiB/s, none damaged\n',
+        err: '',
+      });
+      const again = await world.run('scrub', 'mnt', '--manifest', 'june.manifest', '--json');
+      expect(again.code).toBe(0);
+      expect(json(again)).toMatchObject({ intact: 5, damaged: [], changed: [], added: [], removed: [] });
+      volume.contents = [
+        entry(1, 'hash-1'),
+        entry(2, 'other', 2),
+        entry(3, 'other'),
+        entry(4, { problem: 'page 7 is damaged' }),
+        entry(6, 'hash-6'),
+      ];
+      const outcome = await world.run(
+        ...['scrub', 'mnt', '--manifest', 'june.manifest', '--save-manifest', 'july.manifest'],
+      );
+      expect(outcome.code).toBe(1);
+      expect(outcome.out).toMatch(
+        new RegExp(
+          [
+            'file-3: its bytes changed, though nobody has written it since',
+            'file-4: page 7 is damaged',
+            'since 20..-..-..T.*Z: 1 as they were, 1 written, 1 new, 1 removed',
+            '5 files with 3.00 MiB hashed, 3.00 MiB/s, 2 damaged\n$',
+          ].join('\n'),
+        ),
+      );
+      expect(readFileSync(join(world.directory, 'july.manifest'), 'utf8')).not.toContain('file-4');
+      expect(volume.calls).toEqual(['manifest', 'manifest store/volume', 'manifest store/volume']);
+    });
+
+    test('refuses what is no manifest, or not a whole one', async () => {
+      const volume = await up();
+      volume.contents = [entry(1, 'hash-1'), entry(2, 'hash-2')];
+      await world.run('scrub', 'mnt', '--save-manifest', 'june.manifest');
+      const text = readFileSync(saved(), 'utf8');
+      const refusals: Array<[string | undefined, RegExp]> = [
+        [undefined, /june.manifest cannot be read: ENOENT/],
+        ['', /is damaged or cut short/],
+        ['a: text\n', /is no content manifest/],
+        [
+          text.replace('"format":1', '"format":2'),
+          /has format 2, this penstock knows 1; use a newer penstock/,
+        ],
+        [text.replace('hash-2', 'hash-3'), /is damaged or cut short: save another one/],
+        [text.split('\n').slice(0, 2).join('\n'), /is damaged or cut short/],
+        [text.slice(0, -20), /is damaged/],
+      ];
+      for (const [content, message] of refusals) {
+        if (content === undefined) rmSync(saved());
+        else writeFileSync(saved(), content);
+        const outcome = await world.run('scrub', 'mnt', '--manifest', 'june.manifest');
+        expect(outcome).toMatchObject({ code: 2, out: '', err: expect.stringMatching(message) });
+      }
+      expect(volume.calls).toEqual(['manifest']);
+    });
+
+    test('shows a bar on a terminal; Ctrl-C ends it and leaves no manifest, nor touches the one there was', async () => {
+      const volume = await up();
+      volume.contents = [entry(1, 'hash-1'), entry(2, 'hash-2')];
+      world.terminal = true;
+      const { err } = await world.run('scrub', 'mnt', '--save-manifest', 'june.manifest');
+      expect(err).toMatch(/manifest .*of 2 B/);
+      const before = readFileSync(saved(), 'utf8');
+      world.terminal = false;
+      volume.contents = Array.from({ length: 1000 }, (_, ino) => entry(ino, `hash-${ino}`));
+      setTimeout(() => world.signalLast(), 50);
+      const outcome = await world.run('scrub', 'mnt', '--save-manifest', 'june.manifest');
+      expect(outcome).toMatchObject({
+        code: 1,
+        err: expect.stringMatching(/^penstock: .*was interrupted.*\n$/),
+      });
+      expect(readFileSync(saved(), 'utf8')).toBe(before);
+      expect(readdirSync(world.directory)).not.toContain('june.manifest.new');
+      const { out } = await world.run('scrub', 'mnt', '--save-manifest', 'none/june.manifest', '--json');
+      expect(json({ out } as Outcome)).toMatchObject({ error: { code: 'ENOENT' } });
+    });
   });
 
   test('gc, drain and warmup say what they did', async () => {

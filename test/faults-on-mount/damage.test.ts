@@ -39,7 +39,10 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     const other = randomBytes(3 << 20, 8);
     await writeFile(join(volume.path, 'damaged'), bytes);
     await writeFile(join(volume.path, 'whole'), other);
-    await volume.drain();
+    const saved = join(volume.environment.PENSTOCK_RUNTIME_DIR ?? '', 'before.manifest');
+    expect(
+      await penstock(['scrub', volume.path, '--save-manifest', saved], volume.environment),
+    ).toMatchObject({ code: 0 });
     await volume.umount();
     volume.deleteCache();
     const page = bytes.subarray(200 * 4096, 201 * 4096);
@@ -49,6 +52,15 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     expect((await readFile(join(volume.path, 'whole'))).equals(other)).toBe(true);
     const scrub = await penstock(['scrub', volume.path], volume.environment);
     expect(scrub.code).toBe(1);
+    const compared = await penstock(
+      ['scrub', volume.path, '--manifest', saved, '--json'],
+      volume.environment,
+    );
+    expect(compared.code).toBe(1);
+    expect(JSON.parse(compared.stdout)).toMatchObject({
+      intact: 1,
+      damaged: [{ path: 'damaged', problem: expect.stringMatching(/page \d+ is damaged/) }],
+    });
     // The page can be given new contents.
     const file = await open(join(volume.path, 'damaged'), 'r+');
     await file.write(page, 0, page.length, 200 * 4096);

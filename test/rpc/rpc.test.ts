@@ -30,6 +30,12 @@ const methods: Record<string, Method> = {
       return { counted: 3 };
     },
   },
+  list: {
+    call: async (_, { sendItems }) => {
+      for (let from = 0; from < 100; from += 1) await sendItems(Array(1000).fill('x'.repeat(100)));
+      return { listed: 100_000 };
+    },
+  },
   refuse: {
     call: async () => {
       throw Object.assign(new Error('no space left; free some'), { code: 'ENOSPC' });
@@ -127,3 +133,13 @@ function get(path: string): Promise<{ status: number | undefined; body: string }
     sent.end();
   });
 }
+
+test('an answer too long for one line comes in parts, none is lost, and the sender waits for a slow caller', async () => {
+  let count = 0;
+  const onItems = async (items: readonly unknown[]) => {
+    count += items.length;
+    if (count % 10_000 === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  };
+  expect(await call(socketPath, 'list', {}, { onItems })).toEqual({ listed: 100_000 });
+  expect(count).toBe(100_000);
+});

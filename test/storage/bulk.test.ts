@@ -3,10 +3,11 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Worker } from 'node:worker_threads';
 import { inflateRawSync } from 'node:zlib';
 import { Piscina } from 'piscina';
 import { afterAll, describe, expect, it } from 'vitest';
-import { contentHash, LEAF_BYTES } from '../../src/storage/bulk/content-hash.js';
+import { type Content, contentHashes, LEAF_BYTES } from '../../src/storage/bulk/content-hash.js';
 import { BulkPool, poolOptions, type SharedRange } from '../../src/storage/bulk/pool.js';
 
 const pool = new BulkPool({ threads: 2, queueMax: 64 });
@@ -140,50 +141,111 @@ describe('idle threads', () => {
   });
 });
 
-describe('the content hash', () => {
-  const sourceOf = (content: Buffer, step = Number.POSITIVE_INFINITY) => ({
-    size: content.length,
-    read: async (offset: number, target: Uint8Array) =>
-      content.copy(target, 0, offset, offset + Math.min(step, target.length)),
+describe('content hashes', () => {
+  interface Bytes extends Content {
+    readonly bytes: Buffer;
+  }
+  const contentOf = (
+    bytes: Buffer,
+    ranges: Content['ranges'] = [{ offset: 0, length: bytes.length }],
+  ): Bytes => ({
+    size: bytes.length,
+    ranges,
+    bytes,
+    async read(offset, target) {
+      // What lies beyond the end must not count.
+      target.fill(0xff);
+      bytes.copy(target, 0, offset, offset + target.length);
+    },
   });
-
-  it('is SHA-256 over the leaves, however the bytes arrive', async () => {
-    const content = randomBytes(2 * LEAF_BYTES + 12_345);
-    const size = Buffer.alloc(8);
-    size.writeBigUInt64BE(BigInt(content.length));
-    const expected = createHash('sha256').update('penstock content 1').update(size);
-    for (let at = 0; at < content.length; at += LEAF_BYTES) {
-      expected.update(
-        createHash('sha256')
-          .update(content.subarray(at, at + LEAF_BYTES))
-          .digest(),
-      );
+  const expected = (bytes: Buffer): string => {
+    const number = (value: number) => {
+      const encoded = Buffer.alloc(8);
+      encoded.writeBigUInt64BE(BigInt(value));
+      return encoded;
+    };
+    const hash = createHash('sha256').update('penstock content 1').update(number(bytes.length));
+    for (let index = 0; index * LEAF_BYTES < bytes.length; index++) {
+      const leaf = bytes.subarray(index * LEAF_BYTES, (index + 1) * LEAF_BYTES);
+      if (leaf.equals(Buffer.alloc(leaf.length))) continue;
+      hash.update(number(index)).update(createHash('sha256').update(leaf).digest());
     }
-    const hex = expected.digest('hex');
-    const progress: number[] = [];
-    const onBytes = (done: number) => progress.push(done);
-    expect(await contentHash(pool, sourceOf(content), { onBytes })).toBe(hex);
-    expect(progress.at(-1)).toBe(content.length);
-    expect(await contentHash(pool, sourceOf(content, 70_001))).toBe(hex);
+    return hash.digest('hex');
+  };
+  async function hashesOf(contents: Bytes[], options = {}): Promise<Array<string | Error>> {
+    const hashes: Array<string | Error> = [];
+    for await (const { content, hash } of contentHashes(pool, contents, options)) {
+      expect(content).toBe(contents[hashes.length]);
+      hashes.push(hash);
+    }
+    return hashes;
+  }
+
+  it('are SHA-256 over the leaves, in order, for contents of every size at once', async () => {
+    const sizes = [2 * LEAF_BYTES + 12_345, 0, 1, 4095, 4096, 4097, LEAF_BYTES, LEAF_BYTES + 1, 100_000];
+    const contents = [...sizes, ...Array(3000).fill(10)].map((size) => contentOf(randomBytes(size)));
+    let read = 0;
+    const hashes = await hashesOf(contents, { onBytes: (bytes: number) => (read += bytes) });
+    expect(hashes).toEqual(contents.map(({ bytes }) => expected(bytes)));
+    expect(read).toBe(contents.reduce((sum, { size }) => sum + size, 0));
   });
 
-  it('tells contents apart by their size and every byte', async () => {
-    const contents = [
-      Buffer.alloc(0),
-      Buffer.alloc(1),
-      Buffer.alloc(LEAF_BYTES),
-      Buffer.alloc(LEAF_BYTES + 1),
-    ];
-    const changed = Buffer.alloc(LEAF_BYTES + 1);
-    changed[LEAF_BYTES] = 1;
-    const hashes = await Promise.all(
-      [...contents, changed].map((content) => contentHash(pool, sourceOf(content))),
-    );
-    expect(new Set(hashes).size).toBe(5);
+  it('are the same for holes and for the zeros they read as', async () => {
+    const bytes = Buffer.alloc(3 * LEAF_BYTES + 100);
+    bytes.write('x', LEAF_BYTES + 5);
+    const hole = contentOf(bytes, [{ offset: LEAF_BYTES, length: 4096 }]);
+    const nothing = contentOf(Buffer.alloc(5000), []);
+    const hashes = await hashesOf([contentOf(bytes), hole, contentOf(Buffer.alloc(5000)), nothing]);
+    expect(hashes[1]).toBe(hashes[0]);
+    expect(hashes[3]).toBe(hashes[2]);
+    expect(hashes[0]).toBe(expected(bytes));
+    expect(await hashesOf([contentOf(Buffer.alloc(5001), [])])).not.toContain(hashes[2]);
   });
 
-  it('refuses a source that ends early', async () => {
-    const source = { ...sourceOf(Buffer.alloc(10)), size: 20 };
-    await expect(contentHash(pool, source)).rejects.toMatchObject({ code: 'EBADMSG' });
+  it('stand for themselves: a content that cannot be read does not hold up the others', async () => {
+    const broken = {
+      ...contentOf(randomBytes(9 * 2 ** 20)),
+      read: () => Promise.reject(new Error('damaged')),
+    };
+    const whole = contentOf(randomBytes(9 * 2 ** 20));
+    const hashes = await hashesOf([whole, broken, whole]);
+    expect(hashes).toEqual([expected(whole.bytes), new Error('damaged'), expected(whole.bytes)]);
+  });
+
+  it('end when they are cancelled, with nothing left running', async () => {
+    const controller = new AbortController();
+    let reading = 0;
+    const slow = (): Bytes => ({
+      ...contentOf(randomBytes(LEAF_BYTES)),
+      async read() {
+        reading += 1;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        reading -= 1;
+        controller.abort(new Error('interrupted'));
+      },
+    });
+    const hashing = hashesOf(Array.from({ length: 50 }, slow), { signal: controller.signal });
+    await expect(hashing).rejects.toThrow(/interrupted|cancelled/);
+    expect(reading).toBe(0);
+  });
+
+  it('survive a thread that dies under them', async () => {
+    const workers: Worker[] = [];
+    const onWorker = (worker: Worker) => workers.push(worker);
+    process.on('worker', onWorker);
+    try {
+      await using mortal = new BulkPool({ threads: 1 });
+      const contents = Array.from({ length: 40 }, () => contentOf(randomBytes(LEAF_BYTES)));
+      const hashes: Array<string | Error> = [];
+      for await (const { hash } of contentHashes(mortal, contents)) {
+        hashes.push(hash);
+        if (hashes.length === 5) void workers[0]!.terminate();
+      }
+      expect(hashes).toEqual(contents.map(({ bytes }) => expected(bytes)));
+      expect(workers.length).toBeGreaterThan(1);
+      expect(mortal.stats()).toMatchObject({ threadsLost: 1, failed: 0 });
+    } finally {
+      process.off('worker', onWorker);
+    }
   });
 });

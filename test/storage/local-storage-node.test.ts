@@ -157,6 +157,22 @@ describe('a storage node', () => {
     expect(seen.at(-1)).toEqual([2, 2]);
   });
 
+  test('given staged pages, when read into shared memory, then it has them where they belong and zeros for holes', async () => {
+    await using node = await openNode();
+    pages.write(300 * PAGE, Buffer.concat([page('a'), page('b')]));
+    await node.stage([item({ stripe: 5, newVersion: 1, writes: [[300, 2]] })]);
+    const target = new Uint8Array(new SharedArrayBuffer(6 * PAGE), PAGE, 4 * PAGE);
+    new Uint8Array(target.buffer).fill(0xff);
+    await node.read(5, 1, 298, target);
+    const [before, ...read] = Array.from({ length: 6 }, (_, at) =>
+      Buffer.from(target.buffer, at * PAGE, PAGE),
+    );
+    expect(read.slice(0, 4)).toEqual([page('\0'), page('\0'), page('a'), page('b')]);
+    expect([before, read[4]]).toEqual([Buffer.alloc(PAGE, 0xff), Buffer.alloc(PAGE, 0xff)]);
+    await expect(node.read(5, 2, 0, target)).rejects.toMatchObject({ code: 'ENOENT' });
+    await expect(node.read(5, 1, 0, new Uint8Array(100))).rejects.toThrow('malformed');
+  });
+
   test('given staged versions, then collect drops those that metadata does not know, and asks about each once', async () => {
     await using node = await openNode();
     await node.stage([

@@ -1,10 +1,12 @@
 // A volume provider without FUSE, for tests of the daemon and the command line: it remembers what it was told and does
 // what the test says.
 
+import type { ContentEntry } from '../../src/access/content-manifest.js';
 import type {
   FormatOptions,
   MountedVolume,
   MountOptions,
+  OnProgress,
   VolumeProvider,
   VolumeStats,
   VolumeStatus,
@@ -19,6 +21,7 @@ export class VolumeDouble implements MountedVolume {
   busy = false;
   problems: string[] = [];
   readBytes = 0;
+  contents: ContentEntry[] = [];
   end!: () => void;
   fail!: (error: Error) => void;
 
@@ -102,6 +105,22 @@ export class VolumeDouble implements MountedVolume {
     this.calls.push('scrub');
     const damaged = this.problems.map((_, page) => ({ stripe: 5, version: 1, page }));
     return { pagesChecked: 100, damaged };
+  }
+
+  async manifest(
+    expected: string | undefined,
+    take: (entries: readonly ContentEntry[]) => Promise<void>,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ) {
+    this.calls.push(`manifest${expected === undefined ? '' : ` ${expected}`}`);
+    for (const [done, entry] of this.contents.entries()) {
+      signal.throwIfAborted();
+      onProgress({ done, total: this.contents.length, unit: 'bytes' });
+      await take([entry]);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    return { identity: 'store/volume', files: this.contents.length, bytes: 3 << 20, hashingMs: 1000 };
   }
 
   async unmount({ drain, lazy = false }: { drain: boolean; lazy?: boolean }): Promise<void> {

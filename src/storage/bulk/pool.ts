@@ -26,7 +26,8 @@ export interface BulkPoolOptions {
   readonly queueMax?: number;
 }
 
-export type BulkErrorCode = 'EAGAIN' | 'EINVAL' | 'EBADMSG' | 'ECANCELED';
+/** EIO: the thread died under the work. */
+export type BulkErrorCode = 'EAGAIN' | 'EINVAL' | 'EBADMSG' | 'ECANCELED' | 'EIO';
 
 export class BulkError extends Error {
   constructor(
@@ -43,6 +44,7 @@ export const KEY_BYTES = 32;
 export const NONCE_BYTES = 12;
 export const TAG_BYTES = 16;
 const IDLE_TIMEOUT_MS = 5000;
+const HASH_ATTEMPTS_MAX = 3;
 
 /** What a piscina pool of ours is made with, whatever it runs. */
 export function poolOptions(filename: string, options: BulkPoolOptions = {}) {
@@ -60,20 +62,35 @@ export function poolOptions(filename: string, options: BulkPoolOptions = {}) {
 
 export class BulkPool implements AsyncDisposable {
   readonly #pool: Piscina;
-  readonly #counts = { hash: 0, compress: 0, decompress: 0, encrypt: 0, decrypt: 0, failed: 0 };
+  readonly #counts = {
+    hash: 0,
+    compress: 0,
+    decompress: 0,
+    encrypt: 0,
+    decrypt: 0,
+    failed: 0,
+    threadsLost: 0,
+  };
 
   constructor(options: BulkPoolOptions = {}) {
     this.#pool = new Piscina(poolOptions(join(packageRoot(), 'src/storage/bulk/worker.mjs'), options));
+    // A thread that ends badly while it has nothing to do; the next request starts another.
+    this.#pool.on('error', () => this.#counts.threadsLost++);
   }
 
   get threads(): number {
     return this.#pool.options.maxThreads;
   }
 
-  /** SHA-256 of each range. */
+  /** SHA-256 of each range. When a thread dies under it another one does it again, for a few times: it changes nothing. */
   hash(ranges: readonly SharedRange[], signal?: AbortSignal): Promise<Uint8Array[]> {
     for (const range of ranges) checkRange(range);
-    return this.#run('hash', { ranges }, signal);
+    const attempt = (number: number): Promise<Uint8Array[]> =>
+      this.#run<Uint8Array[]>('hash', { ranges }, signal).catch((error: BulkError) => {
+        if (error.code !== 'EIO' || number === HASH_ATTEMPTS_MAX) throw error;
+        return attempt(number + 1);
+      });
+    return attempt(1);
   }
 
   /** Raw deflate. Bytes written to the target; undefined when they would not fit, so when it is not worth it. */
@@ -143,14 +160,20 @@ export class BulkPool implements AsyncDisposable {
       this.#counts[operation]++;
       return result as T;
     } catch (cause) {
-      this.#counts.failed++;
-      throw bulkError(cause as Error, signal);
+      const error = bulkError(cause as Error, signal);
+      this.#counts[error.code === 'EIO' ? 'threadsLost' : 'failed']++;
+      throw error;
     }
   }
 }
 
 function bulkError(cause: Error, signal: AbortSignal | undefined): BulkError {
   if (signal?.aborted) return new BulkError('ECANCELED', 'the work was cancelled', { cause });
+  if (
+    /^worker exited/.test(cause.message) ||
+    (cause as { code?: unknown }).code === 'ERR_WORKER_OUT_OF_MEMORY'
+  )
+    return new BulkError('EIO', `the thread that worked on it died: ${cause.message}`, { cause });
   if (/queue/i.test(cause.message)) return new BulkError('EAGAIN', 'too much work waits already', { cause });
   return new BulkError('EBADMSG', `the bytes cannot be worked on: ${cause.message}`, { cause });
 }
