@@ -13,6 +13,8 @@ export interface NativePort {
   readonly underlay: boolean;
   /** `vlan` 0xffff: untagged. */
   readonly attachments: ReadonlyArray<{ readonly network: number; readonly vlan: number }>;
+  /** Undefined: where the port's kernel side does not. */
+  readonly coalesce: boolean | undefined;
   readonly antiSpoof: boolean;
   readonly mac: bigint | undefined;
   readonly addresses: readonly Prefix[];
@@ -84,6 +86,16 @@ export interface NativePortFacts {
   readonly drops: Readonly<Record<string, number>>;
   /** Dropped by the kernel because we did not read in time. */
   readonly lost: number;
+  /** Segments that became superframes before the switch saw them. */
+  readonly coalesced: {
+    readonly on: boolean;
+    /** Packets that were taken into another. */
+    readonly merged: number;
+    /** Superframes that were made of them. */
+    readonly flushed: number;
+    /** Packets that were left alone for a wrong checksum. */
+    readonly badChecksum: number;
+  };
   readonly underlay?: 'tap' | 'udp';
   readonly finding?: string;
 }

@@ -98,6 +98,7 @@ PortConfig port_of(const Napi::Object& object) {
     port.attachments.push_back(
         {static_cast<uint16_t>(number_at(one, "network")), static_cast<uint16_t>(number_at(one, "vlan"))});
   });
+  if (has(object, "coalesce")) port.coalesce = flag_at(object, "coalesce");
   port.anti_spoof = flag_at(object, "antiSpoof");
   if (has(object, "mac")) port.mac = big_at(object, "mac");
   for_each(object, "addresses", [&](const Napi::Object& one) {
@@ -476,6 +477,13 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     }
     object.Set("drops", drops(Env(), all));
     object.Set("lost", count(Env(), lost));
+    const DataPlane::Coalesced coalesced = plane_->coalesced(id);
+    auto merges = Napi::Object::New(Env());
+    merges.Set("on", Napi::Boolean::New(Env(), coalesced.on));
+    merges.Set("merged", count(Env(), coalesced.merged));
+    merges.Set("flushed", count(Env(), coalesced.flushed));
+    merges.Set("badChecksum", count(Env(), coalesced.bad_checksum));
+    object.Set("coalesced", merges);
     if (const auto* underlay = port->as_underlay()) {
       object.Set("underlay", std::string(name_of(underlay->kind())));
       object.Set("finding", underlay->probe().tap_finding);

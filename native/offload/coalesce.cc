@@ -25,12 +25,13 @@ bool same_places(const Headers& a, const Headers& b) {
 
 // False: the packet is none that anybody could merge.
 bool Coalescer::shape_of(Packet& packet, Shape& shape) const {
-  if (packet.home != &pool_ || packet.offload.gso != Gso::none) return false;
   Layout& layout = packet.layout;
   shape.tunnel = layout.tunnel != TunnelKind::none && layout.tunnel != TunnelKind::stt;
+  if (shape.tunnel && !options_.tunnels) return false;
   if (shape.tunnel && layout.inner.ethernet == kNoHeader && parse_inner(packet) != DropReason::none) {
     return false;
   }
+  if (packet.home != &pool_ || packet.offload.gso != Gso::none) return false;
   shape.target = shape.tunnel ? layout.inner : layout.outer;
   shape.outer = layout.outer;
   shape.outer_udp = shape.tunnel && layout.outer.ip_protocol == kIpUdp;
@@ -96,6 +97,10 @@ bool Coalescer::tcp_matches(const Flow& flow, const Packet& packet, const Shape&
 // Whether the headers let the packet follow; checksums are judged later, payload unseen.
 bool Coalescer::matches(Flow& flow, const Packet& packet, const Shape& shape) const {
   const Shape& first = flow.shape;
+  const Packet& opener = *flow.packet;
+  if (packet.ingress != opener.ingress || packet.stream != opener.stream || packet.vni != opener.vni ||
+      packet.mark != opener.mark || packet.traced != opener.traced)
+    return false;
   if (shape.tunnel != first.tunnel || !same_places(shape.target, first.target)) return false;
   if (shape.tunnel && !same_places(shape.outer, first.outer)) return false;
   if (shape.payload > flow.size || packet.offload.checksum != flow.packet->offload.checksum) return false;
@@ -161,7 +166,8 @@ Coalescer::Merge Coalescer::merge(Flow& flow, Packet& packet, const Shape& shape
   const uint32_t in_head = packet.head_length - shape.target.payload;
   if (!pool_.can_append(*flow.packet, packet.slice_count + 1U)) return Merge::refused;
   if (in_head > 0 && flow.body == nullptr) {
-    flow.body = pool_.take_body();
+    if (pool_.free_bodies() <= options_.bodies_left) pool_.collect();
+    if (pool_.free_bodies() > options_.bodies_left) flow.body = pool_.take_body();
     if (flow.body == nullptr) {
       ++counters_.no_buffer;
       return Merge::refused;
@@ -191,6 +197,7 @@ Coalescer::Merge Coalescer::merge(Flow& flow, Packet& packet, const Shape& shape
   }
   flow.total += shape.payload;
   ++flow.count;
+  flow.packet->sequence = std::max(flow.packet->sequence, packet.sequence);
   if (shape.target.ip_protocol == kIpTcp) {
     std::byte* flags = flow.packet->data() + shape.target.transport + kTcpFlags;
     const uint8_t ends = load8(packet.data() + shape.target.transport + kTcpFlags) & (kTcpFin | kTcpPsh);
@@ -225,6 +232,7 @@ void Coalescer::open(Packet* packet, const Shape& shape, const FlowKey& key, uin
     ++counters_.evicted;
     close(*place);
   }
+  ++open_;
   place->packet = packet;
   place->shape = shape;
   place->key = key;
@@ -238,6 +246,7 @@ void Coalescer::close(Flow& flow) {
   if (flow.count > 1) finish(flow);
   if (flow.body != nullptr && flow.body->references == 0) pool_.put_back(flow.body);
   flow = Flow{};
+  --open_;
 }
 
 // The headers and the offload state of what has become a superframe.
@@ -293,6 +302,7 @@ std::size_t Coalescer::coalesce(std::span<Packet*> packets) {
     Shape shape;
     if (!shape_of(*packet, shape)) {
       // What cannot be merged ends its flow all the same, so that nothing overtakes it.
+      if (open_ == 0) continue;
       const Headers& headers = shape.tunnel ? packet->layout.inner : packet->layout.outer;
       if (headers.transport == kNoHeader) continue;
       const FlowKey key = flow_key(packet->data(), headers);
@@ -301,7 +311,7 @@ std::size_t Coalescer::coalesce(std::span<Packet*> packets) {
     }
     const FlowKey key = flow_key(packet->data(), shape.target);
     const uint64_t hash = directed_hash(key);
-    Flow* flow = find(key, hash);
+    Flow* flow = open_ == 0 ? nullptr : find(key, hash);
     if (flow != nullptr) {
       const Merge result = matches(*flow, *packet, shape) ? merge(*flow, *packet, shape) : Merge::refused;
       if (result == Merge::done) {
@@ -316,8 +326,8 @@ std::size_t Coalescer::coalesce(std::span<Packet*> packets) {
     }
     if (may_open(*packet, shape)) open(packet, shape, key, hash);
   }
-  for (Flow& flow : flows_) {
-    if (flow.packet != nullptr) close(flow);
+  for (std::size_t i = 0; open_ > 0 && i < kFlows; ++i) {
+    if (flows_[i].packet != nullptr) close(flows_[i]);
   }
   return kept;
 }

@@ -15,7 +15,9 @@
 //   UDP           a checksum, payload not above the first's, at most 64 datagrams
 // and its flow is finished by a shorter payload, FIN, PSH, a packet that does not fit, the frame's bound, or
 // the end of the batch. Stricter than the kernel: the window must be the same (its changes would be lost).
-// A checksum that is wrong, in any layer, is neither merged nor repaired.
+// A checksum that is wrong, in any layer, is neither merged nor repaired. Packets of different ports,
+// streams, networks or marks never meet. What comes out bears the number of the last packet in it, so that
+// all of them count as finished where it does (progress.h).
 #pragma once
 
 #include <array>
@@ -30,7 +32,10 @@ namespace penstock::net {
 
 struct CoalesceOptions {
   bool tcp = true;
-  bool udp = true;  // what cannot take UDP superframes has them segmented again
+  bool udp = true;      // what cannot take UDP superframes has them segmented again
+  bool tunnels = true;  // inside them, too
+  // Bodies of the pool that are not taken for payload: ingress needs them.
+  uint32_t bodies_left = 0;
 };
 
 struct CoalesceCounters {
@@ -98,6 +103,7 @@ class Coalescer {
   CoalesceOptions options_;
   CoalesceCounters counters_;
   std::array<Flow, kFlows> flows_;
+  std::size_t open_ = 0;  // of them
   uint64_t clock_ = 0;
 };
 

@@ -88,7 +88,8 @@ struct Offload {
 };
 
 // Where the headers are; offsets from data(), 0xffff where there is none. Filled by the parser, shifted by
-// encapsulation and decapsulation.
+// encapsulation and decapsulation. A packet whose outer.ethernet is set has been parsed and stands as it
+// says.
 inline constexpr uint16_t kNoHeader = 0xffff;
 
 enum class TunnelKind : uint8_t { none, vxlan, geneve, nvgre, stt };

@@ -2,9 +2,11 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -95,6 +97,14 @@ Result<LinkFacts> link_facts(const std::string& name) {
   if (auto done = link_ioctl(SIOCGIFHWADDR, *request, "MAC"); !done) return done.error();
   std::memcpy(facts.mac.data(), request->ifr_hwaddr.sa_data, facts.mac.size());
   return facts;
+}
+
+bool link_coalesces(const std::string& name) {
+  auto request = named_request(name);
+  if (!request) return true;
+  ethtool_value asked{.cmd = ETHTOOL_GGRO, .data = 0};
+  request->ifr_data = reinterpret_cast<char*>(&asked);
+  return !link_ioctl(SIOCETHTOOL, *request, "coalescing") || asked.data != 0;
 }
 
 Result<void> set_link_up(const std::string& name, bool up) {

@@ -336,6 +336,7 @@ Result<std::unique_ptr<PacketSocketPort>> PacketSocketPort::open(const PacketSoc
     const auto facts = link_facts(options.link);
     if (!facts) return facts.error();
     port->index_ = facts->index;
+    port->brings_segments_.store(!link_coalesces(options.link), std::memory_order_relaxed);
     port->set_mtu_seen(facts->mtu);
     port->set_link(facts->up);
     auto fds = port->open_sockets(facts->index);
@@ -356,6 +357,7 @@ void PacketSocketPort::on_link(const LinkEvent& event) {
     if (!taken) return;  // it may carry addresses for a moment: the next event tries again
     auto fds = open_sockets(event.index);
     if (!fds) return;
+    brings_segments_.store(!link_coalesces(options_.link), std::memory_order_relaxed);
     takeover_ = std::move(*taken);
     index_ = event.index;
     for (std::size_t i = 0; i < queues_.size(); ++i) queues_[i]->replace(std::move((*fds)[i]));

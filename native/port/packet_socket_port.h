@@ -37,6 +37,8 @@ class PacketSocketPort final : public PortBase, public LinkListener {
   ~PacketSocketPort() override;
 
   PortOffloads offloads() const override;
+  // Asked when the interface is attached: a switch that is thrown later is not noticed.
+  bool brings_segments() const override { return brings_segments_.load(std::memory_order_relaxed); }
   std::size_t queues() const override { return queues_.size(); }
   PortQueue& queue(std::size_t index) override;
   const QueueCounters& counters(std::size_t index) const override;
@@ -54,6 +56,7 @@ class PacketSocketPort final : public PortBase, public LinkListener {
   PacketSocketOptions options_;
   NetworkNamespace space_;
   int index_ = 0;
+  std::atomic<bool> brings_segments_{false};
   std::unique_ptr<Takeover> takeover_;
   std::vector<std::unique_ptr<PacketSocketQueue>> queues_;
 };

@@ -65,6 +65,9 @@ class Port {
   virtual PortOffloads offloads() const = 0;
   virtual uint32_t mtu() const = 0;  // largest network-layer packet it takes, bytes
   virtual std::size_t queues() const = 0;
+  // Whether what arrives comes as single segments, for want of coalescing (GRO) in the kernel: then it pays
+  // to do it here, unless the configuration says otherwise.
+  virtual bool brings_segments() const { return false; }
   virtual PortQueue& queue(std::size_t index) = 0;
   virtual const QueueCounters& counters(std::size_t index) const = 0;
 

@@ -62,6 +62,8 @@ class UnderlayPort final : public PortBase {
 
   const UnderlayPort* as_underlay() const override { return this; }
   PortOffloads offloads() const override;
+  // Trains are taken apart before their inner packets are known to be of one flow.
+  bool brings_segments() const override { return true; }
   std::size_t queues() const override { return queues_.size(); }
   PortQueue& queue(std::size_t index) override;
   const QueueCounters& counters(std::size_t index) const override;

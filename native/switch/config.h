@@ -54,6 +54,7 @@ struct PortConfig {
   uint32_t mtu = 1500;  // largest network-layer packet, bytes
   PortOffloads offloads;
   std::vector<Attachment> attachments;
+  std::optional<bool> coalesce;  // before the switch; unset: where the port brings segments
   // Virtual function: what it may call itself. Empty addresses with anti_spoof: any address, the MAC alone is
   // checked.
   bool anti_spoof = false;

@@ -49,7 +49,12 @@ Graph DataPlane::graph() const {
           std::to_string(id) + "/" + std::string(port->name()) + "/" + std::to_string(queue);
       const auto number = static_cast<PortId>(id);
       const StageId receive = graph.receive("receive/" + name, worker, port->queue(queue), number);
-      graph.connect(receive, stages[worker]);
+      StageId entry = stages[worker];
+      if (ports_[id].coalesce) {
+        entry = graph.stage("coalesce/" + name, worker, *ports_[id].stages[queue]);
+        graph.connect(entry, stages[worker]);
+      }
+      graph.connect(receive, entry);
       transmits.push_back(graph.transmit("transmit/" + name, worker, port->queue(queue), number));
     }
     for (uint32_t worker = 0; worker < workers; ++worker)
@@ -65,7 +70,9 @@ Result<PortId> DataPlane::attach(std::shared_ptr<Port> port, LinkListener* liste
     return Error{ENOSPC, "as many ports as the switch holds are attached"};
   if (id == ports_.size()) ports_.emplace_back();
   Port* taken = port.get();
-  ports_[id] = Attached{std::move(port), listener};
+  ports_[id] = Attached{std::move(port), listener, false, {}};
+  for (std::size_t queue = 0; queue < taken->queues(); ++queue)
+    ports_[id].stages.push_back(std::make_unique<CoalesceStage>(taken->as_underlay() != nullptr));
   const auto number = static_cast<PortId>(id);
   switch_->set_port_state(number, PortState::up);
   Pipeline* pipeline = pipeline_.get();
@@ -110,7 +117,31 @@ Result<void> DataPlane::apply(SwitchConfig config) {
       wanted.tunnel_destination_mac = mac(underlay->destination_mac());
     }
   }
-  return switch_->apply(config);
+  if (auto applied = switch_->apply(config); !applied) return applied;
+  return coalesce_as(config.ports);
+}
+
+Result<void> DataPlane::coalesce_as(const std::vector<PortConfig>& ports) {
+  bool changed = false;
+  for (const PortConfig& wanted : ports) {
+    Attached& attached = ports_[wanted.id];
+    const bool coalesce = wanted.coalesce.value_or(attached.port->brings_segments());
+    changed = changed || coalesce != attached.coalesce;
+    attached.coalesce = coalesce;
+  }
+  return changed ? pipeline_->apply(graph()) : Result<void>{};
+}
+
+DataPlane::Coalesced DataPlane::coalesced(PortId id) const {
+  Coalesced sum;
+  if (port(id) == nullptr) return sum;
+  sum.on = ports_[id].coalesce;
+  for (const auto& stage : ports_[id].stages) {
+    sum.merged += stage->counters().merged.get();
+    sum.flushed += stage->counters().flushed.get();
+    sum.bad_checksum += stage->counters().bad_checksum.get();
+  }
+  return sum;
 }
 
 Port* DataPlane::port(PortId id) const {

@@ -4,7 +4,7 @@
 //   apply(config) ─> tables replaced; nothing that is not affected loses a packet
 //
 //   port queue q ──> receive (worker q) ──> switch stage (worker q) ──edge p──> transmit of port p (its queue
-//   for that worker)
+//   for that worker)          └─> coalesce ─┘ where that pays
 //
 // A port with fewer queues than there are workers is transmitted to by the worker that has the queue: the
 // pipeline puts a ring in between. Edges of numbers that are not attached end in a stage that drops
@@ -24,6 +24,7 @@
 #include "native/pipeline/pipeline.h"
 #include "native/port/link_watch.h"
 #include "native/port/port.h"
+#include "native/switch/coalesce_stage.h"
 #include "native/switch/switch.h"
 
 namespace penstock::net {
@@ -50,6 +51,11 @@ class DataPlane {
   Result<void> apply(SwitchConfig config);
 
   Port* port(PortId id) const;
+  struct Coalesced {
+    bool on = false;
+    uint64_t merged = 0, flushed = 0, bad_checksum = 0;  // CoalesceStageCounters of all queues
+  };
+  Coalesced coalesced(PortId id) const;
   Switch& forwarding() { return *switch_; }
   Pipeline& pipeline() { return *pipeline_; }
   void set_port_state(PortId id, PortState state);
@@ -68,10 +74,13 @@ class DataPlane {
   struct Attached {
     std::shared_ptr<Port> port;  // a ring is its script's as well
     LinkListener* listener = nullptr;
+    bool coalesce = false;
+    std::vector<std::unique_ptr<CoalesceStage>> stages;  // a queue each
   };
 
   DataPlane() = default;
   Graph graph() const;
+  Result<void> coalesce_as(const std::vector<PortConfig>& ports);
 
   std::unique_ptr<LinkWatch> links_;
   std::vector<std::unique_ptr<Absent>> absent_;

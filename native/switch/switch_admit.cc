@@ -58,9 +58,11 @@ bool SwitchStage::admit(Packet* packet, Work& work) {
     return false;
   }
   if (!dry()) port_counters_[packet->ingress].received.add(1, packet->length());
-  if (const DropReason reason = parse(*packet); reason != DropReason::none) {
-    drop(packet, reason);
-    return false;
+  if (packet->layout.outer.ethernet == kNoHeader) {
+    if (const DropReason reason = parse(*packet); reason != DropReason::none) {
+      drop(packet, reason);
+      return false;
+    }
   }
   if (!(work.ingress->config.underlay ? enter_from_underlay(work) : enter_from_port(work))) return false;
   packet->vni = work.network->config.vni;

@@ -135,6 +135,8 @@ class Compiler {
     if (port.network !== undefined)
       attachments.push({ network: this.#networkNumber(port.network, `${at}.network`), vlan: UNTAGGED });
     if (underlay && attachments.length > 0) fail(at, 'an underlay carries tunnels and belongs to no network');
+    if (port.coalesce !== undefined && port.script === true)
+      fail(`${at}.coalesce`, 'has no meaning for a script port: what scripts send stays as it is');
     if (port.antiSpoof && port.mac === undefined)
       fail(`${at}.antiSpoof`, 'needs "mac": the address to be held to');
     return {
@@ -142,6 +144,7 @@ class Compiler {
       name,
       underlay,
       attachments,
+      coalesce: port.coalesce,
       antiSpoof: port.antiSpoof,
       mac: port.mac,
       addresses: port.addresses ?? [],

@@ -168,6 +168,8 @@ const portSchema = z.strictObject({
   vlans: z.record(z.string().regex(/^\d+$/, 'expected a VLAN identifier'), name).optional(),
   mac: mac.optional(),
   addresses: listOf(prefix).optional(),
+  /** Make superframes of TCP segments that arrive one by one. Default: where the port's kernel side does not. */
+  coalesce: z.boolean().optional(),
   antiSpoof: z.boolean().default(false),
   groups: z.array(name).default([]),
   isolated: z.boolean().default(false),

@@ -348,3 +348,58 @@ TEST_CASE("partial checksums merge too, and a superframe is left as it is") {
   CHECK(coalesced(coalescer, packets).size() == 2);
   for (Packet* packet : packets) PacketPool::release(packet);
 }
+
+TEST_CASE("packets of different ports, streams, networks, marks or traces never meet") {
+  using Change = void (*)(Packet&);
+  const Change changes[] = {[](Packet& packet) { packet.ingress = 2; },
+                            [](Packet& packet) { packet.stream = 2; }, [](Packet& packet) { packet.vni = 2; },
+                            [](Packet& packet) { packet.mark = 2; },
+                            [](Packet& packet) { packet.traced = true; }};
+  const Stream stream;
+  auto pool = make_pool();
+  Coalescer coalescer(*pool);
+  for (const Change change : changes) {
+    std::vector<Packet*> packets;
+    for (const Bytes& frame : stream.segments) packets.push_back(load_parsed(*pool, frame));
+    change(*packets[1]);
+    packets = coalesced(coalescer, packets);
+    check_equal(take_bytes(packets), stream.segments);
+  }
+}
+
+TEST_CASE("a superframe bears the number of its last packet, so that all of them count as finished with it") {
+  const Stream stream;
+  auto pool = make_pool();
+  Coalescer coalescer(*pool);
+  std::vector<Packet*> packets;
+  for (const Bytes& frame : stream.segments) packets.push_back(load_parsed(*pool, frame));
+  for (std::size_t i = 0; i < packets.size(); ++i) packets[i]->sequence = 41 + i;
+  packets = coalesced(coalescer, packets);
+  REQUIRE(packets.size() == 1);
+  CHECK(packets[0]->sequence == 43);
+  PacketPool::release(packets[0]);
+}
+
+TEST_CASE("tunnels are left alone where that is asked for, and plain packets merge beside them") {
+  const Stream plain;
+  const Stream tunnelled(false, false, TunnelKind::vxlan);
+  CHECK(plain.remaining({.tunnels = false}) == 1);
+  CHECK(tunnelled.remaining({.tunnels = false}) == 3);
+  CHECK(tunnelled.remaining() == 1);
+}
+
+TEST_CASE("a tunnel superframe ends its inner flow: what comes after is not put before it") {
+  const Stream stream(true, false, TunnelKind::vxlan);
+  auto pool = make_pool();
+  Coalescer coalescer(*pool);
+  std::vector<Packet*> packets;
+  for (const Bytes& frame : stream.segments) packets.push_back(load_parsed(*pool, frame));
+  packets[1]->offload.gso = Gso::udp;
+  packets = coalesced(coalescer, packets);
+  check_equal(take_bytes(packets), stream.segments);
+}
+
+TEST_CASE("bodies that ingress needs are not taken") {
+  CHECK(Stream().remaining({.bodies_left = kTestPool.bodies - 1}) == 1);
+  CHECK(Stream().remaining({.bodies_left = kTestPool.bodies}) == 3);
+}

@@ -1,10 +1,24 @@
 // The switch between namespaces: real stacks on both sides, real tools.
 import { describe, expect, test } from 'vitest';
 import { Switch } from '../../src/network/switch.js';
-import { NetworkLab, networkUnavailable } from '../support/network-lab.js';
+import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
-const unavailable = networkUnavailable(['iperf3', 'ping', 'nstat']);
+const unavailable = networkUnavailable(['iperf3', 'ping', 'nstat', 'ethtool', 'python3']);
 const TIMEOUT_MS = 60_000;
+
+/** Sixteen megabytes that differ everywhere, and what they come to at the other end. */
+const SEND_AND_HASH = `
+import hashlib, random, socket, sys
+data = random.Random(7).randbytes(16 << 20)
+with socket.create_connection((sys.argv[1], 5299)) as out: out.sendall(data)
+print(hashlib.sha256(data).hexdigest())`;
+const RECEIVE_AND_HASH = `
+import hashlib, socket
+server = socket.create_server(('', 5299))
+print('listening', flush=True)
+peer, digest = server.accept()[0], hashlib.sha256()
+while data := peer.recv(1 << 20): digest.update(data)
+print(digest.hexdigest(), flush=True)`;
 
 /** Hosts with eth0 on a veth whose other end `v<host>` is in `plane`. */
 function wire(lab: NetworkLab, hosts: readonly string[]): void {
@@ -120,6 +134,44 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
     expect(plane.stats().ports.a!.drops['security-group']).toBeGreaterThan(0);
   });
 
+  test('makes superframes of segments that arrive one by one, and the bytes stay what they were', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, ['a', 'b']);
+    // The sender's host segments and sums by itself.
+    lab.ip('a', 'link set eth0 gso_max_segs 1');
+    await lab.run('a', 'ethtool', '-K', 'eth0', 'tx', 'off', 'tso', 'off', 'gso', 'off');
+    await using plane = await Switch.start();
+    const namespace = lab.path('plane');
+    const document = (coalesce?: boolean) => ({
+      networks: { blue: { tracking: true } },
+      ports: {
+        a: { interface: 'va', namespace, network: 'blue', ...(coalesce === undefined ? {} : { coalesce }) },
+        b: { interface: 'vb', namespace, network: 'blue' },
+      },
+    });
+    await plane.apply(document());
+    expect(plane.port('a')!.coalesced.on).toBe(true);
+    const received = lab.start('b', 'python3', '-c', RECEIVE_AND_HASH);
+    await lineOf(received, /^listening$/);
+    const hash = lineOf(received, /^[0-9a-f]{64}$/);
+    const sent = await lab.run('a', 'python3', '-c', SEND_AND_HASH, '10.88.0.2');
+    expect(await hash).toBe(sent.trim());
+    const { coalesced, received: seen } = plane.port('a')!;
+    expect(coalesced.merged).toBeGreaterThan(1000);
+    expect(coalesced.badChecksum).toBe(0);
+    // Bytes of what the switch saw, per packet it saw: more than one segment carries.
+    expect(seen.bytes / seen.packets).toBeGreaterThan(2000);
+    expect(await lab.counter('b', 'TcpInCsumErrors')).toBe(0);
+
+    await plane.apply(document(false));
+    expect(plane.port('a')!.coalesced.on).toBe(false);
+    expect(await reaches(lab, 'a', '10.88.0.2')).toBe(true);
+    await plane.apply(document(true));
+    expect(plane.port('a')!.coalesced.merged).toBe(coalesced.merged);
+  });
+
   test('a trace tells what would happen to a frame', { timeout: TIMEOUT_MS }, async () => {
     await using lab = new NetworkLab('a', 'b');
     await using plane = await Switch.start();
@@ -180,6 +232,8 @@ describe.skipIf(unavailable !== undefined)('an overlay of two switches', () => {
       expect(await lab.counter('g1', 'TcpInCsumErrors')).toBe(0);
       expect(await lab.counter('g2', 'TcpInCsumErrors')).toBe(0);
       const view = first.show();
+      expect(view.ports.wire!.coalesced.on).toBe(true);
+      expect(view.ports.guest!.coalesced.on).toBe(false);
       expect(view.ports.wire!.underlay).toBe(underlay);
       expect(view.addresses.map(({ via }) => via).sort()).toEqual(['guest', 'peer 10.99.0.2']);
       expect(view.peers[0]!.transmitted).toBeGreaterThan(0);

@@ -178,6 +178,21 @@ function describeStats(stats: SwitchStats): string {
     columns(Object.entries(stats.counters).map(([name, value]) => [name, String(value)])),
     drops.length === 0 ? 'nothing was dropped' : columns([['PORT', 'DROPPED', 'PACKETS'], ...drops]),
   ];
+  const coalesced = Object.entries(stats.ports).filter(([, port]) => port.coalesced.flushed > 0);
+  if (coalesced.length > 0)
+    parts.push(
+      columns([
+        ['PORT', 'MERGED', 'INTO SUPERFRAMES'],
+        ...coalesced.map(
+          ([
+            port,
+            {
+              coalesced: { merged, flushed },
+            },
+          ]) => [port, String(merged), String(flushed)],
+        ),
+      ]),
+    );
   if (stats.rules.length > 0)
     parts.push(
       columns([
