@@ -65,7 +65,11 @@ Attributes Cache::attach(uint64_t ino, const AttachBase& base) {
     node->version = base.version;
     node->all_known = base.is_new;
   } else if (!node->is_dirty() && !node->attached) {
+    const bool is_news = node->base_lsn != 0 && node->attributes.pages != base.attributes.pages;
     node->attributes = base.attributes;
+    // The next write is charged from here, after a crash as well.
+    if (is_news && !append_state(*node, false))
+      counters_.maintenance_errors.fetch_add(1, std::memory_order_relaxed);
   } else if (base.version > node->version && !node->in_flight()) {
     // A publish of ours committed and was not acknowledged before a crash: the same pages go up again.
     node->version = base.version;

@@ -35,8 +35,9 @@ void add_small(IndexWriter& index, const Log& log, const Inode& node, uint64_t l
   small.generation = node.generation;
   small.valid = small_bits(node, kValid);
   small.present = small_bits(node, kPresent);
-  // What only the store has is asked for again.
-  if (!node.all_known) small.present &= small.valid;
+  // What only the store has is asked for again, within the file.
+  const uint64_t within = (uint64_t{1} << pages_of(node.attributes.size)) - 1;
+  if (!node.all_known) small.present &= static_cast<uint16_t>(small.valid | ~within);
   small.pages = static_cast<uint16_t>(node.attributes.pages);
   small.all_known = node.all_known;
   small.has_barrier = node.has_barrier;
@@ -136,6 +137,8 @@ Result<void> Replay::apply_index(const SegmentIndex& index) {
     const IndexEntry& head = entry.head;
     if (head.lsn > segment_lsn) ahead_.emplace_back(head.ino, head.lsn);
     ahead_lsn_ = std::max(ahead_lsn_, head.lsn);
+    misfits_.erase(head.ino);
+    parts_.erase(head.ino);
     if (head.kind == IndexKind::small) return restore_small(index, entry);
     if (head.kind == IndexKind::absent) {
       doubts_.erase(head.ino);

@@ -13,15 +13,17 @@ namespace {
 constexpr std::size_t kRunsPerRecord = 16'384;
 
 // All pages of which the log must know something. Pages that only the store has are asked for again, unless
-// the file says that what has no bit is a hole.
+// the file says that what has no bit is a hole; those beyond the end of file are kept, since they tell how
+// far the store's pages reach.
 std::vector<DiskStateRun> state_runs(const Inode& node) {
   std::vector<DiskStateRun> runs;
+  const uint64_t eof = pages_of(node.attributes.size);
   const auto take = [&](uint64_t first, uint64_t count) {
     for (uint64_t page = first; page < first + count;) {
       const uint8_t bits = node.map.at(page);
-      const PageRun same =
-          node.map.next_run(page, first + count, kPresent | kValid | kDirty | kInFlight, bits);
-      if (bits != 0 && (bits != kPresent || node.all_known)) {
+      const uint64_t end = page < eof ? std::min(eof, first + count) : first + count;
+      const PageRun same = node.map.next_run(page, end, kPresent | kValid | kDirty | kInFlight, bits);
+      if (bits != 0 && (bits != kPresent || node.all_known || page >= eof)) {
         for (uint64_t at = 0; at < same.count; at += 1u << 30)
           runs.push_back(
               {same.first + at, static_cast<uint32_t>(std::min<uint64_t>(same.count - at, 1u << 30)), bits});
@@ -109,6 +111,7 @@ Result<void> Cache::append_state(Inode& node, bool with_checksums) {
     if (first_lsn == 0) first_lsn = appended->lsn;
     done += kRunsPerRecord;
   }
+  whole->state.part_runs = static_cast<uint32_t>(done);
   whole->state.run_count = static_cast<uint32_t>(runs.size() - done);
   BodyWriter body;
   body.add(whole->state);

@@ -5,7 +5,8 @@
 //   exist)
 //
 // A file's newest state record makes all its earlier records void, so the files that have a record in the
-// victim since their own state record get a new one. Page images move only out of the victim.
+// victim since their own state record get a new one. Page images move only out of the victim. Between an
+// older segment and the new state, replay sees records of a history with a hole in it; see Replay::misfit.
 #include <algorithm>
 #include <set>
 
@@ -64,7 +65,8 @@ Result<bool> Cache::compact_one() {
     if (auto moved = move_forward(ino, *victim); !moved) return moved.error();
     if (is_oldest) continue;
     const Changing node(*table_, ino);
-    if (node) continue;
+    // A file that was forgotten and attached again, of which the log knows nothing yet, is gone for the log.
+    if (node && node->base_lsn != 0) continue;
     // Older segments may hold more of it.
     RecordHeader header;
     header.ino = ino;

@@ -95,7 +95,7 @@ struct StateBody {
   uint32_t run_count = 0;  // DiskStateRun follow,
   uint32_t page_count =
       0;  // and DiskPage: places of a small file's pages, or checksums of unsynced sparse ones
-  uint32_t reserved = 0;
+  uint32_t part_runs = 0;  // DiskStateRun in the state_part records before, the newest of them
 };
 struct DiskStateRun {
   uint64_t first = 0;

@@ -11,10 +11,13 @@
 namespace penstock::cache {
 namespace {
 
+Error malformed(uint64_t lsn, uint64_t ino) {
+  return Error{EBADMSG, "cache log: record " + std::to_string(lsn) + " of inode " + std::to_string(ino) +
+                            " makes no sense; it was written by another version, or the disk is damaged"};
+}
+
 Error malformed(const ReadRecord& record) {
-  return Error{EBADMSG, "cache log: record " + std::to_string(record.header.lsn) +
-                            " makes no sense; it was written by " +
-                            "another version, or the disk is damaged"};
+  return malformed(record.header.lsn, record.header.ino);
 }
 
 }  // namespace
@@ -91,9 +94,8 @@ Result<void> Replay::apply(const ReadRecord& record) {
   BodyReader body(record.body);
   if (header.kind == RecordKind::state) return apply_state(record);
   if (header.kind == RecordKind::state_part) {
-    auto& runs = parts_[header.ino];
-    part_lsn_.try_emplace(header.ino, header.lsn);
-    for (unsigned index = 0; index < header.count; ++index) runs.push_back(body.take<DiskStateRun>());
+    StateParts& parts = parts_.try_emplace(header.ino, StateParts{header.lsn, {}}).first->second;
+    for (unsigned index = 0; index < header.count; ++index) parts.runs.push_back(body.take<DiskStateRun>());
     return body.ok() ? Result<void>() : malformed(record);
   }
   Inode* node = find(header.ino);
@@ -109,11 +111,9 @@ Result<void> Replay::apply(const ReadRecord& record) {
       break;
     }
     case RecordKind::write:
-      apply_write(*node, record, false);
-      break;
+      return apply_write(*node, record, false);
     case RecordKind::fill:
-      apply_write(*node, record, true);
-      break;
+      return apply_write(*node, record, true);
     case RecordKind::change:
       return apply_change(*node, record);
     case RecordKind::begin:
@@ -162,6 +162,8 @@ Result<void> Replay::apply(const ReadRecord& record) {
     }
     case RecordKind::forget:
       doubts_.erase(header.ino);
+      misfits_.erase(header.ino);
+      parts_.erase(header.ino);
       cache_.table_->remove(header.ino);
       break;
     case RecordKind::move: {
@@ -169,8 +171,11 @@ Result<void> Replay::apply(const ReadRecord& record) {
       Result<void> failure;
       const std::vector<Location> images = images_of(record, failure);
       if (!failure) return failure;
-      if (images.size() != 1 || !node->map.is_small() || run.first >= kSmallPages) return malformed(record);
-      if ((node->map.at(run.first) & kValid) != 0) node->set_location(run.first, images[0]);
+      if (images.size() != 1 || run.first >= kSmallPages) return malformed(record);
+      if (!node->map.is_small())
+        misfit(header);
+      else if ((node->map.at(run.first) & kValid) != 0)
+        node->set_location(run.first, images[0]);
       break;
     }
     default:
@@ -185,12 +190,17 @@ Result<void> Replay::apply_state(const ReadRecord& record) {
   std::vector<DiskStateRun> runs;
   uint64_t base_lsn = record.header.lsn;
   if (const auto parts = parts_.extract(ino); !parts.empty()) {
-    runs = std::move(parts.mapped());
-    base_lsn = part_lsn_[ino];
-    part_lsn_.erase(ino);
+    runs = std::move(parts.mapped().runs);
+    base_lsn = parts.mapped().first_lsn;
   }
   Inode* node = restore(ino, record.header.lsn, body, std::move(runs));
-  if (node == nullptr) return malformed(record);
+  if (!body.ok()) return malformed(record);
+  if (node == nullptr) {
+    // Its first part may have gone with a segment.
+    cache_.table_->remove(ino);
+    misfit(record.header);
+    return {};
+  }
   node->base_lsn = base_lsn;
   return {};
 }
@@ -199,6 +209,10 @@ Inode* Replay::restore(uint64_t ino, uint64_t lsn, BodyReader& body, std::vector
   const auto state = body.take<StateBody>();
   cache_.table_->remove(ino);
   doubts_.erase(ino);
+  misfits_.erase(ino);
+  if (runs.size() < state.part_runs) return nullptr;
+  // Those before are of a state record that went with its segment.
+  runs.erase(runs.begin(), runs.end() - state.part_runs);
   Inode& node = *cache_.table_->insert(ino);
   node.attributes = from_disk(state.attributes);
   node.version = state.version;
@@ -250,13 +264,18 @@ Inode* Replay::restore(uint64_t ino, uint64_t lsn, BodyReader& body, std::vector
   return body.ok() ? &node : nullptr;
 }
 
-void Replay::apply_write(Inode& node, const ReadRecord& record, bool is_fill) {
+Result<void> Replay::apply_write(Inode& node, const ReadRecord& record, bool is_fill) {
   BodyReader body(record.body);
   const auto written = body.take<WriteBody>();
+  if (!body.ok()) return malformed(record);
   const uint64_t count = record.header.count;
   Result<void> failure;
   const std::vector<Location> images = images_of(record, failure);
-  if (node.map.is_small() && (written.first + count > kSmallPages || images.size() != count)) return;
+  if (!failure) return failure;
+  if (node.map.is_small() && (written.first + count > kSmallPages || images.size() != count)) {
+    misfit(record.header);
+    return {};
+  }
   const std::span<const Location> places =
       node.map.is_small() ? std::span(images) : std::span<const Location>();
   const bool is_doubtful = boot_changed_ && !is_fill && !node.map.is_small();
@@ -286,9 +305,10 @@ void Replay::apply_write(Inode& node, const ReadRecord& record, bool is_fill) {
     node.apply_write(written.first, count, places);
   }
   settle_range(record.header.ino, written.first, count);
-  if (!is_doubtful) return;
+  if (!is_doubtful) return {};
   auto& open = doubts(record.header.ino).pages;
   for (uint64_t index = 0; index < count; ++index) open[written.first + index] = expected[index];
+  return body.ok() ? Result<void>() : malformed(record);
 }
 
 Result<void> Replay::apply_change(Inode& node, const ReadRecord& record) {
@@ -303,7 +323,10 @@ Result<void> Replay::apply_change(Inode& node, const ReadRecord& record) {
   node.apply_attributes(from_disk(change.attributes));
   for (uint32_t index = 0; index < change.image_count; ++index) {
     const auto place = body.take<DiskPage>();
-    if (is_small && place.page >= kSmallPages) return malformed(record);
+    if (is_small && place.page >= kSmallPages) {
+      misfit(record.header);
+      return {};
+    }
     node.apply_write(place.page, 1,
                      is_small ? std::span(images).subspan(index, 1) : std::span<const Location>());
     settle_range(ino, place.page, 1);
@@ -318,7 +341,10 @@ Result<void> Replay::apply_change(Inode& node, const ReadRecord& record) {
       forget_promises(ino, run.first, run.count);
       continue;
     }
-    if (is_small && run.first + run.count > kSmallPages) return malformed(record);
+    if (is_small && run.first + run.count > kSmallPages) {
+      misfit(record.header);
+      return {};
+    }
     node.apply_zeros(run.first, run.count);
     if (is_small) continue;
     PageCounts ignored;
@@ -438,6 +464,7 @@ Result<void> Replay::sweep_files() {
 }
 
 Result<void> Replay::finish() {
+  for (const auto& [ino, lsn] : misfits_) return malformed(lsn, ino);
   if (auto swept = sweep_files(); !swept) return swept;
   for (auto& [ino, open] : doubts_) {
     Inode* node = find(ino);

@@ -32,6 +32,10 @@ class Replay {
     Location image = kNowhere;  // of the page, or of its fallback
     uint64_t lsn = 0;
   };
+  struct StateParts {
+    uint64_t first_lsn = 0;
+    std::vector<DiskStateRun> runs;
+  };
   struct Doubts {
     std::map<uint64_t, Expected> pages;
     PageMap zeros;  // kDirty: must be zero
@@ -42,14 +46,18 @@ class Replay {
   };
 
   Inode* find(uint64_t ino);
+  // A record that does not fit its file as far as it is known here. Compaction takes segments out of the
+  // middle: a file that had a record there may until its next state record be known as it was long ago, when
+  // it was another kind of file. Hence this is damage only if no state record, nor its end, follows.
+  void misfit(const RecordHeader& header) { misfits_.try_emplace(header.ino, header.lsn); }
   Result<void> apply_state(const ReadRecord& record);
-  // `more`: runs that did not fit in the body.
+  // `more`: what state_part records had of it, or of a state before it. Null when it does not add up.
   Inode* restore(uint64_t ino, uint64_t lsn, BodyReader& body, std::vector<DiskStateRun> more);
   bool restore_small(const SegmentIndex& index, const SegmentIndex::Entry& entry);
   // Whether the file was taken from an index that knew of this record already.
   bool is_past(const RecordHeader& header);
   Result<void> apply_change(Inode& node, const ReadRecord& record);
-  void apply_write(Inode& node, const ReadRecord& record, bool is_fill);
+  Result<void> apply_write(Inode& node, const ReadRecord& record, bool is_fill);
   std::vector<Location> images_of(const ReadRecord& record, Result<void>& failure) const;
   Doubts& doubts(uint64_t ino);
   void settle_range(uint64_t ino, uint64_t first, uint64_t count);
@@ -67,8 +75,8 @@ class Replay {
   std::vector<std::pair<uint64_t, uint64_t>> ahead_;
   uint64_t ahead_lsn_ = 0;
   std::unordered_map<uint64_t, uint64_t> ahead_of_;  // the same by number, made when first needed
-  std::unordered_map<uint64_t, std::vector<DiskStateRun>> parts_;
-  std::unordered_map<uint64_t, uint64_t> part_lsn_;
+  std::unordered_map<uint64_t, uint64_t> misfits_;   // first lsn of those that no state made good
+  std::unordered_map<uint64_t, StateParts> parts_;
   std::vector<uint64_t> to_state_;                       // files whose state the log must say anew
   std::vector<std::pair<uint64_t, uint32_t>> to_abort_;  // publishes that were under way
 };

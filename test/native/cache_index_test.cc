@@ -61,7 +61,8 @@ std::shared_ptr<Cache> open_cache(SimulatedFileSystem& disk, const std::string& 
 }
 
 // All that can be asked of a cache, in words. That a page must be fetched is the same whether its map is
-// known or not.
+// known or not. Of a write that was cut short each byte is old or new, and records may say old where an index
+// says nothing.
 std::string describe(SimulatedFileSystem& disk, const std::string& boot, CacheModel& model) {
   const auto cache = open_cache(disk, boot);
   std::string text;
@@ -87,6 +88,10 @@ std::string describe(SimulatedFileSystem& disk, const std::string& boot, CacheMo
       const IoOutcome outcome = cache->read(ino, index * kPageSize, page);
       if (outcome.status != IoStatus::done) {
         text += outcome.status == IoStatus::error ? "!" : "?";
+        continue;
+      }
+      if (ino == model.interrupted()) {
+        text += "~";
         continue;
       }
       uint64_t sum = outcome.bytes;

@@ -73,6 +73,8 @@ class CacheModel {
     if (!done && !disk_.is_crashed() && !is_tolerant) failure_ = "maintain: " + done.error().message;
   }
 
+  // The file that a call was changing when the disk went down; 0: none.
+  uint64_t interrupted() const { return changing_; }
   const std::string& last_step() const { return last_step_; }
   const std::string& failure() const { return failure_; }
 
@@ -93,8 +95,8 @@ class CacheModel {
     if (kind < 91) return evict();
     if (kind < 95) return sync(ino);
     if (kind < 98) return maintain();
-    if (kind < 99) return sync_all();
-    return forget(ino);
+    if (kind < 99) return pick(2) == 0 ? sync_all() : forget(ino);
+    return detach(ino);
   }
 
   // Compares every file with what was promised. Afterwards the model continues from what the cache has.
@@ -389,6 +391,8 @@ class CacheModel {
       failure_ = "read: errno " + std::to_string(outcome.error);
       return;
     }
+    // Errors hid which of its states the file has; `verify` compares with all of them.
+    if (!files_[ino].in_doubt.empty()) return;
     const uint64_t expected =
         offset >= now.size() ? 0 : std::min<uint64_t>(buffer.size(), now.size() - offset);
     buffer.resize(outcome.bytes);
@@ -471,6 +475,16 @@ class CacheModel {
   void sync_all() {
     last_step_ = "sync all";
     if (cache_->sync_all()) mark_synced_all();
+  }
+  // Nobody has the file open any more and its pages went: the next to ask attaches it anew.
+  void detach(uint64_t ino) {
+    last_step_ = "detach " + std::to_string(ino);
+    for (unsigned round = 0; round < 4 && cache_->dirty_bytes_of(ino) > 0; ++round) {
+      begin();
+      while (!flights_.empty()) complete(0);
+    }
+    for (unsigned round = 0; round < 2; ++round) cache_->evict(uint64_t{1} << 40);
+    cache_->detach(ino);
   }
   void forget(uint64_t ino) {
     last_step_ = "forget " + std::to_string(ino);
