@@ -32,6 +32,8 @@ export interface NativeNetwork {
   readonly underlay: number | undefined;
   readonly local: IpAddress | undefined;
   readonly peers: readonly IpAddress[];
+  /** Peers until a moment ago: their unicast still comes in, nothing goes there. */
+  readonly leaving: readonly IpAddress[];
   readonly learnPeers: boolean;
   readonly outerChecksum: boolean;
   readonly tracking: boolean;

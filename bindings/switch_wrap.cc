@@ -125,9 +125,10 @@ NetworkConfig network_of(const Napi::Object& object) {
     network.local = address_of(local);
     network.local_version = static_cast<uint8_t>(number_at(local, "version"));
   }
-  for_each(object, "peers", [&](const Napi::Object& one) {
-    network.peers.push_back({address_of(one), static_cast<uint8_t>(number_at(one, "version"))});
-  });
+  for (const auto& [key, peers] : {std::pair("peers", &network.peers), std::pair("leaving", &network.leaving)})
+    for_each(object, key, [&](const Napi::Object& one) {
+      peers->push_back({address_of(one), static_cast<uint8_t>(number_at(one, "version"))});
+    });
   network.learn_peers = flag_at(object, "learnPeers");
   network.outer_checksum = flag_at(object, "outerChecksum");
   network.tracking = flag_at(object, "tracking");

@@ -56,8 +56,8 @@ class PeerSet {
     return (words_[peer / 64].load(std::memory_order_relaxed) >> (peer % 64) & 1) != 0;
   }
   void add(uint16_t peer) { words_[peer / 64].fetch_or(1ULL << (peer % 64), std::memory_order_relaxed); }
-  void remove(uint16_t peer) {
-    words_[peer / 64].fetch_and(~(1ULL << (peer % 64)), std::memory_order_relaxed);
+  void clear() {
+    for (std::atomic<uint64_t>& word : words_) word.store(0, std::memory_order_relaxed);
   }
   template <typename Visit>
   void for_each(Visit visit) const {

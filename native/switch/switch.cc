@@ -74,7 +74,7 @@ Result<void> Switch::apply(const SwitchConfig& config) {
 void Switch::forget_what_is_gone(const SwitchTables& tables) {
   state_.forwarding().remove_if([&](uint16_t network, Target target) {
     if (network >= tables.networks().size() || !tables.network(network).present) return true;
-    if (target.kind == TargetKind::peer) return !tables.network(network).flood->contains(target.index);
+    if (target.kind == TargetKind::peer) return !tables.network(network).has_peer(target.index);
     const PortView* port = tables.port(target.index);
     if (port == nullptr) return true;
     if (port->untagged_network == network) return false;
@@ -82,6 +82,8 @@ void Switch::forget_what_is_gone(const SwitchTables& tables) {
       if (index == network) return false;
     return true;
   });
+  for (uint16_t network = 0; network < state_.limits().networks_max; ++network)
+    if (network >= tables.networks().size() || !tables.network(network).present) state_.forget_peers(network);
   std::erase_if(retired_, [&](const auto& entry) {
     for (uint32_t rule = 0; rule < tables.rules().size(); ++rule)
       if (tables.rule_id(rule) == entry.first) return false;

@@ -139,7 +139,12 @@ bool SwitchStage::enter_from_underlay(Work& work) {
     return false;
   }
   work.peer = state_.peers().find(outer.source);
-  const bool known = work.peer != PeerTable::kNone && work.network->flood->contains(work.peer);
+  const bool leaving = work.peer != PeerTable::kNone && work.network->is_leaving(work.peer);
+  const bool known = leaving || (work.peer != PeerTable::kNone && work.network->has_peer(work.peer));
+  if (leaving && is_group(load_mac(packet->data()))) {
+    drop(packet, DropReason::leaving_peer);
+    return false;
+  }
   if (!known && !work.network->config.learn_peers) {
     drop(packet, DropReason::unknown_peer);
     return false;
@@ -150,7 +155,7 @@ bool SwitchStage::enter_from_underlay(Work& work) {
       drop(packet, DropReason::unknown_peer);
       return false;
     }
-    work.network->flood->add(work.peer);
+    work.network->learned->add(work.peer);
   }
   if (!dry()) {
     counters_.decapsulated.add();

@@ -19,7 +19,7 @@ void SwitchStage::forward(Work& work, Decision& decision) {
   Packet* packet = work.packet;
   const std::byte* frame = packet->data();
   const uint16_t network = work.network->config.index;
-  if (!dry()) {
+  if (!dry() && (work.peer == PeerTable::kNone || !work.network->is_leaving(work.peer))) {
     const Target source = work.peer != PeerTable::kNone ? Target{TargetKind::peer, work.peer}
                                                         : Target{TargetKind::port, packet->ingress};
     if (state_.forwarding().learn(network, load_mac(frame + kMacBytes), source, now_s_) ==
@@ -117,8 +117,14 @@ void SwitchStage::flood(Work& work, Decision& decision, SegmentBy segment) {
     }
   }
   if (work.peer == PeerTable::kNone && work.network->config.tunnel != TunnelKind::none &&
-      pass_groups(work, decision, nullptr))
-    work.network->flood->for_each([&](uint16_t peer) { add(Target{TargetKind::peer, peer}); });
+      pass_groups(work, decision, nullptr)) {
+    for (const uint16_t peer : work.network->peers) add(Target{TargetKind::peer, peer});
+    if (work.network->config.learn_peers)
+      work.network->learned->for_each([&](uint16_t peer) {
+        if (!work.network->configured->contains(peer) && !work.network->is_leaving(peer))
+          add(Target{TargetKind::peer, peer});
+      });
+  }
   if (count == 0) return drop(packet, refused ? DropReason::security_group : DropReason::no_route);
   if (decision.tracked && !decision.related && !begin_or_go_on(work, decision)) return;
   if (!dry()) counters_.flooded.add();

@@ -37,7 +37,7 @@ class SwitchState {
         forwarding_(limits.forwarding),
         connections_(limits.connections, limits.timeouts, seed, quiescence),
         ports_(std::make_unique<PortRuntime[]>(limits.ports_max)),
-        floods_(std::make_unique<std::unique_ptr<PeerSet>[]>(limits.networks_max)) {}
+        learned_(std::make_unique<std::unique_ptr<PeerSet>[]>(limits.networks_max)) {}
 
   const SwitchLimits& limits() const { return limits_; }
   ForwardingTable& forwarding() { return forwarding_; }
@@ -53,10 +53,14 @@ class SwitchState {
     meter->configure(rate);
     return meter.get();
   }
-  // Control thread. The set stays where it is for the life of the switch.
-  PeerSet* flood_set(uint16_t network) {
-    if (floods_[network] == nullptr) floods_[network] = std::make_unique<PeerSet>();
-    return floods_[network].get();
+  // Peers that were learned. Control thread; the set stays where it is for the life of the switch.
+  PeerSet* learned_peers(uint16_t network) {
+    if (learned_[network] == nullptr) learned_[network] = std::make_unique<PeerSet>();
+    return learned_[network].get();
+  }
+  // Before the number means another network.
+  void forget_peers(uint16_t network) {
+    if (learned_[network] != nullptr) learned_[network]->clear();
   }
 
  private:
@@ -65,7 +69,7 @@ class SwitchState {
   ConnectionTable connections_;
   PeerTable peers_;
   std::unique_ptr<PortRuntime[]> ports_;
-  std::unique_ptr<std::unique_ptr<PeerSet>[]> floods_;
+  std::unique_ptr<std::unique_ptr<PeerSet>[]> learned_;
   std::map<uint64_t, std::unique_ptr<Meter>> meters_;
 };
 

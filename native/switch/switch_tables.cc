@@ -73,16 +73,19 @@ class TablesBuilder {
     for (std::size_t i = 0; i < config_.networks.size(); ++i) {
       const NetworkConfig& network = config_.networks[i];
       NetworkView& view = out_->networks_[network.index];
-      view.flood = state.flood_set(network.index);
-      for (std::size_t k = 0; k < network.peers.size(); ++k) {
-        const uint16_t peer = state.peers().intern(network.peers[k].address, network.peers[k].ip_version);
-        if (peer == PeerTable::kNone)
-          return bad(at("networks", i, at(".peers", k).c_str()), "no room for another peer");
-        view.peers.push_back(peer);
-      }
+      view.learned = state.learned_peers(network.index);
+      view.configured = std::make_unique<PeerSet>();
+      for (const auto& [given, indices, key] :
+           {std::tuple(&network.peers, &view.peers, ".peers"),
+            std::tuple(&network.leaving, &view.leaving, ".leaving")})
+        for (std::size_t k = 0; k < given->size(); ++k) {
+          const uint16_t peer = state.peers().intern((*given)[k].address, (*given)[k].ip_version);
+          if (peer == PeerTable::kNone)
+            return bad(at("networks", i, at(key, k).c_str()), "no room for another peer");
+          indices->push_back(peer);
+        }
+      for (const uint16_t peer : view.peers) view.configured->add(peer);
     }
-    for (NetworkView& view : out_->networks_)
-      for (const uint16_t peer : view.peers) view.flood->add(peer);
     for (const MeterConfig& meter : config_.meters)
       out_->meters_.push_back(state.meter(meter.id, meter.rate));
     for (PortView& view : out_->ports_) {
@@ -156,10 +159,12 @@ class TablesBuilder {
       const PortView* underlay = out_->port(network.underlay);
       if (underlay == nullptr || !underlay->config.underlay)
         return bad(at("networks", i, ".underlay"), "no underlay port of this number");
-      for (std::size_t k = 0; k < network.peers.size(); ++k)
-        if (network.peers[k].ip_version != network.local_version)
-          return bad(at("networks", i, at(".peers", k).c_str()),
-                     "is of another IP version than the local tunnel address");
+      for (const auto& [given, key] :
+           {std::pair(&network.peers, ".peers"), std::pair(&network.leaving, ".leaving")})
+        for (std::size_t k = 0; k < given->size(); ++k)
+          if ((*given)[k].ip_version != network.local_version)
+            return bad(at("networks", i, at(key, k).c_str()),
+                       "is of another IP version than the local tunnel address");
       const std::tuple key(network.tunnel, network.underlay, network.local, network.outer_checksum);
       out_->networks_[network.index].tunnel_group =
           groups.emplace(key, static_cast<uint32_t>(groups.size())).first->second;

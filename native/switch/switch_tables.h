@@ -8,6 +8,7 @@
 // held.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -51,9 +52,19 @@ struct NetworkView {
   NetworkConfig config;
   bool tracking = false;
   std::vector<Member> members;
-  std::vector<uint16_t> peers;  // of the configuration, as indices of the peer table
-  uint32_t tunnel_group = 0;    // networks whose outer headers differ by nothing but the VNI share one
-  PeerSet* flood = nullptr;     // those and learned ones
+  std::vector<uint16_t> peers;    // of the configuration, as indices of the peer table
+  std::vector<uint16_t> leaving;  // a handful at most
+  uint32_t tunnel_group = 0;      // networks whose outer headers differ by nothing but the VNI share one
+  std::unique_ptr<PeerSet> configured;
+  PeerSet* learned = nullptr;  // outlives the configuration
+
+  // Whether what nobody is known to have goes there too, and its own traffic comes in.
+  bool has_peer(uint16_t peer) const {
+    return configured->contains(peer) || (config.learn_peers && learned->contains(peer));
+  }
+  bool is_leaving(uint16_t peer) const {
+    return std::find(leaving.begin(), leaving.end(), peer) != leaving.end();
+  }
 };
 
 class SwitchTables {

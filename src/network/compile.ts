@@ -1,7 +1,7 @@
 // From what a configuration says to what the native switch follows: names become numbers, lists become records, everything
 // is checked before anything is handed over. A mistake is a NetworkError CONFIG that starts with the path of the bad key.
 import type { NativeNetwork, NativePort, NativeRate, NativeSwitchConfig } from '../../bindings/switch.js';
-import { formatIp, type Prefix } from './addresses.js';
+import { formatIp, type IpAddress, type Prefix } from './addresses.js';
 import type {
   GroupRuleConfig,
   NetworkConfig,
@@ -60,8 +60,30 @@ function listed(names: Iterable<string>): string {
     : `there are ${all.slice(0, 12).join(', ')}${all.length > 12 ? ', ...' : ''}`;
 }
 
-export function compile(config: SwitchConfig, numbers: Numbers): NativeSwitchConfig {
-  return new Compiler(config, numbers).compile();
+/** Peers of a network that no configuration names: whoever its gateway is at the moment. */
+export interface NetworkGateway {
+  /** What no station is known to have goes there too. */
+  readonly current?: IpAddress;
+  /** Gateways of before: what they still send to single stations comes in, nothing goes there. */
+  readonly leaving?: readonly IpAddress[];
+}
+
+export type NetworkGateways = ReadonlyMap<string, NetworkGateway>;
+
+export function compile(
+  config: SwitchConfig,
+  numbers: Numbers,
+  gateways: NetworkGateways = new Map(),
+): NativeSwitchConfig {
+  return new Compiler(config, numbers, gateways).compile();
+}
+
+/** Static peers first, so that rules go on naming them by their place. */
+export function peersOf(network: NetworkConfig, gateway: NetworkGateway = {}): readonly IpAddress[] {
+  const { current } = gateway;
+  if (current === undefined) return network.peers;
+  const listed = network.peers.some((peer) => formatIp(peer) === formatIp(current));
+  return listed ? network.peers : [...network.peers, current];
 }
 
 class Compiler {
@@ -71,6 +93,7 @@ class Compiler {
   constructor(
     private readonly config: SwitchConfig,
     private readonly numbers: Numbers,
+    private readonly gateways: NetworkGateways,
   ) {
     this.#groupIndex = new Map(Object.keys(config.groups).map((name, index) => [name, index]));
     this.#meterIndex = new Map(Object.keys(config.meters).map((name, index) => [name, index]));
@@ -170,16 +193,29 @@ class Compiler {
       if (!tunnelled && network[key] !== undefined) fail(`${at}.${key}`, 'has no meaning without "tunnel"');
     }
     if (!tunnelled && network.peers.length > 0) fail(`${at}.peers`, 'has no meaning without "tunnel"');
+    for (const key of ['gateway', 'offer'] as const)
+      if (!tunnelled && network[key] !== undefined) fail(`${at}.${key}`, 'has no meaning without "tunnel"');
+    if (network.gateway !== undefined && network.offer !== undefined)
+      fail(`${at}.offer`, 'stands beside "gateway"; a network leases a gateway or is one');
+    if (network.gateway !== undefined && network.learnPeers)
+      fail(`${at}.learnPeers`, 'would go on flooding to gateways of before; expected false beside "gateway"');
     let underlay: number | undefined;
     if (network.underlay !== undefined) {
       underlay = this.#portNumber(network.underlay, `${at}.underlay`);
       if (this.config.ports[network.underlay]!.underlay === undefined)
         fail(`${at}.underlay`, `port "${network.underlay}" is no underlay`);
     }
-    network.peers.forEach((peer, i) => {
+    const { leaving = [], ...gateway } = this.gateways.get(name) ?? {};
+    const ofVersion = (peer: IpAddress, path: string): void => {
       if (peer.version !== network.local?.version)
-        fail(`${at}.peers[${i}]`, `${formatIp(peer)} is of another IP version than the local tunnel address`);
+        fail(`${at}.${path}`, `${formatIp(peer)} is of another IP version than the local tunnel address`);
+    };
+    network.peers.forEach((peer, i) => {
+      ofVersion(peer, `peers[${i}]`);
     });
+    for (const peer of [gateway.current ?? [], leaving].flat()) ofVersion(peer, 'gateway');
+    const peers = peersOf(network, gateway);
+    const addresses = new Set(peers.map(formatIp));
     return {
       index: this.numbers.network(name),
       name,
@@ -187,7 +223,8 @@ class Compiler {
       vni: network.vni ?? 0,
       underlay,
       local: network.local,
-      peers: network.peers,
+      peers,
+      leaving: leaving.filter((peer) => !addresses.has(formatIp(peer))),
       learnPeers: network.learnPeers,
       outerChecksum: network.outerChecksum,
       tracking: network.tracking,

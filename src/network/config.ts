@@ -179,12 +179,46 @@ const portSchema = z.strictObject({
   address: ip.optional(),
 });
 
+const absolutePath = z.string().regex(/^\//, 'expected an absolute path');
+
+/** A lease agent of another host is reached under certificates only. */
+const agentKeys = {
+  /** What producers and consumers agree to call it. */
+  service: z.string().min(1).max(200),
+  /** Default: the agent of this daemon, or of this host. */
+  agent: z
+    .string()
+    .regex(/^(unix:\/.+|.+:\d+)$/, {
+      error: (issue) => `expected unix:/PATH or HOST:PORT, got ${JSON.stringify(issue.input)}`,
+    })
+    .optional(),
+  tls: z.strictObject({ ca: absolutePath, certificate: absolutePath, key: absolutePath }).optional(),
+};
+
+/** Takes what no station of the network is known to have: leased from a lease agent, not named here. */
+const gatewaySchema = z.strictObject({
+  ...agentKeys,
+  /** It is asked so often whether it is there, milliseconds; an echo counts as lost after the same time, 250 at least. */
+  probeMs: z.number().min(20).max(60_000).default(500),
+});
+
+/** This end of the network, leased to others as their gateway. */
+const offerSchema = z.strictObject({
+  ...agentKeys,
+  mode: z.enum(['shared', 'exclusive']).default('shared'),
+  /** Networks of other hosts that it serves at a time. */
+  capacity: z.number().int().min(1).default(100),
+  weight: z.number().positive().optional(),
+});
+
 const networkSchema = z.strictObject({
   tunnel: z.enum(TUNNELS).optional(),
   vni: z.number().int().min(0).max(0xff_ffff).optional(),
   underlay: name.optional(),
   local: ip.optional(),
   peers: z.array(ip).default([]),
+  gateway: gatewaySchema.optional(),
+  offer: offerSchema.optional(),
   learnPeers: z.boolean().default(false),
   outerChecksum: z.boolean().default(true),
   tracking: z.boolean().default(false),
@@ -219,6 +253,8 @@ export type SwitchConfigInput = z.input<typeof switchSchema>;
 export type SwitchConfig = z.output<typeof switchSchema>;
 export type PortConfig = z.output<typeof portSchema>;
 export type NetworkConfig = z.output<typeof networkSchema>;
+export type GatewayConfig = z.output<typeof gatewaySchema>;
+export type OfferConfig = z.output<typeof offerSchema>;
 export type RuleConfig = z.output<typeof ruleSchema>;
 export type MatchConfig = z.output<typeof matchSchema>;
 export type GroupRuleConfig = z.output<typeof groupRule>;

@@ -22,7 +22,7 @@ import {
   type WorkerFacts,
 } from '../../bindings/switch.js';
 import { formatIp } from './addresses.js';
-import { compile } from './compile.js';
+import { compile, type NetworkGateway, type NetworkGateways, peersOf } from './compile.js';
 import { type PortConfig, parseSwitchConfig, type SwitchConfig, type SwitchConfigInput } from './config.js';
 import { NetworkError } from './errors.js';
 import { Identifiers, Numbering } from './numbering.js';
@@ -110,6 +110,7 @@ export class Switch implements AsyncDisposable {
   readonly #rules = new Identifiers();
   readonly #meters = new Identifiers();
   #config: SwitchConfig = parseSwitchConfig({});
+  #gateways: NetworkGateways = new Map();
   #document: SwitchConfigInput = {};
   /** The last transaction, settled or not: transactions run one after the other. */
   #last: Promise<unknown> = Promise.resolve();
@@ -136,6 +137,24 @@ export class Switch implements AsyncDisposable {
     return this.#enqueue(async () => {
       await this.#apply(config);
       this.#document = document;
+    });
+  }
+
+  /**
+   * Who is the gateway of a network whose configuration leaves that open (`gateway`), from now until this is called again or
+   * a configuration comes without it. A transaction like `apply`; packets flow meanwhile. Throws NetworkError.
+   */
+  async setGateway(network: string, gateway: NetworkGateway): Promise<void> {
+    return this.#enqueue(async () => {
+      const gateways = new Map([...this.#gateways, [network, gateway]]);
+      if (this.#config.networks[network]?.gateway === undefined) {
+        if (gateway.current === undefined) return;
+        throw new NetworkError(
+          'CONFIG',
+          `networks.${network}.gateway: missing; the network leases no gateway`,
+        );
+      }
+      await this.#apply(this.#config, gateways);
     });
   }
 
@@ -232,12 +251,19 @@ export class Switch implements AsyncDisposable {
   /** Addresses of the peers that can be probed, and the MTU of the underlay before them. */
   #targets(): Map<string, number> {
     const targets = new Map<string, number>();
-    for (const network of Object.values(this.#config.networks)) {
-      const underlay = network.underlay === undefined ? undefined : this.#config.ports[network.underlay];
-      if (underlay === undefined || underlay.namespace !== undefined) continue;
-      for (const peer of network.peers) targets.set(formatIp(peer), underlay.mtu ?? UNDERLAY_MTU);
+    for (const [name, network] of Object.entries(this.#config.networks)) {
+      if (!this.canProbe(name)) continue;
+      const { mtu = UNDERLAY_MTU } = this.#config.ports[network.underlay!]!;
+      for (const peer of peersOf(network, this.#gateways.get(name))) targets.set(formatIp(peer), mtu);
     }
     return targets;
+  }
+
+  /** Whether the network has an underlay, in this process's network namespace. */
+  canProbe(network: string): boolean {
+    const { underlay } = this.#config.networks[network] ?? {};
+    const port = underlay === undefined ? undefined : this.#config.ports[underlay];
+    return port !== undefined && port.namespace === undefined;
   }
 
   /** Why each worker sleeps or stays awake. */
@@ -331,7 +357,7 @@ export class Switch implements AsyncDisposable {
     );
   }
 
-  async #apply(config: SwitchConfig): Promise<void> {
+  async #apply(config: SwitchConfig, gateways = this.#kept(config)): Promise<void> {
     const fresh = new Map<string, Attached>();
     const changed = (name: string, port: PortConfig): boolean =>
       this.#attached.get(name)?.identity !== identityOf(port);
@@ -343,7 +369,7 @@ export class Switch implements AsyncDisposable {
     };
     try {
       // Everything that can be wrong with the words is found before an interface is touched.
-      let native = compile(config, { ...numbers, port: (name) => next(name) ?? NOT_YET });
+      let native = compile(config, { ...numbers, port: (name) => next(name) ?? NOT_YET }, gateways);
       const replaced = Object.entries(config.ports).filter(([name, port]) => changed(name, port));
       // An interface is one port's: those that are attached anew are let go first.
       const leaving = [...this.#attached].filter(
@@ -352,7 +378,7 @@ export class Switch implements AsyncDisposable {
       if (leaving.length > 0) await this.#letGo(leaving.map(([name]) => name));
       for (const [name, port] of replaced)
         fresh.set(name, { number: await this.#attach(name, port), identity: identityOf(port) });
-      if (fresh.size > 0) native = compile(config, { ...numbers, port: next });
+      if (fresh.size > 0) native = compile(config, { ...numbers, port: next }, gateways);
       await kernel('apply the configuration', this.plane.apply(native));
     } catch (error) {
       this.#networks.abandon();
@@ -368,13 +394,25 @@ export class Switch implements AsyncDisposable {
     this.#rules.keep(new Set(this.#ruleNames()));
     this.#meters.keep(new Set(Object.keys(config.meters)));
     this.#config = config;
+    this.#gateways = gateways;
+  }
+
+  /** Gateways outlive a configuration that still leases one of the same service. */
+  #kept(config: SwitchConfig): NetworkGateways {
+    const service = ({ networks }: SwitchConfig, name: string) => networks[name]?.gateway?.service;
+    const same = (name: string) =>
+      service(config, name) !== undefined && service(config, name) === service(this.#config, name);
+    return new Map([...this.#gateways].filter(([name]) => same(name)));
   }
 
   /** Applies what is in force without these ports, and detaches them. */
   async #letGo(names: readonly string[]): Promise<void> {
     const gone = new Set(names);
     const rest = withoutPorts(this.#config, gone);
-    await kernel('apply the configuration', this.plane.apply(compile(rest, this.#numbers())));
+    await kernel(
+      'apply the configuration',
+      this.plane.apply(compile(rest, this.#numbers(), this.#kept(rest))),
+    );
     for (const name of names) {
       await kernel(`detach port ${name}`, this.plane.detach(this.#attached.get(name)!.number));
       this.#attached.delete(name);
@@ -388,7 +426,10 @@ export class Switch implements AsyncDisposable {
     for (const [name, port] of missing)
       this.#attached.set(name, { number: await this.#attach(name, port), identity: identityOf(port) });
     if (missing.length > 0)
-      await kernel('restore the configuration', this.plane.apply(compile(this.#config, this.#numbers())));
+      await kernel(
+        'restore the configuration',
+        this.plane.apply(compile(this.#config, this.#numbers(), this.#gateways)),
+      );
     this.#networks.commit();
   }
 
@@ -453,7 +494,11 @@ function withoutPorts(config: SwitchConfig, gone: ReadonlySet<string>): SwitchCo
       ? ([name, network] as const)
       : ([
           name,
-          { ...network, tunnel: undefined, vni: undefined, underlay: undefined, local: undefined, peers: [] },
+          {
+            ...network,
+            ...{ tunnel: undefined, vni: undefined, underlay: undefined, local: undefined, peers: [] },
+            ...{ gateway: undefined, offer: undefined },
+          },
         ] as const),
   );
   return {

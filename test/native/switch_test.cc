@@ -445,6 +445,42 @@ TEST_CASE("two switches carry a guest's frames through a tunnel, and learn where
   CHECK(here.dropped == DropReason::unknown_network);
 }
 
+TEST_CASE("a peer that the configuration has no more gets nothing and brings nothing") {
+  SwitchBench here;
+  SwitchBench there;
+  there.apply(overlay(kTunnelThere, kTunnelHere, false));
+  here.apply(overlay(kTunnelHere, kTunnelThere, false));
+  there.receive(0, tcp_frame(kB, kA, kIpB, kIpA, {}));
+  const Bytes outer = there.only(9);
+  here.receive(9, outer);
+  here.only(0);
+  SwitchConfig alone = overlay(kTunnelHere, kTunnelThere, false);
+  alone.networks[0].peers.clear();
+  here.apply(alone);
+  here.receive(9, outer);
+  CHECK(here.dropped == DropReason::unknown_peer);
+  here.receive(0, tcp_frame(kA, kB, kIpA, kIpB, {}));
+  CHECK(here.dropped == DropReason::no_route);
+}
+
+TEST_CASE("of a leaving peer unicast still comes in, broadcasts do not, and nothing is learned or sent") {
+  SwitchBench here;
+  SwitchBench there;
+  there.apply(overlay(kTunnelThere, kTunnelHere, false));
+  SwitchConfig moved = overlay(kTunnelHere, kTunnelThere + 1, false);
+  moved.networks[0].leaving = overlay(kTunnelHere, kTunnelThere, false).networks[0].peers;
+  here.apply(moved);
+  there.receive(0, tcp_frame(kB, kA, kIpB, kIpA, {}));
+  here.receive(9, there.only(9));
+  here.only(0);
+  there.receive(0, tcp_frame(kB, kBroadcast, kIpB, kIpA, {}));
+  here.receive(9, there.only(9));
+  CHECK(here.dropped == DropReason::leaving_peer);
+  // To the successor, although the other one has just spoken for this station.
+  here.receive(0, tcp_frame(kA, kB, kIpA, kIpB, {}));
+  CHECK(get16(here.only(9), 32) == ((kTunnelThere + 1) & 0xffff));
+}
+
 TEST_CASE("peers are learned where the network allows it") {
   SwitchBench here;
   SwitchBench there;

@@ -1,6 +1,7 @@
 // A configuration that is wrong says which key is, before anything is touched; one that is right becomes the tables it means.
 import { describe, expect, test } from 'vitest';
-import { compile } from '../../src/network/compile.js';
+import { formatIp, parseIp } from '../../src/network/addresses.js';
+import { compile, type NetworkGateways } from '../../src/network/compile.js';
 import { parseSwitchConfig, type SwitchConfigInput } from '../../src/network/config.js';
 import { NetworkError } from '../../src/network/errors.js';
 import { Identifiers, Numbering } from '../../src/network/numbering.js';
@@ -11,18 +12,28 @@ const BASE: SwitchConfigInput = {
   ports: { a: { tap: 'tap-a', network: 'blue' }, b: { interface: 'veth-b', vlans: { 10: 'blue' } } },
 };
 
-function compiled(document: SwitchConfigInput) {
+function compiled(document: SwitchConfigInput, gateways?: NetworkGateways) {
   const config = parseSwitchConfig(document);
   const names = Object.keys(config.ports);
   const networks = new Numbering(16);
   const rules = new Identifiers();
   const meters = new Identifiers();
-  return compile(config, {
-    port: (name) => names.indexOf(name),
-    network: (name) => networks.of(name),
-    rule: (name) => rules.of(name),
-    meter: (name) => meters.of(name),
-  });
+  return compile(
+    config,
+    {
+      port: (name) => names.indexOf(name),
+      network: (name) => networks.of(name),
+      rule: (name) => rules.of(name),
+      meter: (name) => meters.of(name),
+    },
+    gateways,
+  );
+}
+
+/** One tunnel over one underlay. */
+function overlay(words: object) {
+  const blue = { tunnel: 'vxlan', vni: 7, underlay: 'wire', local: '10.0.0.1', ...words };
+  return { networks: { blue }, ports: { wire: { underlay: 'udp', address: '10.0.0.1' } } };
 }
 
 function mistake(document: unknown): string {
@@ -38,6 +49,22 @@ function mistake(document: unknown): string {
 
 describe('mistakes name the key', () => {
   const cases: ReadonlyArray<readonly [unknown, string]> = [
+    [
+      { networks: { blue: { gateway: { service: 's' } } } },
+      'networks.blue.gateway: has no meaning without "tunnel"',
+    ],
+    [
+      overlay({ gateway: { service: 's' }, offer: { service: 's' } }),
+      'networks.blue.offer: stands beside "gateway"; a network leases a gateway or is one',
+    ],
+    [
+      overlay({ gateway: { service: 's' }, learnPeers: true }),
+      'networks.blue.learnPeers: would go on flooding to gateways of before; expected false beside "gateway"',
+    ],
+    [
+      overlay({ gateway: { service: 's', agent: 'somewhere' } }),
+      'networks.blue.gateway.agent: expected unix:/PATH or HOST:PORT, got "somewhere"',
+    ],
     [{ prts: {} }, 'unknown key "prts" (allowed: networks, ports, groups, rules, meters, mirrors)'],
     [{ ports: { a: { tap: 'a', mtoo: 1 } } }, 'ports.a: unknown key "mtoo"'],
     [{ ports: { a: { tap: 'a-name-of-sixteen-' } } }, 'ports.a.tap: expected an interface name'],
@@ -82,6 +109,21 @@ describe('what a configuration means', () => {
     const { ports } = compiled(BASE);
     expect(ports[0]!.attachments).toEqual([{ network: 0, vlan: 0xffff }]);
     expect(ports[1]!.attachments).toEqual([{ network: 0, vlan: 10 }]);
+  });
+
+  test('a gateway stands behind the static peers; one that is left is no peer', () => {
+    const peers = { peers: ['10.0.0.2', '10.0.0.3'], gateway: { service: 's' } };
+    const of = (current: string, leaving: string[]) => {
+      const gateway = { current: parseIp(current)!, leaving: leaving.map((each) => parseIp(each)!) };
+      const [blue] = compiled(overlay(peers) as SwitchConfigInput, new Map([['blue', gateway]])).networks;
+      return [blue!.peers.map(formatIp), blue!.leaving.map(formatIp)];
+    };
+    expect(of('10.0.0.9', ['10.0.0.8', '10.0.0.2'])).toEqual([
+      ['10.0.0.2', '10.0.0.3', '10.0.0.9'],
+      ['10.0.0.8'],
+    ]);
+    expect(of('10.0.0.3', [])).toEqual([['10.0.0.2', '10.0.0.3'], []]);
+    expect(() => of('fd00::9', [])).toThrow('networks.blue.gateway: fd00::9 is of another IP version');
   });
 
   test('lists of a match stand for every combination', () => {
