@@ -125,7 +125,8 @@ NetworkConfig network_of(const Napi::Object& object) {
     network.local = address_of(local);
     network.local_version = static_cast<uint8_t>(number_at(local, "version"));
   }
-  for (const auto& [key, peers] : {std::pair("peers", &network.peers), std::pair("leaving", &network.leaving)})
+  for (const auto& [key, peers] :
+       {std::pair("peers", &network.peers), std::pair("leaving", &network.leaving)})
     for_each(object, key, [&](const Napi::Object& one) {
       peers->push_back({address_of(one), static_cast<uint8_t>(number_at(one, "version"))});
     });

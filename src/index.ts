@@ -9,6 +9,9 @@ export {
   type VolumeConfig,
 } from './daemon/config.js';
 export { Daemon, type DaemonDependencies, type DaemonStatus } from './daemon/daemon.js';
+export type { GatewayOfferView } from './daemon/gateway-offer.js';
+export type { LeasedGatewayView } from './daemon/leased-gateway.js';
+export { LeasedGateways, type LeasedGatewaysOptions } from './daemon/leased-gateways.js';
 export { type MountVolumeOptions, mountVolume as mount } from './daemon/mount-volume.js';
 export { volumeProvider } from './daemon/volume-provider.js';
 export { formatStore } from './gateway/mount.js';

@@ -25,7 +25,7 @@ namespace penstock::net {
   X(no_route, "no-route", "no port or peer of its network takes it")                             \
   X(unknown_network, "unknown-network", "a tunnel packet of a network that is not configured")   \
   X(unknown_peer, "unknown-peer", "a tunnel packet from an address that is no peer")             \
-  X(leaving_peer, "leaving-peer", "a broadcast of a gateway being left: its successor brings it")  \
+  X(leaving_peer, "leaving-peer", "a broadcast of a gateway that is being left")                 \
   X(vlan_mismatch, "vlan-mismatch", "its VLAN is not allowed on the port")                       \
   X(spoofed_mac, "spoofed-mac", "source MAC is not the virtual function's")                      \
   X(spoofed_ip, "spoofed-ip", "source IP is not the virtual function's")                         \

@@ -89,7 +89,8 @@ struct NetworkConfig {
   uint8_t local_version = 4;
   bool outer_checksum = true;  // IPv6 outer always has one unless this is false (RFC 6935)
   std::vector<PeerConfig> peers;
-  // Peers until a moment ago: their unicast still comes in, nothing goes there and nothing is learned from them.
+  // Peers until a moment ago: their unicast still comes in, nothing goes there and nothing is learned from
+  // them.
   std::vector<PeerConfig> leaving;
   bool learn_peers = false;  // accept tunnel packets of addresses that are not listed, and flood to them
   bool tracking = false;     // of connections; groups and translations switch it on by themselves

@@ -75,9 +75,8 @@ class TablesBuilder {
       NetworkView& view = out_->networks_[network.index];
       view.learned = state.learned_peers(network.index);
       view.configured = std::make_unique<PeerSet>();
-      for (const auto& [given, indices, key] :
-           {std::tuple(&network.peers, &view.peers, ".peers"),
-            std::tuple(&network.leaving, &view.leaving, ".leaving")})
+      for (const auto& [given, indices, key] : {std::tuple(&network.peers, &view.peers, ".peers"),
+                                                std::tuple(&network.leaving, &view.leaving, ".leaving")})
         for (std::size_t k = 0; k < given->size(); ++k) {
           const uint16_t peer = state.peers().intern((*given)[k].address, (*given)[k].ip_version);
           if (peer == PeerTable::kNone)

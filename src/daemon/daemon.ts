@@ -176,7 +176,8 @@ export class Daemon implements AsyncDisposable {
     this.#claimStore(SWITCH_CLAIM, socket);
     const { SwitchRole } = await import('./switch-role.js');
     const { clock, metrics } = this;
-    const role = await SwitchRole.start(config, { logger: this.#logger, clock, metrics });
+    const agent = this.#lease?.host.agent ?? this.runtime.leaseAddress;
+    const role = await SwitchRole.start(config, { logger: this.#logger, clock, metrics, agent });
     this.#switch = role;
     this.#undo.push(() => role.stop());
   }

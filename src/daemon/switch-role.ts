@@ -1,11 +1,15 @@
 // The role of the packet plane: one switch, its counters among the daemon's metrics.
+import type { AgentApi } from '../lease/contract.js';
 import type { SwitchConfigInput } from '../network/config.js';
 import { buildFrame, type PacketDescription } from '../network/packet-description.js';
 import { Switch, type SwitchStats, type SwitchView, type TraceResult } from '../network/switch.js';
-import type { Clock } from '../telemetry/clock.js';
+import { type Clock, pause } from '../telemetry/clock.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { SwitchRoleConfig } from './config.js';
+import type { GatewayOfferView } from './gateway-offer.js';
+import type { LeasedGatewayView } from './leased-gateway.js';
+import { LeasedGateways } from './leased-gateways.js';
 import type { Role } from './role.js';
 
 const PROBE_INTERVAL_MS = 30_000;
@@ -14,6 +18,14 @@ export interface SwitchRoleDependencies {
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly clock: Clock;
+  /** Asked for gateways where the configuration names no agent: the daemon's own, or where this host's listens. */
+  readonly agent: AgentApi | string;
+}
+
+/** What there is to see, and whom its networks have leased. */
+export interface SwitchRoleView extends SwitchView {
+  readonly gateways: readonly LeasedGatewayView[];
+  readonly offers: readonly GatewayOfferView[];
 }
 
 export interface SwitchRoleStatus {
@@ -37,14 +49,20 @@ export class SwitchRole implements Role {
   #stopping: Promise<void> | undefined;
   readonly #forget: Array<() => void> = [];
   readonly #stop = new AbortController();
+  readonly #gateways: LeasedGateways;
   #probing: Promise<void> = Promise.resolve();
+  /** Ends the pause between two rounds of probes. */
+  #probeSoon = new AbortController();
 
   private constructor(
     private readonly plane: Switch,
     private readonly logger: Logger,
     private readonly metrics: Metrics,
     private readonly clock: Clock,
+    agent: AgentApi | string,
   ) {
+    const onMove = () => this.#probeSoon.abort();
+    this.#gateways = new LeasedGateways(plane, { agent, onMove, clock, logger });
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -52,10 +70,10 @@ export class SwitchRole implements Role {
 
   static async start(
     { options, document }: SwitchRoleConfig,
-    { logger, metrics, clock }: SwitchRoleDependencies,
+    { logger, metrics, clock, agent }: SwitchRoleDependencies,
   ): Promise<SwitchRole> {
     const plane = await Switch.start(options);
-    const role = new SwitchRole(plane, logger.child({ role: 'switch' }), metrics, clock);
+    const role = new SwitchRole(plane, logger.child({ role: 'switch' }), metrics, clock, agent);
     try {
       await role.apply(document);
     } catch (error) {
@@ -68,11 +86,16 @@ export class SwitchRole implements Role {
 
   async apply(document: SwitchConfigInput): Promise<void> {
     await this.plane.apply(document);
+    await this.#gateways.follow();
     for (const forget of this.#forget.splice(0)) forget();
     this.#forget.push(this.metrics.registerSource('switch', () => this.plane.counters()));
     for (const name of Object.keys(this.plane.config.ports))
       this.#forget.push(
         this.metrics.registerSource('switchPort', () => portCounters(this.plane.port(name)), { port: name }),
+      );
+    for (const { network } of this.#gateways.gateways())
+      this.#forget.push(
+        this.metrics.registerSource('switchGateway', () => this.#gateways.counters(network), { network }),
       );
     const { ports, networks, rules } = await this.status();
     this.logger.info({ ports, networks, rules }, 'the configuration of the switch is in force');
@@ -82,6 +105,7 @@ export class SwitchRole implements Role {
   async #probeNowAndThen(): Promise<void> {
     const reached = new Map<string, boolean>();
     while (!this.#stop.signal.aborted) {
+      this.#probeSoon = new AbortController();
       try {
         for (const { address, reachable, rttMs, pathMtu } of await this.plane.probe()) {
           if (reached.get(address) === reachable) continue;
@@ -89,7 +113,8 @@ export class SwitchRole implements Role {
           if (reachable) this.logger.info({ address, rttMs, pathMtu }, 'the peer answers');
           else this.logger.warn({ address }, 'the peer does not answer');
         }
-        await this.clock.sleep(PROBE_INTERVAL_MS, this.#stop.signal);
+        const soon = AbortSignal.any([this.#stop.signal, this.#probeSoon.signal]);
+        await pause(this.clock, PROBE_INTERVAL_MS, soon);
       } catch (error) {
         if (this.#stop.signal.aborted) return;
         this.logger.warn({ error }, 'tunnel endpoints are not probed');
@@ -114,8 +139,9 @@ export class SwitchRole implements Role {
     return this.plane.stats();
   }
 
-  show(connections: number): SwitchView {
-    return this.plane.show(connections);
+  show(connections: number): SwitchRoleView {
+    const gateways = this.#gateways.gateways();
+    return { ...this.plane.show(connections), gateways, offers: this.#gateways.offers() };
   }
 
   trace(port: string, packet: PacketDescription | { readonly frame: string }): TraceReport {
@@ -136,9 +162,9 @@ export class SwitchRole implements Role {
       this.#stop.abort();
       await this.#probing;
       try {
-        await this.plane.stop();
+        await this.#gateways[Symbol.asyncDispose]();
       } finally {
-        this.#resolveEnded();
+        await this.plane.stop().finally(() => this.#resolveEnded());
       }
     })();
     return this.#stopping;

@@ -6,7 +6,14 @@ import { type Clock, systemClock } from '../telemetry/clock.js';
 import { type Random, systemRandom } from '../telemetry/random.js';
 import { AgentDirectory, type Connect, isElsewhere } from './agent-directory.js';
 import { backoffMs } from './backoff.js';
-import type { AgentApi, Grant, LeaseReference, LeaseRequest, PreviousLease } from './contract.js';
+import type {
+  AgentApi,
+  Grant,
+  LeaseExplanation,
+  LeaseReference,
+  LeaseRequest,
+  PreviousLease,
+} from './contract.js';
 import { LeaseError } from './errors.js';
 import type { ConsumerReport } from './status.js';
 
@@ -120,6 +127,7 @@ interface LeaseHooks {
 export class Lease implements AsyncDisposable {
   readonly counters = { renewals: 0, renewalsFailed: 0 };
   readonly #ended = new AbortController();
+  readonly #draining = new AbortController();
   #api: AgentApi;
   #deadlineMs: number;
   #ttlMs: number;
@@ -153,6 +161,17 @@ export class Lease implements AsyncDisposable {
 
   get signal(): AbortSignal {
     return this.#ended.signal;
+  }
+
+  /** Aborts when a renewal was refused because the producer drains: it is held to its end, and another one is to be asked for. */
+  get draining(): AbortSignal {
+    return this.#draining.signal;
+  }
+
+  /** Why it went where it went, as its agent knows. */
+  async explain(): Promise<LeaseExplanation> {
+    const { leaseId } = this.grant;
+    return (await this.directory.atOwner(this.#api, (each) => each.explain(leaseId))).value;
   }
 
   get reference(): LeaseReference {
@@ -220,6 +239,7 @@ export class Lease implements AsyncDisposable {
         this.counters.renewalsFailed += 1;
         const { code } = error as { code?: string };
         if (code === 'NO_SUCH_LEASE' || code === 'NO_SUCH_PRODUCER') return this.#end(error);
+        if (code === 'DRAINING') this.#draining.abort(error);
         // It drains: held to its end. Or nobody answers: asked again until the deadline.
         pauseMs = code === 'DRAINING' ? Number.POSITIVE_INFINITY : backoffMs(error, attempt, this.random);
         attempt += 1;

@@ -52,6 +52,7 @@ export interface LeaseRequest {
 export interface Grant {
   readonly leaseId: string;
   readonly service: string;
+  readonly mode: ServiceMode;
   readonly producer: string;
   readonly address: string;
   /** Greater than every token of this producer before; the resource refuses lesser ones. */

@@ -280,6 +280,7 @@ export class LeaseService {
     return {
       leaseId,
       service: this.name,
+      mode: this.mode,
       producer,
       address: record.address,
       fencingToken: token,

@@ -23,6 +23,15 @@ export const systemClock: Clock = {
   },
 };
 
+/** Sleeps until `signal` aborts at the latest; an abort is no error. */
+export async function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  try {
+    await clock.sleep(ms, signal);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
 interface Sleeper {
   readonly dueMs: number;
   readonly wake: () => void;

@@ -7,8 +7,8 @@ import { isAlive, readClaim } from '../../daemon/claim.js';
 import { SWITCH_CLAIM } from '../../daemon/daemon.js';
 import { DaemonError } from '../../daemon/errors.js';
 import { formatSize } from '../../daemon/size.js';
-import type { TraceReport } from '../../daemon/switch-role.js';
-import type { SwitchStats, SwitchView } from '../../network/switch.js';
+import type { SwitchRoleView, TraceReport } from '../../daemon/switch-role.js';
+import type { SwitchStats } from '../../network/switch.js';
 import { call } from '../../rpc/client.js';
 import { countArgument } from '../arguments.js';
 import { columns } from '../columns.js';
@@ -51,13 +51,13 @@ export function register(program: Command, context: Context): void {
 
   define(
     'show',
-    'show ports, networks, learned addresses, peers and connections',
+    'show ports, networks, learned addresses, peers, leased gateways and connections',
     'penstock switch show --connections 10',
   )
     .option('--connections <count>', 'list so many tracked connections', countArgument, 20)
     .action(async (options: ShowOptions) => {
       const { connections } = options;
-      const view = await ask<SwitchView>(context, 'switch-show', { connections });
+      const view = await ask<SwitchRoleView>(context, 'switch-show', { connections });
       print(context, options, view, () => describeView(view));
     });
 
@@ -117,7 +117,7 @@ function readDocument(context: Context, file: string): unknown {
   return 'switch' in document ? (document as { switch: unknown }).switch : document;
 }
 
-function describeView(view: SwitchView): string {
+function describeView(view: SwitchRoleView): string {
   const parts = [
     columns([
       ['PORT', 'INTERFACE', 'STATE', 'MTU', 'RECEIVED', 'TRANSMITTED', 'OFFLOADS'],
@@ -153,6 +153,20 @@ function describeView(view: SwitchView): string {
         ]),
       ]),
     );
+  if (view.gateways.length > 0) parts.push(describeGateways(view.gateways));
+  if (view.offers.length > 0)
+    parts.push(
+      columns([
+        ['NETWORK', 'OFFERED AS', 'PRODUCER', 'ADDRESS', 'REGISTERED'],
+        ...view.offers.map((offer) => [
+          offer.network,
+          offer.service,
+          offer.producer,
+          offer.address,
+          offer.registered ? 'yes' : `no: ${offer.error ?? 'not answered yet'}`,
+        ]),
+      ]),
+    );
   if (view.connections.length > 0)
     parts.push(
       columns([
@@ -167,6 +181,23 @@ function describeView(view: SwitchView): string {
       ]),
     );
   return parts.join('\n\n');
+}
+
+function describeGateways(gateways: SwitchRoleView['gateways']): string {
+  const table = columns([
+    ['NETWORK', 'GATEWAY', 'STATE', 'PRODUCER', 'LEASE', 'WEIGHT', 'SINCE', 'RTT', 'LOST'],
+    ...gateways.map(({ network, address = 'none', state, producer = '', leaseId = '', ...rest }) => [
+      ...[network, address, state, producer, leaseId],
+      rest.weight === undefined ? '' : String(Number(rest.weight.toPrecision(3))),
+      rest.sinceMs === undefined ? '' : new Date(rest.sinceMs).toISOString(),
+      rest.echoes?.rttP50Ms === undefined ? '' : `${rest.echoes.rttP50Ms.toFixed(2)} ms`,
+      rest.echoes === undefined ? 'not probed' : `${rest.echoes.lost} of ${rest.echoes.sent}`,
+    ]),
+  ]);
+  const errors = gateways.flatMap(({ network, error }) =>
+    error === undefined ? [] : [`${network}: ${error}`],
+  );
+  return [table, ...errors].join('\n');
 }
 
 function describeStats(stats: SwitchStats): string {

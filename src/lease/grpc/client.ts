@@ -194,7 +194,8 @@ export class RemoteAgent implements AgentApi, Disposable {
 }
 
 function grantFromWire(grant: Grant): Grant {
-  return filled(grant, { address: '', fencingToken: 0, ttlMs: 0, panic: false });
+  // An agent that does not say is taken for the stricter kind.
+  return filled(grant, { mode: 'exclusive', address: '', fencingToken: 0, ttlMs: 0, panic: false });
 }
 
 const FACTORS = {

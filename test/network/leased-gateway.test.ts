@@ -1,0 +1,191 @@
+// A network whose gateway is leased, end to end: an agent, two gateway hosts and a host with a guest, each a daemon of its own in
+// a namespace of its own. The gateways reach the same outside.
+//
+//   guest ─ here ─┬─ core ─┬─ gw1 ─┬─ outside (10.0.0.9)
+//                 │        └─ gw2 ─┘
+//                 └ VXLAN to whichever is leased
+import type { ChildProcess } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { packageRoot } from '../../bindings/load.js';
+import type { SwitchRoleView } from '../../src/daemon/switch-role.js';
+import { RemoteAgent } from '../../src/lease/grpc/client.js';
+import { call } from '../../src/rpc/client.js';
+import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
+
+const unavailable = networkUnavailable(['ping']);
+const SERVICE = 'tunnel-gateway';
+const HOSTS = { here: 1, gw1: 2, gw2: 3 } as const;
+type Host = keyof typeof HOSTS;
+
+const address = (host: Host) => `10.60.0.${HOSTS[host]}`;
+
+class Overlay implements AsyncDisposable {
+  readonly lab = new NetworkLab('core', 'here', 'gw1', 'gw2', 'guest', 'outside');
+  readonly socket = `unix:${join(this.lab.directory, 'agent.sock')}`;
+  readonly agent = new RemoteAgent(this.socket, { timeoutMs: 2000 });
+  readonly daemons = new Map<string, ChildProcess>();
+
+  wire(): void {
+    const { lab } = this;
+    for (const space of ['core', 'outside']) {
+      lab.ip(space, 'link add name lan type bridge');
+      lab.ip(space, 'link set lan up');
+    }
+    const attach = (space: string, host: Host, name: string) => {
+      lab.ip(space, `link add to-${host} type veth peer name ${name} netns ${lab.space(host)}`);
+      lab.ip(space, `link set to-${host} master lan mtu 1600 up`);
+      lab.ip(host, `link set ${name} mtu ${name === 'wire' ? 1600 : 1500} up`);
+    };
+    for (const host of Object.keys(HOSTS) as Host[]) {
+      attach('core', host, 'wire');
+      lab.ip(host, `addr add ${address(host)}/24 dev wire`);
+      if (host !== 'here') attach('outside', host, 'ext');
+    }
+    lab.ip('outside', 'addr add 10.0.0.9/24 dev lan');
+  }
+
+  /** `penstock up` inside; resolves when it is ready. */
+  async up(space: string, config: object): Promise<void> {
+    const file = join(this.lab.directory, `${space}.yaml`);
+    writeFileSync(file, JSON.stringify({ log: { level: 'info' }, ...config }));
+    const child = this.lab.start(space, 'env', ...this.#penstock(space), 'up', file, '--json');
+    this.daemons.set(space, child);
+    let said = '';
+    child.stderr!.on('data', (chunk: Buffer) => {
+      said += chunk;
+    });
+    await lineOf(child, /volumes/).catch((error: Error) => {
+      throw new Error(`${space}: ${error.message} ${said}`);
+    });
+  }
+
+  async show(): Promise<SwitchRoleView> {
+    const socket = join(this.lab.directory, 'run-here', `${this.daemons.get('here')!.pid}.sock`);
+    return await call<SwitchRoleView>(socket, 'switch-show', {});
+  }
+
+  showText(): Promise<string> {
+    return this.lab.run('here', 'env', ...this.#penstock('here'), 'switch', 'show');
+  }
+
+  /** The host whose gateway is in place. */
+  async gateway(): Promise<Host | undefined> {
+    const [view] = (await this.show()).gateways;
+    return (Object.keys(HOSTS) as Host[]).find((host) => view?.address === address(host));
+  }
+
+  kill(space: string): Promise<void> {
+    const child = this.daemons.get(space)!;
+    const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+    child.kill('SIGKILL');
+    return ended;
+  }
+
+  /** Answers that came of `count` echoes, one every 20 ms. */
+  async answers(count: number): Promise<number> {
+    const argv = ['-q', '-n', '-c', String(count), '-i', '0.02', '-W', '1', '10.0.0.9'];
+    const text = await this.lab.run('guest', 'sh', '-c', `ping ${argv.join(' ')} || true`);
+    return Number(/(\d+) received/.exec(text)![1]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.agent[Symbol.dispose]();
+    await this.lab[Symbol.asyncDispose]();
+  }
+
+  #penstock(space: string): string[] {
+    const main = join(packageRoot(), 'dist/src/cli/main.js');
+    return [`PENSTOCK_RUNTIME_DIR=${join(this.lab.directory, `run-${space}`)}`, process.execPath, main];
+  }
+}
+
+async function until<T>(what: string, withinMs: number, look: () => Promise<T | undefined>): Promise<T> {
+  const endMs = performance.now() + withinMs;
+  for (;;) {
+    const found = await look();
+    if (found !== undefined) return found;
+    if (performance.now() > endMs) throw new Error(`${what}: not within ${withinMs} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+describe.skipIf(unavailable !== undefined)('a leased gateway', () => {
+  test('takes the traffic, and another one when it drains or dies; without an agent it stays', {
+    timeout: 60_000,
+  }, async () => {
+    await using overlay = new Overlay();
+    const { lab, socket, agent } = overlay;
+    overlay.wire();
+    const lease = { name: 'agent', store: `file:${join(lab.directory, 'store')}`, listen: socket };
+    await overlay.up('core', { lease: { ...lease, services: { [SERVICE]: { ttlMs: 2000 } } } });
+    const plane = (host: Host, blue: object, port: object) => ({
+      switch: {
+        workers: 1,
+        networks: {
+          blue: { tunnel: 'vxlan', vni: 7, underlay: 'wire', local: address(host), ...blue },
+        },
+        ports: {
+          wire: { underlay: 'udp', address: address(host), mtu: 1600 },
+          inside: { network: 'blue', ...port },
+        },
+      },
+    });
+    const offer = { service: SERVICE, agent: socket };
+    const gateway = (host: Host) =>
+      overlay.up(host, plane(host, { learnPeers: true, offer }, { interface: 'ext' }));
+    const leased = { gateway: { service: SERVICE, agent: socket, probeMs: 100 } };
+    await Promise.all([
+      gateway('gw1'),
+      gateway('gw2'),
+      overlay.up('here', plane('here', leased, { tap: 'eth0', namespace: lab.path('guest') })),
+    ]);
+    lab.ip('guest', 'addr add 10.0.0.1/24 dev eth0');
+    await until('both gateways register', 10_000, async () =>
+      (await agent.producers(SERVICE)).length === 2 ? true : undefined,
+    );
+    const first = await until('a gateway', 10_000, () => overlay.gateway());
+    await until('an answer', 5_000, async () => ((await overlay.answers(1)) === 1 ? true : undefined));
+    expect(await overlay.answers(20)).toBe(20);
+
+    const [view] = (await overlay.show()).gateways;
+    expect(view).toMatchObject({ network: 'blue', state: 'leased', address: address(first) });
+    expect(view!.weight).toBeGreaterThan(0);
+    expect(view!.echoes!.sent).toBeGreaterThan(0);
+    expect((await agent.explain(view!.leaseId!)).text).toContain(`chosen  ${view!.producer}`);
+    expect(await overlay.showText()).toMatch(
+      new RegExp(`blue +${address(first)} +leased +${view!.producer}`),
+    );
+
+    // Drained: the lease is not renewed, and nothing is lost while the next gateway takes over.
+    await agent.drain({ service: SERVICE, producer: view!.producer! }, true);
+    expect(await overlay.answers(100)).toBe(100);
+    const second = await until('the other gateway', 3_000, async () => {
+      const now = await overlay.gateway();
+      return now === first ? undefined : now;
+    });
+    expect(second).not.toBe(first);
+    await agent.drain({ service: SERVICE, producer: view!.producer! }, false);
+
+    // Killed, with its host: its echoes are lost, and the traffic goes by the other one.
+    await overlay.kill(second);
+    lab.ip(second, 'link set wire down');
+    const killedMs = performance.now();
+    await until('an answer by the other gateway', 8_000, async () =>
+      (await overlay.answers(1)) === 1 ? true : undefined,
+    );
+    expect(performance.now() - killedMs).toBeLessThan(8_000);
+    expect(await overlay.gateway()).toBe(first);
+
+    // Without an agent nobody renews; a gateway that answers stays beyond its lease.
+    await overlay.kill('core');
+    expect(await overlay.answers(100)).toBe(100);
+    await until('the loss of the lease', 3_000, async () =>
+      (await overlay.show()).gateways[0]!.state === 'kept' ? true : undefined,
+    );
+    expect(await overlay.answers(20)).toBe(20);
+    const [kept] = (await overlay.show()).gateways;
+    expect(kept).toMatchObject({ address: address(first), error: expect.stringContaining('UNAVAILABLE') });
+  });
+});
