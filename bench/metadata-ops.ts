@@ -87,7 +87,7 @@ async function round(to: Candidate, number: number): Promise<void> {
   await timed(to, 'rename', (n) => volume.rename(caller, parent, names[n]!, parent, moved[n]!, 0, isOpen));
   await timed(to, 'unlink', (n) => volume.unlink(caller, parent, moved[n]!, isOpen));
   await timed(to, 'mkdir', (n) => volume.makeDirectory(caller, parent, names[n]!, 0o755));
-  await timed(to, 'rmdir', (n) => volume.removeDirectory(caller, parent, names[n]!));
+  await timed(to, 'rmdir', (n) => volume.removeDirectory(caller, parent, names[n]!, isOpen));
 }
 
 const median = (times: readonly number[]): number => [...times].sort((a, b) => a - b)[times.length >> 1]!;

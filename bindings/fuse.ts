@@ -62,6 +62,10 @@ export interface FuseSession {
   invalidateInode(ino: number, offset: number, length: number): void;
   invalidateEntry(parent: number, name: Uint8Array): void;
   setExclusive(exclusive: boolean): void;
+  /** The inode has no name any more: a record of kind 65539 says when the kernel has dropped it, too. */
+  hold(ino: number): void;
+  /** Those held that the kernel has dropped since the last call. */
+  takeForgotten(): number[];
   unmount(lazy: boolean): Promise<void>;
   /** Joins the workers and closes the device, which aborts what is in flight. Idempotent. */
   stop(): void;

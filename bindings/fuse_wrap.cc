@@ -38,6 +38,8 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
          InstanceMethod<&FuseSession::invalidate_inode>("invalidateInode"),
          InstanceMethod<&FuseSession::invalidate_entry>("invalidateEntry"),
          InstanceMethod<&FuseSession::set_exclusive>("setExclusive"),
+         InstanceMethod<&FuseSession::hold>("hold"),
+         InstanceMethod<&FuseSession::take_forgotten>("takeForgotten"),
          InstanceMethod<&FuseSession::unmount>("unmount"), InstanceMethod<&FuseSession::stop>("stop"),
          InstanceMethod<&FuseSession::stats>("stats"), InstanceMethod<&FuseSession::negotiated>("negotiated"),
          InstanceMethod<&FuseSession::channel>("channel")});
@@ -155,6 +157,18 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
 
   void set_exclusive(const Napi::CallbackInfo& info) {
     if (session_ != nullptr) session_->set_exclusive(info[0].As<Napi::Boolean>().Value());
+  }
+
+  void hold(const Napi::CallbackInfo& info) {
+    if (session_ != nullptr) session_->hold(to_u64(info[0]));
+  }
+
+  Napi::Value take_forgotten(const Napi::CallbackInfo& info) {
+    auto out = Napi::Array::New(info.Env());
+    if (session_ == nullptr) return out;
+    uint32_t index = 0;
+    for (const uint64_t ino : session_->take_forgotten()) out[index++] = static_cast<double>(ino);
+    return out;
   }
 
   Napi::Value unmount(const Napi::CallbackInfo& info) {
@@ -301,6 +315,7 @@ Napi::Object layout(Napi::Env env) {
   put("kRecordSkip", fuse::kRecordSkip);
   put("kRecordEnded", fuse::kRecordEnded);
   put("kRecordDataNeed", fuse::kRecordDataNeed);
+  put("kRecordForgotten", fuse::kRecordForgotten);
   put("kNoSlot", fuse::kNoSlot);
   put("kOpenSimpleRelease", fuse::kOpenSimpleRelease);
   return out;

@@ -295,6 +295,13 @@ struct BatchForgetIn {
 };
 static_assert(sizeof(BatchForgetIn) == 8);
 
+// BatchForgetIn is followed by `count` of these.
+struct ForgetOne {
+  uint64_t nodeid;
+  uint64_t nlookup;
+};
+static_assert(sizeof(ForgetOne) == 16);
+
 // ---- Handles.
 namespace open_out_flag {
 inline constexpr uint32_t direct_io = 1 << 0;

@@ -119,7 +119,7 @@ bool check_stated_lengths(const Request& request) {
       return request.arguments<SetxattrIn>().size == request.body.size() - name_end;
     }
     case Opcode::batch_forget:
-      return (request.body.size() - sizeof(BatchForgetIn)) / (2 * sizeof(uint64_t)) >=
+      return (request.body.size() - sizeof(BatchForgetIn)) / sizeof(ForgetOne) >=
              request.arguments<BatchForgetIn>().count;
     default:
       return true;

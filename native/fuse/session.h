@@ -29,6 +29,7 @@
 #include "native/fuse/data_path.h"
 #include "native/fuse/file_io.h"
 #include "native/fuse/handshake.h"
+#include "native/fuse/held_inodes.h"
 #include "native/fuse/mount.h"
 #include "native/fuse/name_cache.h"
 #include "native/fuse/notifier.h"
@@ -104,6 +105,10 @@ class Session {
   void forget_inode(uint64_t ino);
   void forget_entry(uint64_t parent, std::string_view name);
   void set_exclusive(bool exclusive);
+  // The inode has lost its last name in the answer about to be sent: kRecordForgotten says when the kernel
+  // has dropped it. The kernel has looked it up, or it could not have named it, so a FORGET will come.
+  void hold(uint64_t ino) { held_.add(ino); }
+  std::vector<uint64_t> take_forgotten() { return held_.take_forgotten(); }
   // Forget here, then have the kernel forget.
   void invalidate_inode(uint64_t ino, int64_t offset, int64_t length);
   void invalidate_entry(uint64_t parent, std::string_view name);
@@ -135,6 +140,7 @@ class Session {
   bool serve_flush(uint32_t queue, const Request& request);
   bool serve_release(uint32_t queue, const Request& request);
   void serve_interrupt(uint32_t queue, const Request& request);
+  void serve_forget(const Request& request);
   // look_out.cc
   bool watch(uint64_t began, uint64_t window);
   bool may_take_requests();
@@ -167,6 +173,7 @@ class Session {
   std::string uring_refusal_;
   std::unique_ptr<UpcallRing> ring_;
   NameCache names_;
+  HeldInodes held_;
   PendingTable pending_;
   std::unique_ptr<DataPath> data_path_;
   std::unique_ptr<Notifier> notifier_;

@@ -52,8 +52,9 @@ static_assert(sizeof(UpcallRecord) == 40);
 inline constexpr uint32_t kNoSlot = UINT32_MAX;
 
 inline constexpr uint32_t kRecordSkip = 0x10000;
-inline constexpr uint32_t kRecordEnded = 0x10001;     // the kernel connection is gone; the last record
-inline constexpr uint32_t kRecordDataNeed = 0x10002;  // payload: DataNeedPayload
+inline constexpr uint32_t kRecordEnded = 0x10001;      // the kernel connection is gone; the last record
+inline constexpr uint32_t kRecordDataNeed = 0x10002;   // payload: DataNeedPayload
+inline constexpr uint32_t kRecordForgotten = 0x10003;  // Session::take_forgotten has something
 
 struct DataNeedPayload {
   uint32_t kind;  // DataNeedKind

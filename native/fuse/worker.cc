@@ -132,9 +132,7 @@ void Session::serve(uint32_t queue, const Request& request, const TransferBuffer
       return data_path_->write(queue, request);
     case Opcode::forget:
     case Opcode::batch_forget:
-      // nodeid is the inode number and is never reused: there is no count to keep.
-      counters_.forgets.fetch_add(1, std::memory_order_relaxed);
-      return;
+      return serve_forget(request);
     case Opcode::interrupt:
       return serve_interrupt(queue, request);
     case Opcode::destroy:
@@ -301,6 +299,27 @@ void Session::serve_interrupt(uint32_t queue, const Request& request) {
   if (const auto slot = pending_.interrupt(target)) {
     ring_->push(UpcallRecord{.kind = static_cast<uint32_t>(Opcode::interrupt), .slot = *slot}, {});
   }
+}
+
+// nodeid is the inode number and is never reused: there is no count to keep. The kernel drops all references
+// at once when it evicts an inode; one it gives back before (an answer that another overtook) ends a hold
+// early, which costs what a handle without a name still shows.
+void Session::serve_forget(const Request& request) {
+  counters_.forgets.fetch_add(1, std::memory_order_relaxed);
+  if (held_.none()) return;
+  bool first = false;
+  if (request.opcode() == Opcode::forget) {
+    first = held_.forget(request.header.nodeid);
+  } else {
+    const uint32_t count = request.arguments<BatchForgetIn>().count;
+    for (uint32_t index = 0; index < count; ++index) {
+      ForgetOne one;
+      std::memcpy(&one, request.body.data() + sizeof(BatchForgetIn) + index * sizeof(one), sizeof(one));
+      first |= held_.forget(one.nodeid);
+    }
+  }
+  if (first)
+    ring_->push(UpcallRecord{.kind = kRecordForgotten, .slot = kNoSlot}, {});  // fails only when stopping
 }
 
 void Session::note_lock_owner(const Request& request) {

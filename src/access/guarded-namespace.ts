@@ -5,6 +5,7 @@ import type {
   Attributes,
   Caller,
   DirectoryEntry,
+  IsOpen,
   Name,
   Namespace,
   Publish,
@@ -67,14 +68,14 @@ export class GuardedNamespace implements Namespace {
     return this.#gate.pass(caller).then(() => this.#inner.link(caller, ino, parent, name));
   }
 
-  unlink(caller: Caller, parent: number, name: Name, isOpen: (ino: number) => boolean): Promise<Unlinked> {
+  unlink(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked> {
     if (this.#gate.admits(caller)) return this.#inner.unlink(caller, parent, name, isOpen);
     return this.#gate.pass(caller).then(() => this.#inner.unlink(caller, parent, name, isOpen));
   }
 
-  removeDirectory(caller: Caller, parent: number, name: Name): Promise<void> {
-    if (this.#gate.admits(caller)) return this.#inner.removeDirectory(caller, parent, name);
-    return this.#gate.pass(caller).then(() => this.#inner.removeDirectory(caller, parent, name));
+  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked> {
+    if (this.#gate.admits(caller)) return this.#inner.removeDirectory(caller, parent, name, isOpen);
+    return this.#gate.pass(caller).then(() => this.#inner.removeDirectory(caller, parent, name, isOpen));
   }
 
   rename(
@@ -84,7 +85,7 @@ export class GuardedNamespace implements Namespace {
     newParent: number,
     newName: Name,
     flags: number,
-    isOpen: (ino: number) => boolean,
+    isOpen: IsOpen,
   ): Promise<Renamed> {
     if (this.#gate.admits(caller))
       return this.#inner.rename(caller, parent, name, newParent, newName, flags, isOpen);
@@ -93,9 +94,9 @@ export class GuardedNamespace implements Namespace {
       .then(() => this.#inner.rename(caller, parent, name, newParent, newName, flags, isOpen));
   }
 
-  releaseOrphan(caller: Caller, ino: number): Promise<void> {
-    if (this.#gate.admits(caller)) return this.#inner.releaseOrphan(caller, ino);
-    return this.#gate.pass(caller).then(() => this.#inner.releaseOrphan(caller, ino));
+  releaseOrphans(caller: Caller, inos: readonly number[]): Promise<void> {
+    if (this.#gate.admits(caller)) return this.#inner.releaseOrphans(caller, inos);
+    return this.#gate.pass(caller).then(() => this.#inner.releaseOrphans(caller, inos));
   }
 
   readDirectory(

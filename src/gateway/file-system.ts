@@ -55,6 +55,12 @@ export interface GatewayFileSystemOptions {
   readonly onNeedFailed: (need: DataNeed, error: unknown) => void;
   /** The inode is gone; its cached bytes go as soon as that is durable. */
   readonly condemn: (ino: number) => void;
+  /**
+   * The transport says when the kernel drops an inode, and one without a name lives until then: the kernel tells nobody that
+   * it has a directory, a FIFO, a socket, a device or (by O_PATH) anything else open, and whoever was on the way to open a
+   * file when another was renamed over it must find it.
+   */
+  readonly hearsForgets: boolean;
   /** Absent for a transport that cannot hand files to the kernel. */
   readonly passthrough?: Passthrough;
   readonly storeBytesFree: () => number;
@@ -175,14 +181,14 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   async unlink(context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
     this.#requireWritable();
     const unlinked = await this.#session.namespace.unlink(this.#caller(context), parent, name, this.#isOpen);
-    await this.#afterUnlink(unlinked);
-    return this.#changed(parent);
+    return this.#nameGone(unlinked, parent);
   }
 
   async removeDirectory(context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
     this.#requireWritable();
-    await this.#session.namespace.removeDirectory(this.#caller(context), parent, name);
-    return this.#changed(parent);
+    const { namespace } = this.#session;
+    const removed = await namespace.removeDirectory(this.#caller(context), parent, name, this.#isOpen);
+    return this.#nameGone(removed, parent);
   }
 
   async rename(
@@ -205,12 +211,11 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     );
     this.#changeTimeMoved(renamed.moved);
     if (renamed.exchanged !== undefined) this.#changeTimeMoved(renamed.exchanged);
-    if (renamed.replaced !== undefined) {
-      // The bytes that replace a published file must not stay local longer than needed.
-      this.#options.hurry(renamed.moved.ino);
-      await this.#afterUnlink(renamed.replaced);
-    }
-    return parent === newParent ? this.#changed(parent) : this.#changed(parent, newParent);
+    const directories = parent === newParent ? [parent] : [parent, newParent];
+    if (renamed.replaced === undefined) return this.#changed(...directories);
+    // The bytes that replace a published file must not stay local longer than needed.
+    this.#options.hurry(renamed.moved.ino);
+    return this.#nameGone(renamed.replaced, ...directories);
   }
 
   async link(
@@ -279,14 +284,14 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     this.#options.passthrough?.release(handle);
     const released = this.#open.release(handle);
     if (released?.last !== true) return DONE;
-    if (released.orphan) return this.#endOrphan(ino);
+    if (released.orphan) return this.#endOrphans([ino]);
     this.#cache.detach(ino);
     return DONE;
   }
 
-  async #endOrphan(ino: number): Promise<void> {
-    await this.#session.namespace.releaseOrphan(this.#session.caller(0, 0), ino);
-    this.#options.condemn(ino);
+  async #endOrphans(inos: readonly number[]): Promise<void> {
+    await this.#session.namespace.releaseOrphans(this.#session.caller(0, 0), inos);
+    for (const ino of inos) this.#options.condemn(ino);
   }
 
   async fsync(_context: RequestContext, ino: number): Promise<void> {
@@ -297,6 +302,11 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
       return;
     }
     await Promise.all([this.#cache.sync(ino), this.#session.namespace.sync()]);
+  }
+
+  forgotten(inos: readonly number[]): Promise<void> {
+    // Workers may bring it before the last RELEASE: then that ends the inode.
+    return this.#endOrphans(inos.filter((ino) => !this.#open.drop(ino)));
   }
 
   // ---- directories
@@ -459,7 +469,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
 
   // ---- the rest
 
-  readonly #isOpen = (ino: number): boolean => this.#open.isOpen(ino);
+  readonly #isOpen = (ino: number): boolean => this.#options.hearsForgets || this.#open.isOpen(ino);
 
   async #dropCapability(context: RequestContext, ino: number): Promise<void> {
     const { flags } = await this.#session.namespace.getAttributes(this.#caller(context), ino);
@@ -498,19 +508,23 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     await this.#needs.complete(ino, () => this.#cache.truncate(ino, size));
   }
 
-  async #afterUnlink(unlinked: Unlinked): Promise<void> {
-    if (unlinked.removed) {
-      this.#options.condemn(unlinked.ino);
-    } else if (unlinked.nlink === 0 && this.#open.isOpen(unlinked.ino)) {
-      this.#open.markOrphan(unlinked.ino);
-      if (unlinked.attributes !== undefined) this.#changeTimeMoved(unlinked.attributes);
-    } else if (unlinked.nlink === 0) {
-      // Its last handle closed while the unlink was under way.
-      await this.#session.namespace.releaseOrphan(this.#session.caller(0, 0), unlinked.ino);
-      this.#options.condemn(unlinked.ino);
-    } else if (unlinked.attributes !== undefined) {
-      this.#changeTimeMoved(unlinked.attributes);
+  /** An inode has lost a name in these directories. */
+  async #nameGone(unlinked: Unlinked, ...directories: number[]): Promise<DirectoryChange> {
+    const { ino, nlink, attributes } = unlinked;
+    if (attributes === undefined) {
+      this.#options.condemn(ino);
+      return this.#changed(...directories);
     }
+    this.#changeTimeMoved(attributes);
+    if (nlink > 0) return this.#changed(...directories);
+    if (this.#options.hearsForgets) {
+      this.#open.hold(ino);
+      return { ...(await this.#changed(...directories)), held: ino };
+    }
+    // Otherwise its last handle closed while the unlink was under way.
+    if (this.#open.isOpen(ino)) this.#open.markOrphan(ino);
+    else await this.#endOrphans([ino]);
+    return this.#changed(...directories);
   }
 
   /** Metadata moved the inode's ctime; where the cache owns the times it must follow. */

@@ -234,6 +234,7 @@ async function assemble(
     condemn,
     onNeedFailed: (need, error) => logger.warn({ need, error }, 'a read or write cannot be completed'),
     storeBytesFree: () => service.storageStatistics().bytesFree,
+    hearsForgets: options.transport === 'native',
     ...(options.transport === 'native' ? { passthrough: new Passthrough(cache) } : {}),
     fsync: options.fsync,
     readOnly: options.readOnly ?? false,

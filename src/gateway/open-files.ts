@@ -1,6 +1,7 @@
 // The open handles of one mount: which inodes are open, how often, and which of them have lost their last name.
 //
-// An inode that is unlinked while open lives on as an orphan of the session; its last release ends it.
+// An inode that is unlinked while open lives on as an orphan of the session; its last release ends it, or, where the kernel
+// says when it drops an inode (it may be held without a handle), that does.
 
 export interface OpenFile {
   readonly handle: bigint;
@@ -19,6 +20,8 @@ const O_ACCMODE = 3;
 export class OpenFiles {
   readonly #files = new Map<bigint, OpenFile>();
   readonly #inodes = new Map<number, OpenInode>();
+  /** Orphans that the kernel has not dropped yet. */
+  readonly #held = new Set<number>();
   #nextHandle = 1n;
 
   /** Registers a new handle of `ino`. `flags` are open(2)'s. */
@@ -61,8 +64,21 @@ export class OpenFiles {
     inode.orphan = true;
   }
 
+  /** An inode without a name, open or not, that the kernel will say to have dropped. */
+  hold(ino: number): void {
+    this.#held.add(ino);
+  }
+
+  /** The kernel dropped a held inode. True: a handle's release is still to come, and must end it. */
+  drop(ino: number): boolean {
+    this.#held.delete(ino);
+    if (!this.#inodes.has(ino)) return false;
+    this.markOrphan(ino);
+    return true;
+  }
+
   isOrphan(ino: number): boolean {
-    return this.#inodes.get(ino)?.orphan ?? false;
+    return this.#held.has(ino) || (this.#inodes.get(ino)?.orphan ?? false);
   }
 
   get handleCount(): number {

@@ -33,6 +33,8 @@ export interface MissingEntry {
  */
 export interface DirectoryChange {
   readonly directories?: readonly Entry[];
+  /** An inode that lost its last name and lives on: the transport calls `forgotten` once the kernel has dropped it. */
+  readonly held?: number;
 }
 
 // biome-ignore lint/suspicious/noConfusingVoidType: an operation with nothing to tell returns nothing
@@ -130,6 +132,8 @@ export interface FileSystemOperations {
   flush(context: RequestContext, ino: number, handle: bigint, lockOwner: bigint): Promise<void>;
   release(ino: number, handle: bigint, flockRelease: boolean, lockOwner: bigint): Promise<void>;
   fsync(context: RequestContext, ino: number, handle: bigint, dataOnly: boolean): Promise<void>;
+  /** The kernel has dropped these, each a `DirectoryChange.held`. Absent where no inode is ever held. */
+  forgotten?(inos: readonly number[]): Promise<void>;
   openDirectory(context: RequestContext, ino: number): Promise<OpenReply>;
   /** At most `limit` entries after `cookie`, none at the end; "." and ".." included. */
   readDirectory(

@@ -166,11 +166,11 @@ export interface Namespace {
   readSymlink(caller: Caller, ino: number): Promise<Buffer>;
   link(caller: Caller, ino: number, parent: number, name: Name): Promise<Attributes>;
   /**
-   * `open` says that this session has the inode open: at nlink 0 it is kept as an orphan of the session until
-   * `releaseOrphan` or the session's end. Answers what became of the inode.
+   * `isOpen` says that this session may have the inode open: at nlink 0 it is kept as an orphan of the session until
+   * `releaseOrphans` or the session's end. Answers what became of the inode. An orphaned directory takes no names.
    */
-  unlink(caller: Caller, parent: number, name: Name, isOpen: (ino: number) => boolean): Promise<Unlinked>;
-  removeDirectory(caller: Caller, parent: number, name: Name): Promise<void>;
+  unlink(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked>;
+  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked>;
   rename(
     caller: Caller,
     parent: number,
@@ -178,9 +178,10 @@ export interface Namespace {
     newParent: number,
     newName: Name,
     flags: number,
-    isOpen: (ino: number) => boolean,
+    isOpen: IsOpen,
   ): Promise<Renamed>;
-  releaseOrphan(caller: Caller, ino: number): Promise<void>;
+  /** Ends orphans of this session. Nothing to do for what is none, or is gone. */
+  releaseOrphans(caller: Caller, inos: readonly number[]): Promise<void>;
   /** Entries after `cookie`, at most `limit`; neither skips nor repeats entries that exist throughout. No "." or "..". */
   readDirectory(
     caller: Caller,
@@ -225,6 +226,8 @@ export interface Namespace {
   /** Everything acknowledged before is durable (group commit on every node touched). */
   sync(): Promise<void>;
 }
+
+export type IsOpen = (ino: number) => boolean;
 
 export interface Unlinked {
   readonly ino: number;

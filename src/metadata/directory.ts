@@ -14,10 +14,11 @@ const PROBES_MAX = 64;
 /** Records looked at at once for an entry that keeps a directory from being empty. */
 const PAGE = 8;
 
-/** ENOENT, ENOTDIR. */
+/** ENOENT, also for one that was removed and is still open; ENOTDIR. */
 export function directoryOf(view: View, ino: number): Inode {
   const inode = view.existing(ino);
   if (!isDirectory(inode)) throw errno('ENOTDIR', `inode ${ino} is not a directory`);
+  if (inode.nlink === 0) throw errno('ENOENT', `directory ${ino} was removed`);
   return inode;
 }
 

@@ -173,7 +173,7 @@ class Check {
       const inode = this.inodes.get(entry.ino);
       const holder = this.inodes.get(directory);
       const what = `entry "${entry.name.toString('latin1')}" of directory ${directory}`;
-      if (holder === undefined || !isDirectory(holder))
+      if (holder === undefined || !isDirectory(holder) || holder.nlink === 0)
         this.find('stray-record', `${what}: no such directory`);
       if (inode === undefined) {
         this.find('dangling-entry', `${what} names inode ${entry.ino}, which is gone`);
@@ -186,21 +186,22 @@ class Check {
       if (inode.parent !== directory) this.find('wrong-parent', `${what}: ".." is inode ${inode.parent}`);
     }
     for (const inode of this.inodes.values()) this.#inode(inode, names, subdirectories);
-    for (const inode of this.inodes.values()) if (isDirectory(inode)) this.#reachesRoot(inode);
+    for (const inode of this.inodes.values()) {
+      if (isDirectory(inode) && !this.orphans.has(inode.ino)) this.#reachesRoot(inode);
+    }
   }
 
   #inode(inode: Inode, names: Map<number, number>, subdirectories: Map<number, number>): void {
     const { ino } = inode;
     const named = names.get(ino) ?? 0;
-    const directory = isDirectory(inode);
-    if (directory) {
+    const orphan = this.orphans.has(ino);
+    if (isDirectory(inode) && !orphan) {
       if (ino !== ROOT_INO && named !== 1)
         this.find(named === 0 ? 'unnamed-inode' : 'many-parents', `directory ${ino} has ${named} names`);
       const links = 2 + (subdirectories.get(ino) ?? 0);
       if (inode.nlink !== links) this.find('wrong-nlink', `directory ${ino}: ${inode.nlink}, not ${links}`);
     } else {
       if (inode.nlink !== named) this.find('wrong-nlink', `inode ${ino}: ${inode.nlink}, not ${named}`);
-      const orphan = this.orphans.has(ino);
       if (named === 0 && !orphan) this.find('unnamed-inode', `inode ${ino} has no name and no session`);
       if (named > 0 && orphan) this.find('orphan-named', `inode ${ino} is an orphan and has a name`);
     }

@@ -2,7 +2,7 @@
 // other is removed, and in the same transaction its stripes become release records. A file of very many stripes is
 // removed at once, and its stripes in bounded batches afterwards (a pending-delete record counts its pages till then).
 import type { Context } from './context.js';
-import type { Name, Unlinked } from './contract.js';
+import type { IsOpen, Name, Unlinked } from './contract.js';
 import { directoryOf, findEntry, removeEntry, requireEmpty } from './directory.js';
 import { errno } from './errors.js';
 import { type Inode, isDirectory, isSymlink, S_ISVTX, toAttributes } from './inode-record.js';
@@ -12,8 +12,6 @@ import type { Slot, View } from './view.js';
 
 /** Stripes released in the transaction that removes their inode; more are left to the background. */
 export const STRIPES_PER_TRANSACTION = 256;
-
-export type IsOpen = (ino: number) => boolean;
 
 /** ENOENT. */
 export function entryOf(view: View, context: Context, parent: number, name: Name): Slot {
@@ -50,10 +48,10 @@ export function unlinkEntry(
   return loseLink(view, context, inode, isOpen);
 }
 
-/** The inode has lost one name. */
+/** The inode has lost one name; a directory (empty, the caller has made sure) its only one. */
 export function loseLink(view: View, context: Context, inode: Inode, isOpen: IsOpen): Unlinked {
   const { ino } = inode;
-  inode.nlink -= 1;
+  inode.nlink = isDirectory(inode) ? 0 : inode.nlink - 1;
   inode.ctime = context.now;
   if (inode.nlink > 0) {
     view.touch(inode);
@@ -97,7 +95,13 @@ export function release(view: View, node: number, key: Buffer, value: Buffer): v
   view.put(node, view.keys.released(stripe.id, stripe.version), encodeReleased(stripe.node));
 }
 
-export function removeDirectoryEntry(view: View, context: Context, parent: number, name: Name): void {
+export function removeDirectoryEntry(
+  view: View,
+  context: Context,
+  parent: number,
+  name: Name,
+  isOpen: IsOpen,
+): Unlinked {
   const directory = directoryOf(view, parent);
   const slot = entryOf(view, context, parent, name);
   const inode = view.existing(slot.ino);
@@ -105,11 +109,11 @@ export function removeDirectoryEntry(view: View, context: Context, parent: numbe
   checkSticky(context, directory, inode);
   requireEmpty(view, inode);
   removeEntry(slot);
-  removeInode(view, context, inode);
   directory.nlink -= 1;
   directory.mtime = context.now;
   directory.ctime = context.now;
   view.touch(directory);
+  return loseLink(view, context, inode, isOpen);
 }
 
 /** The session closed its last handle of an orphan. Nothing to do if the inode is none, or is gone. */

@@ -2,12 +2,20 @@
 // name replaced. A directory that changes its parent takes the volume's rename lock, a record on the root's node that
 // every such rename rewrites: without it, two renames on different branches could each move a directory below the other.
 import type { Context } from './context.js';
-import { MAX_LINKS, type Name, type Renamed, RenameFlag, ROOT_INO, type Unlinked } from './contract.js';
+import {
+  type IsOpen,
+  MAX_LINKS,
+  type Name,
+  type Renamed,
+  RenameFlag,
+  ROOT_INO,
+  type Unlinked,
+} from './contract.js';
 import { directoryOf, findEntry, insertEntry, point, removeEntry, requireEmpty } from './directory.js';
 import { corrupt, errno } from './errors.js';
 import { type Inode, isDirectory, toAttributes } from './inode-record.js';
 import { checkName } from './name-hash.js';
-import { checkSticky, entryOf, type IsOpen, loseLink, removeInode } from './remove.js';
+import { checkSticky, entryOf, loseLink } from './remove.js';
 import type { Slot, View } from './view.js';
 
 /** Deeper trees than this are damage: a cycle. PATH_MAX allows 2048 levels to a path, relative walks allow more. */
@@ -84,9 +92,8 @@ function replace(
   }
   if (!isDirectory(moved)) throw errno('EISDIR', 'the new name is a directory');
   requireEmpty(view, victim);
-  removeInode(view, context, victim);
   to.nlink -= 1;
-  return { ino: victim.ino, nlink: 0, removed: true };
+  return loseLink(view, context, victim, isOpen);
 }
 
 function exchangeEntries(

@@ -9,6 +9,7 @@ import {
   type Attributes,
   type Caller,
   type DirectoryEntry,
+  type IsOpen,
   type Name,
   type Namespace,
   type Renamed,
@@ -25,7 +26,7 @@ import { listEntries } from './listing.js';
 import { checkName, type NameHash } from './name-hash.js';
 import { giveBack } from './quota.js';
 import { decodeBytes } from './records.js';
-import { type IsOpen, releaseOrphanOf, removeDirectoryEntry, unlinkEntry } from './remove.js';
+import { releaseOrphanOf, removeDirectoryEntry, unlinkEntry } from './remove.js';
 import { renameEntry } from './rename.js';
 import { Sequence } from './sequence.js';
 import { directoryShard } from './shard-map.js';
@@ -35,6 +36,7 @@ import { VolumeData } from './volume-data.js';
 import type { VolumeIdentity } from './volume-runner.js';
 import { deleteXattr, listXattrs, readXattr, writeXattr } from './xattr.js';
 
+const ORPHANS_PER_TRANSACTION = 32;
 const TRUSTED = Buffer.from('trusted.');
 
 export class Volume extends VolumeData implements Namespace, AsyncDisposable {
@@ -112,9 +114,9 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     return this.change(parent, context, (view) => unlinkEntry(view, context, parent, name, isOpen));
   }
 
-  removeDirectory(caller: Caller, parent: number, name: Name): Promise<void> {
+  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked> {
     const context = this.context(caller);
-    return this.change(parent, context, (view) => removeDirectoryEntry(view, context, parent, name));
+    return this.change(parent, context, (view) => removeDirectoryEntry(view, context, parent, name, isOpen));
   }
 
   rename(
@@ -132,9 +134,14 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     );
   }
 
-  async releaseOrphan(caller: Caller, ino: number): Promise<void> {
-    const context = this.context(caller);
-    await this.change(ino, context, (view) => releaseOrphanOf(view, context, caller.session, ino));
+  async releaseOrphans(caller: Caller, inos: readonly number[]): Promise<void> {
+    for (let first = 0; first < inos.length; first += ORPHANS_PER_TRANSACTION) {
+      const batch = inos.slice(first, first + ORPHANS_PER_TRANSACTION);
+      const context = this.context(caller);
+      await this.change(batch[0]!, context, (view) => {
+        for (const ino of batch) releaseOrphanOf(view, context, caller.session, ino);
+      });
+    }
   }
 
   readDirectory(

@@ -1,11 +1,15 @@
 // The differential suites: the harness proven on two kernel file systems and on a planted fault, then a mount of ours
 // against the disk, interrupted by drains, remounts, evictions and kills of the daemon.
+import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { rename, rm, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { MountUnderTest } from '../support/mount-under-test.js';
 import { placeUnavailable } from '../support/place.js';
+import { SystemCallServer } from '../support/system-call-server.js';
 import { compare, type Outcome, type Subject } from './compare.js';
 import { dataSuite } from './data-suite.js';
 import { nameSuite } from './name-suite.js';
@@ -15,6 +19,30 @@ import { makeReference, subjectOf } from './subject.js';
 // seeds of its own, for as long as one likes.
 const CALM = { seed: 1, programsMax: 250, seconds: 60 };
 const INTERRUPTED = { seed: 1001, programsMax: 30, seconds: 120 };
+
+const execFileAsync = promisify(execFile);
+
+/** A process of its own: it opens, asks and reads as fast as it can. */
+const READ_FOR_A_SECOND = `
+  const fs = require('node:fs');
+  const failures = new Set();
+  let opens = 0;
+  for (const end = performance.now() + 1000; performance.now() < end; opens += 1) {
+    try {
+      const fd = fs.openSync(process.argv[1]);
+      try {
+        const { size } = fs.fstatSync(fd);
+        const text = fs.readFileSync(fd, 'latin1');
+        if (size !== 10 || text !== '0123456789') failures.add(size + ' bytes: ' + text);
+      } finally {
+        fs.closeSync(fd);
+      }
+    } catch (error) {
+      failures.add(error.message);
+    }
+  }
+  console.log(JSON.stringify({ opens, failures: [...failures] }));
+`;
 
 describe('the differential harness, disk against tmpfs', () => {
   let reference: string;
@@ -47,6 +75,25 @@ describe('the differential harness, disk against tmpfs', () => {
   });
 });
 
+/** What has no name any more, kept by handles that the kernel opened without asking, in every way there is. */
+function removedWhileOpen(): string[] {
+  const kinds = ['fifo', 'socket', 'device', 'file', 'symlink', 'directory', 'replaced'];
+  return kinds.flatMap((kind, slot) => {
+    const make = { symlink: 'symlink x n', directory: 'mkdir n 755', replaced: 'mkdir n 755' }[kind];
+    const flags = ['fifo', 'device'].includes(kind) ? 'b' : kind.startsWith('d') ? 'rD' : 'rnp';
+    const remove = { directory: 'rmdir n', replaced: 'rename other n -' }[kind];
+    const lines = ['mkdir other 700', make ?? `mknod n ${kind} 644`, `open ${slot} n ${flags} 0`];
+    lines.push(remove ?? 'unlink n', `fstat ${slot}`, `fchmod ${slot} 700`, `fchown ${slot} 1001 1002`);
+    return [
+      ...lines,
+      `fstat ${slot}`,
+      `close ${slot}`,
+      `churn c${slot} 60`,
+      kind === 'replaced' ? 'rmdir n' : 'rmdir other',
+    ];
+  });
+}
+
 describe.skipIf(placeUnavailable())('a volume against the disk', () => {
   let reference: string;
   let mount: MountUnderTest;
@@ -57,6 +104,37 @@ describe.skipIf(placeUnavailable())('a volume against the disk', () => {
   afterAll(async () => {
     rmSync(reference, { recursive: true, force: true });
     await mount?.[Symbol.asyncDispose]();
+  });
+
+  it('shows what is removed while only the kernel knows that it is open, and then lets it go', async () => {
+    using disk = new SystemCallServer(reference);
+    using volume = new SystemCallServer(mount.path);
+    const lines = ['begin removed', ...removedWhileOpen()];
+    const [expected, actual] = await Promise.all([disk.run(lines), volume.run(lines)]);
+    expect(lines.map((text, index) => `${text} -> ${actual[index]}`)).toEqual(
+      lines.map((text, index) => `${text} -> ${expected[index]}`),
+    );
+    await Promise.all([disk.run(['end removed']), volume.run(['end removed'])]);
+    const inodes = async () => Number((await statfs(mount.path)).files - (await statfs(mount.path)).ffree);
+    await vi.waitFor(async () => expect(await inodes()).toBe(1), { timeout: 5000 });
+    await mount.fsck();
+  });
+
+  it('a file that others are renamed over can always be opened, asked and read', async () => {
+    const path = join(mount.path, 'replaced');
+    const draft = join(mount.path, 'draft');
+    await writeFile(path, '0123456789');
+    const reader = execFileAsync('node', ['-e', READ_FOR_A_SECOND, path]);
+    let done = false;
+    void reader.finally(() => {
+      done = true;
+    });
+    while (!done) {
+      await writeFile(draft, '0123456789');
+      await rename(draft, path);
+    }
+    expect(JSON.parse((await reader).stdout)).toMatchObject({ failures: [], opens: expect.any(Number) });
+    await rm(path);
   });
 
   for (const suite of [dataSuite, nameSuite]) {

@@ -59,7 +59,7 @@ export const nameSuite: Suite = {
     if (features.has('exchange')) renames.push('exchange');
     if (features.has('noreplace')) renames.push('noreplace');
     const kind = fc.constantFrom('fifo', 'socket', 'file', 'device');
-    const flags = fc.constantFrom('r', 'b', 'bc', 'bcx', 'bct', 'bcn', 'rn', 'rD', 'wc');
+    const flags = fc.constantFrom('r', 'b', 'bc', 'bcx', 'bct', 'bcn', 'rn', 'rD', 'rnp', 'wc');
     const choices: { weight: number; arbitrary: fc.Arbitrary<string> }[] = [
       { weight: 6, arbitrary: line('mkdir', path, mode) },
       { weight: 3, arbitrary: line('mknod', path, kind, mode) },
@@ -82,11 +82,11 @@ export const nameSuite: Suite = {
       { weight: 1, arbitrary: line('deep', path, fc.constantFrom(3, 30)) },
       { weight: 1, arbitrary: line('umask', fc.constantFrom('0', '22', '77', '27')) },
       { weight: 1, arbitrary: line('churn', path, fc.constantFrom(5, 60)) },
-      { weight: 4, arbitrary: line('open', slot, path, flags, mode) },
+      { weight: 6, arbitrary: line('open', slot, path, flags, mode) },
       { weight: 2, arbitrary: line('close', slot) },
       { weight: 2, arbitrary: line('write', slot, size, seed) },
       { weight: 2, arbitrary: line('pread', slot, fc.constant(0), size) },
-      { weight: 2, arbitrary: line('fstat', slot) },
+      { weight: 4, arbitrary: line('fstat', slot) },
       { weight: 1, arbitrary: line('fchmod', slot, mode) },
       { weight: 1, arbitrary: line('fchown', slot, userId, groupId) },
       { weight: 1, arbitrary: line('ftruncate', slot, size) },

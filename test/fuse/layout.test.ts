@@ -24,6 +24,7 @@ test('record kinds and flags agree', () => {
   expect(layout.RECORD_SKIP).toBe(fuseLayout.kRecordSkip);
   expect(layout.RECORD_ENDED).toBe(fuseLayout.kRecordEnded);
   expect(layout.RECORD_DATA_NEED).toBe(fuseLayout.kRecordDataNeed);
+  expect(layout.RECORD_FORGOTTEN).toBe(fuseLayout.kRecordForgotten);
   expect(layout.NO_SLOT).toBe(fuseLayout.kNoSlot);
   expect(layout.OPEN_SIMPLE_RELEASE).toBe(fuseLayout.kOpenSimpleRelease);
   expect([

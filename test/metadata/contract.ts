@@ -238,7 +238,7 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         expect(await codeOf(volume.link(root, 4096 * 77 + 1, 1, name('x')))).toBe('ENOENT');
         await volume.unlink(root, 1, name('f'), opened);
         expect(await codeOf(volume.link(root, file.ino, 1, name('x')))).toBe('ENOENT');
-        await volume.releaseOrphan(root, file.ino);
+        await volume.releaseOrphans(root, [file.ino]);
       });
     });
 
@@ -249,9 +249,9 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         await create(1, 'f');
         await create(dir.ino, 'inside');
         expect(await codeOf(unlink(1, 'd'))).toBe('EISDIR');
-        expect(await codeOf(volume.removeDirectory(root, 1, name('f')))).toBe('ENOTDIR');
-        expect(await codeOf(volume.removeDirectory(root, 1, name('d')))).toBe('ENOTEMPTY');
-        expect(await codeOf(volume.removeDirectory(root, 1, name('no')))).toBe('ENOENT');
+        expect(await codeOf(volume.removeDirectory(root, 1, name('f'), closed))).toBe('ENOTDIR');
+        expect(await codeOf(volume.removeDirectory(root, 1, name('d'), closed))).toBe('ENOTEMPTY');
+        expect(await codeOf(volume.removeDirectory(root, 1, name('no'), closed))).toBe('ENOENT');
         expect(await codeOf(unlink(1, 'no'))).toBe('ENOENT');
       });
 
@@ -260,7 +260,7 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         const dir = await mkdir(1, 'd');
         await create(dir.ino, 'f');
         await unlink(dir.ino, 'f');
-        await volume.removeDirectory(root, 1, name('d'));
+        await volume.removeDirectory(root, 1, name('d'), closed);
         expect((await stat(1)).nlink).toBe(2);
         expect(await codeOf(create(dir.ino, 'x'))).toBe('ENOENT');
         expect((await volume.statistics()).inodesUsed).toBe(1);
@@ -288,10 +288,34 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         expect(gone.attributes?.nlink).toBe(0);
         expect((await volume.setAttributes(root, file.ino, { mode: 0o600 })).nlink).toBe(0);
         expect((await service.fsck(current)).findings).toEqual([]);
-        await volume.releaseOrphan(root, file.ino);
+        await volume.releaseOrphans(root, [file.ino]);
         expect(await codeOf(stat(file.ino))).toBe('ENOENT');
-        expect(await codeOf(volume.releaseOrphan(root, file.ino))).toBe('none');
+        expect(await codeOf(volume.releaseOrphans(root, [file.ino]))).toBe('none');
         expect((await volume.statistics()).inodesUsed).toBe(1);
+      });
+
+      test('an open directory lives on without a name, takes none, and goes when it is released', async () => {
+        await start();
+        const dir = await mkdir(1, 'd');
+        const over = await mkdir(1, 'over');
+        const parted = await mkdir(1, 'parted');
+        expect(await volume.removeDirectory(root, 1, name('d'), opened)).toMatchObject({ removed: false });
+        const renamed = await volume.rename(root, 1, name('parted'), 1, name('over'), 0, opened);
+        expect(renamed.replaced).toMatchObject({ ino: over.ino, nlink: 0, removed: false });
+        for (const ino of [dir.ino, over.ino]) {
+          expect((await volume.setAttributes(root, ino, { mode: 0o700 })).nlink).toBe(0);
+          expect(await codeOf(create(ino, 'x'))).toBe('ENOENT');
+          expect(await codeOf(lookup(ino, 'x'))).toBe('ENOENT');
+          expect(await codeOf(rename(1, 'over', ino, 'x'))).toBe('ENOENT');
+        }
+        expect((await stat(1)).nlink).toBe(3);
+        expect((await service.fsck(current)).findings).toEqual([]);
+        for (const ino of [dir.ino, over.ino]) {
+          await volume.releaseOrphans(root, [ino]);
+          expect(await codeOf(stat(ino))).toBe('ENOENT');
+        }
+        expect((await stat(parted.ino)).nlink).toBe(2);
+        expect((await volume.statistics()).inodesUsed).toBe(2);
       });
 
       test('the end of a session removes its orphans and returns its reservation', async () => {
@@ -356,7 +380,7 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         const second = await volume.rename(root, 1, name('y'), 1, name('z'), 0, closed);
         expect(second.replaced).toMatchObject({ ino: z.ino, nlink: 1, removed: false });
         expect(second.moved.ino).toBe(x.ino);
-        await volume.releaseOrphan(root, y.ino);
+        await volume.releaseOrphans(root, [y.ino]);
       });
 
       test('errors', async () => {
@@ -535,7 +559,7 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         for (const text of expected) expect(await codeOf(lookup(dir.ino, text))).toBe('none');
         for (const text of expected) await unlink(dir.ino, text);
         expect(await list(dir.ino)).toEqual([]);
-        await volume.removeDirectory(root, 1, name('d'));
+        await volume.removeDirectory(root, 1, name('d'), closed);
       });
     });
 
@@ -801,7 +825,7 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
           const dir = await mkdir(1, `d${n}`);
           const outcome = await Promise.all([
             codeOf(create(dir.ino, 'f')),
-            codeOf(volume.removeDirectory(root, 1, name(`d${n}`))),
+            codeOf(volume.removeDirectory(root, 1, name(`d${n}`), closed)),
             codeOf(mkdir(dir.ino, 'g')),
           ]);
           if (outcome[1] === 'none') expect([outcome[0], outcome[2]]).toEqual(['ENOENT', 'ENOENT']);

@@ -95,7 +95,7 @@ const scenarios: Scenario[] = [
   },
   {
     what: 'rmdir of a directory on another node',
-    act: ({ volume }) => volume.removeDirectory(root, 1, name('dir2')),
+    act: ({ volume }) => volume.removeDirectory(root, 1, name('dir2'), closed),
   },
 ];
 

@@ -64,7 +64,7 @@ async function perform(volume: Volume, it: Step): Promise<void> {
       await volume.unlink(root, await walk(volume, it.at), name(it.name), closed);
       return;
     case 'rmdir':
-      await volume.removeDirectory(root, await walk(volume, it.at), name(it.name));
+      await volume.removeDirectory(root, await walk(volume, it.at), name(it.name), closed);
       return;
     case 'lookup':
       await volume.lookup(root, await walk(volume, it.at), name(it.name));

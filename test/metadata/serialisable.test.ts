@@ -57,7 +57,7 @@ function perform(volume: Volume, { directories, files }: Places, it: Operation):
   if (it.op === 'create') return volume.makeNode(root, at, text, REG | 0o644, 0);
   if (it.op === 'mkdir') return volume.makeDirectory(root, at, text, 0o755);
   if (it.op === 'unlink') return volume.unlink(root, at, text, closed);
-  if (it.op === 'rmdir') return volume.removeDirectory(root, at, text);
+  if (it.op === 'rmdir') return volume.removeDirectory(root, at, text, closed);
   if (it.op === 'lookup') return volume.lookup(root, at, text);
   if (it.op === 'link') return volume.link(root, files[it.from!]!, at, text);
   return volume.rename(root, at, text, directories[it.to!]!, name(it.newName!), it.flags!, closed);

@@ -41,6 +41,7 @@ std::string open_file(Arguments a) {
   if (has('d')) flags |= O_DIRECT;
   if (has('n')) flags |= O_NOFOLLOW;
   if (has('D')) flags |= O_DIRECTORY;
+  if (has('p')) flags |= O_PATH;
   int const fd = open(decode(a[1]).c_str(), flags, static_cast<mode_t>(std::stoul("0" + a[3], nullptr, 8)));
   if (fd < 0) return failure();
   slot.fd = fd;

@@ -108,6 +108,7 @@ export const UpcallRing = { head: 0, tail: 64, sleeping: 128, data: 256 } as con
 export const RECORD_SKIP = 65536;
 export const RECORD_ENDED = 65537;
 export const RECORD_DATA_NEED = 65538;
+export const RECORD_FORGOTTEN = 65539;
 export const NO_SLOT = 0xffff_ffff;
 /** OpenOut.open_flags, between JavaScript and native code only. */
 export const OPEN_SIMPLE_RELEASE = 0x80000000;

@@ -19,7 +19,7 @@ import type {
 import { UpcallContext } from './context.js';
 import { adapters, type Encode } from './dispatch.js';
 import { EIO, errnoOf } from './errno.js';
-import { DataNeedPayload, NO_SLOT, RECORD_DATA_NEED, RECORD_ENDED } from './layout.js';
+import { DataNeedPayload, NO_SLOT, RECORD_DATA_NEED, RECORD_ENDED, RECORD_FORGOTTEN } from './layout.js';
 import { Opcode } from './opcode.js';
 import { ReplyBuffer } from './reply-buffer.js';
 import { UpcallRing } from './upcall-ring.js';
@@ -241,6 +241,12 @@ export class NativeFuseTransport implements FuseTransport {
       return;
     }
     const { slot, ino, uid, gid, pid, group } = ring;
+    if (kind === RECORD_FORGOTTEN) {
+      this.#operations
+        .forgotten?.(this.#session.takeForgotten())
+        .catch((error: unknown) => this.#errno(error));
+      return;
+    }
     if (slot === NO_SLOT) {
       this.#tell(kind, new UpcallContext(slot, ino, uid, gid, pid, NO_GROUPS));
       return;
@@ -274,12 +280,15 @@ export class NativeFuseTransport implements FuseTransport {
     }
   }
 
+  /** Before the answer goes out, so that the kernel cannot be faster. */
+  readonly #hold = (ino: number): void => this.#session.hold(ino);
+
   #answer(slot: number, encode: Encode): void {
     if (this.#stopped) return;
     this.#open.delete(slot);
     let length = 0;
     try {
-      length = encode();
+      length = encode(this.#hold);
     } catch (error) {
       this.#onFault(error);
       this.#session.reply(slot, EIO, 0, 0);
