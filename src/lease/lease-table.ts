@@ -27,7 +27,6 @@ export class LeaseTable {
   #producers = new Int32Array(this.#size).fill(NONE);
   #incarnations = new Int32Array(this.#size);
   #consumers = new Float64Array(this.#size);
-  #tokens = new Float64Array(this.#size);
   #grantedMs = new Float64Array(this.#size);
   #expiresMs = new Float64Array(this.#size);
   #sequences = new Float64Array(this.#size);
@@ -91,7 +90,6 @@ export class LeaseTable {
     this.#producers[slot] = producer;
     this.#incarnations[slot] = incarnation;
     this.#consumers[slot] = consumer;
-    this.#tokens[slot] = 0;
     this.#grantedMs[slot] = nowMs;
     this.#expiresMs[slot] = expiresMs;
     this.#sequences[slot] = sequence;
@@ -141,14 +139,6 @@ export class LeaseTable {
 
   expiresMs(slot: number): number {
     return this.#expiresMs[slot]!;
-  }
-
-  token(slot: number): number {
-    return this.#tokens[slot]!;
-  }
-
-  setToken(slot: number, token: number): void {
-    this.#tokens[slot] = token;
   }
 
   /** True the first time only. */
@@ -254,7 +244,6 @@ export class LeaseTable {
     this.#producers = copied(new Int32Array(size).fill(NONE), this.#producers);
     this.#incarnations = ints(this.#incarnations);
     this.#consumers = floats(this.#consumers);
-    this.#tokens = floats(this.#tokens);
     this.#grantedMs = floats(this.#grantedMs);
     this.#expiresMs = floats(this.#expiresMs);
     this.#sequences = floats(this.#sequences);

@@ -63,8 +63,8 @@ export interface ProducerView {
 const CONSUMER_SEATS = 256;
 /** Fewer operations say nothing of what a producer can do. */
 const ESTIMATE_OPERATIONS_MIN = 5;
-/** The alias table serves while this share of its weight may still be drawn. */
-const ALIAS_SHARE_MIN = 0.75;
+/** The alias table serves while this share of its weight may be drawn: three of its draws cost as much as one of the set. */
+const ALIAS_SHARE_MIN = 1 / 3;
 const QUICK_ATTEMPTS_MAX = 16;
 /** Draws for one choice, repeated and refused ones included; the last ones always find somebody. */
 const ATTEMPTS_MAX = QUICK_ATTEMPTS_MAX + 2 * CHOICES_MAX;
@@ -100,14 +100,14 @@ export class Selector {
   readonly #weigher: Weigher;
   /** What may be drawn at this moment. */
   readonly #drawable: WeightedSet;
-  /** What might be drawn when weights were last computed: quicker, and right as long as most of it still may. */
+  /** What might be drawn, full or not, when weights were last computed: quicker, and what is full is drawn again. */
   readonly #alias: AliasTable;
   readonly #shape = new LeaseShape();
   readonly #explanations: ExplanationRing;
   readonly #drawn = new Int32Array(CHOICES_MAX);
   readonly #loadAt = (slot: number, nowMs: number): number =>
     this.#queueAt(slot, nowMs) / this.#producers.columns.places[slot]!;
-  readonly #weightOf = (slot: number): number => this.#drawable.weight(slot);
+  readonly #offered = (slot: number): number => this.#weigher.offered(slot);
   #computeDueMs = Number.NEGATIVE_INFINITY;
   // Which consumers reported, by a hash, in this and the last decay time: how many witnesses there can be.
   #consumersNow = new Uint8Array(CONSUMER_SEATS);
@@ -411,7 +411,7 @@ export class Selector {
       this.#drawable.setLater(slot, this.#weigher.drawable(slot));
     }
     this.#drawable.rebuild();
-    this.#alias.build(this.#weightOf, this.#producers.used);
+    this.#alias.build(this.#offered, this.#producers.used);
   }
 
   #begin(producer: number, consumer: number, sequence: number, nowMs: number, ttlMs: number): number {

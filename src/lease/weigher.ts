@@ -51,10 +51,15 @@ export class Weigher {
 
   /** The weight by which a slot may be drawn now: zero unless it can take a lease. */
   drawable(slot: number): number {
+    const { leases, capacity } = this.table.columns;
+    return leases[slot]! >= capacity[slot]! ? 0 : this.offered(slot);
+  }
+
+  /** The same as long as it is not full: fullness comes and goes with every lease, the rest does not. */
+  offered(slot: number): number {
     const { health, draining, columns } = this.table;
     const state = health[slot]!;
     if (state === ABSENT || state === UNWILLING || draining[slot] !== 0) return 0;
-    if (columns.leases[slot]! >= columns.capacity[slot]!) return 0;
     if (this.panic) return columns.steady[slot]! * columns.slowStartFactor[slot]!;
     return state === HEALTHY ? columns.weight[slot]! : 0;
   }

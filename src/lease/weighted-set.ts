@@ -3,7 +3,8 @@
 //   draw(x), 0 <= x < total: the slot where the running sum of weights passes x     O(log n), no allocation
 //
 // An alias table draws in O(1) and takes O(n) to change one weight; leases fill and free producers all the time, so the tree
-// wins. Sums of floating-point differences drift; `rebuild` (once per computation of weights) starts them afresh.
+// wins. Sums of floating-point differences drift; `rebuild` (once per computation of weights) starts them afresh. The tree itself
+// is made by the first draw after that, and kept up from then on: who never draws pays for nothing but the total.
 
 export class WeightedSet {
   #weights: Float64Array;
@@ -12,6 +13,8 @@ export class WeightedSet {
   #size: number;
   #total = 0;
   #positive = 0;
+  /** Whether the tree says what the weights say. */
+  #standing = false;
 
   /** `size`: slots 0 .. size - 1; rounded up to a power of two. */
   constructor(size: number) {
@@ -51,9 +54,10 @@ export class WeightedSet {
     if (old === 0) this.#positive += 1;
     else if (weight === 0) this.#positive -= 1;
     const change = weight - old;
+    this.#total = this.#positive === 0 ? 0 : this.#total + change;
+    if (!this.#standing) return;
     const tree = this.#tree;
     for (let i = slot + 1; i <= this.#size; i += i & -i) tree[i]! += change;
-    this.#total = this.#positive === 0 ? 0 : this.#total + change;
   }
 
   /** Only valid before `rebuild`, which makes it count. */
@@ -62,24 +66,34 @@ export class WeightedSet {
   }
 
   rebuild(): void {
-    const tree = this.#tree;
+    let total = 0;
     let positive = 0;
-    for (let i = 1; i <= this.#size; i += 1) {
-      const weight = this.#weights[i - 1]!;
+    for (let slot = 0; slot < this.#size; slot += 1) {
+      const weight = this.#weights[slot]!;
       if (weight > 0) positive += 1;
-      tree[i] = weight;
+      total += weight;
     }
+    this.#total = total;
+    this.#positive = positive;
+    this.#standing = false;
+  }
+
+  #stand(): void {
+    const tree = this.#tree;
+    for (let i = 1; i <= this.#size; i += 1) tree[i] = this.#weights[i - 1]!;
     for (let i = 1; i <= this.#size; i += 1) {
       const parent = i + (i & -i);
       if (parent <= this.#size) tree[parent]! += tree[i]!;
     }
+    // From here on both are sums of the same terms.
     this.#total = tree[this.#size]!;
-    this.#positive = positive;
+    this.#standing = true;
   }
 
   /** A slot with a weight, or -1 when there is none; `fraction` in [0, 1). */
   draw(fraction: number): number {
     if (this.#positive === 0) return -1;
+    if (!this.#standing) this.#stand();
     const tree = this.#tree;
     let rest = fraction * this.#total;
     let position = 0;

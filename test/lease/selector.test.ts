@@ -102,6 +102,24 @@ describe('who can be chosen', () => {
 });
 
 describe('how often', () => {
+  test('what was full when weights were computed is leased by its weight as soon as it is free', () => {
+    const producers = 100;
+    const selector = selectorWith(producers, { choices: 1, recomputeIntervalMs: 1000 }, 1);
+    const held = Array.from({ length: producers / 2 }, (_, i) => selector.grant(0, i));
+    selector.grant(2000, 0);
+    for (const lease of held) selector.onRelease(lease);
+    const grants = new Map<string, number>();
+    for (let i = 0; i < 20_000; i += 1) {
+      const lease = selector.grant(2001, i);
+      const id = selector.producerId(selector.producerOf(lease));
+      grants.set(id, (grants.get(id) ?? 0) + 1);
+      selector.onRelease(lease);
+    }
+    // One is leased all the time.
+    expect(grants.size).toBe(producers - 1);
+    for (const count of grants.values()) expect(Math.abs(count - 20_000 / 99)).toBeLessThan(75);
+  });
+
   test('without news, leases spread by prior weight', () => {
     const selector = new Selector(seededRandom(3), { slowStartMs: 0, choices: 1 });
     selector.addProducer('small', { capacity: 100_000, weight: 1 }, 0);

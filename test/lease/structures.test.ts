@@ -55,6 +55,9 @@ describe('weighted draws', () => {
         for (const [slot, weight] of changes) {
           set.set(slot, weight);
           model[slot] = weight;
+          // From the first draw on the tree stands and is kept up, until weights are computed anew.
+          if (weight === 3 && set.positive > 0) expect(model[set.draw(0.5)]).toBeGreaterThan(0);
+          if (weight === 4) set.rebuild();
         }
         expect(set.total).toBe(model.reduce((sum, weight) => sum + weight, 0));
         expect(set.positive).toBe(model.filter((weight) => weight > 0).length);
