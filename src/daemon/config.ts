@@ -17,7 +17,7 @@ import { dirname, join, resolve } from 'node:path';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
 import { FSYNC_POLICIES, TRANSPORTS } from '../gateway/mount-contract.js';
-import type { TlsFiles } from '../lease/grpc/credentials.js';
+import type { LeaseHostOptions } from '../lease/host.js';
 import { type SelectorOptions, selectorOptions } from '../lease/selector-options.js';
 import { type SwitchConfigInput, switchSchema } from '../network/config.js';
 import type { SwitchOptions } from '../network/switch.js';
@@ -139,18 +139,9 @@ export interface VolumeConfig {
   readonly createMountpoint: boolean;
 }
 
-export interface LeaseConfig {
+/** `listen` absent: the socket of this user's runtime directory. */
+export interface LeaseConfig extends Omit<LeaseHostOptions, 'clock' | 'random' | 'logger' | 'metrics'> {
   readonly name: string;
-  readonly store: string;
-  /** Absent: the socket of this user's runtime directory. */
-  readonly listen?: string;
-  readonly advertise?: string;
-  readonly tls?: TlsFiles;
-  readonly coordinator?: string;
-  readonly memberTtlMs?: number;
-  readonly forgetAfterMs?: number;
-  readonly selector?: Partial<SelectorOptions>;
-  readonly services?: Readonly<Record<string, Partial<SelectorOptions>>>;
 }
 
 export interface SwitchRoleConfig {

@@ -1,7 +1,7 @@
 // What an agent can be asked, whether it lives in this process or is reached over gRPC: producers, consumers and the command line
 // stand on this interface alone.
 import type { Explanation } from './explanation.js';
-import type { Health } from './producer-table.js';
+import type { ProducerView } from './selector.js';
 import type { ConsumerReport, ProducerStatus } from './status.js';
 
 /** shared: a producer holds up to its capacity of leases at a time. exclusive: one. */
@@ -75,19 +75,10 @@ export interface Renewal {
   readonly draining: boolean;
 }
 
-export interface ProducerInfo {
-  readonly service: string;
+/** What its selector knows of it, and who it is. */
+export interface ProducerInfo extends Omit<ProducerView, 'id' | 'statusAgeMs' | 'reportAgeMs'>, ProducerName {
   readonly mode: ServiceMode;
-  readonly producer: string;
   readonly address: string;
-  readonly health: Health;
-  readonly draining: boolean;
-  readonly leases: number;
-  readonly capacity: number;
-  readonly prior: number;
-  readonly weight: number;
-  readonly load: number;
-  readonly errorRatio: number;
   /** Absent: never. */
   readonly statusAgeMs?: number;
   readonly reportAgeMs?: number;

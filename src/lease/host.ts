@@ -7,22 +7,20 @@
 import type { KvEngine } from '../kv/engine.js';
 import { openEngine } from '../kv/open.js';
 import { type Clock, systemClock } from '../telemetry/clock.js';
-import { type Logger, silentLogger } from '../telemetry/logger.js';
-import type { Metrics } from '../telemetry/metrics.js';
-import type { Random } from '../telemetry/random.js';
-import { LeaseAgent } from './agent.js';
+import { silentLogger } from '../telemetry/logger.js';
+import { LeaseAgent, type LeaseAgentOptions } from './agent.js';
 import type { Coordination } from './coordination.js';
 import { LeaseError } from './errors.js';
 import type { TlsFiles } from './grpc/credentials.js';
 import { RemoteCoordination } from './grpc/remote-coordination.js';
 import { LeaseServer } from './grpc/server.js';
 import { KvCoordination } from './kv-coordination.js';
-import type { SelectorOptions } from './selector-options.js';
 
-export interface LeaseHostOptions {
-  /** The same after a restart on the same store; default: random, which only suits `memory:`. */
-  readonly name?: string;
-  /** `memory:` or `file:DIR`. */
+/** What of an agent's options its host does not bring itself. */
+type AgentOptions = Omit<LeaseAgentOptions, 'address' | 'state' | 'coordination'>;
+
+export interface LeaseHostOptions extends AgentOptions {
+  /** `memory:` or `file:DIR`. A `name` that is random suits `memory:` only. */
   readonly store: string;
   /** `unix:/path` or `host:port`; absent: this process alone uses the agent. */
   readonly listen?: string;
@@ -33,13 +31,6 @@ export interface LeaseHostOptions {
   readonly coordinator?: string;
   /** An agent that is silent for so long loses its producers, milliseconds; the coordinator decides. */
   readonly memberTtlMs?: number;
-  readonly selector?: Partial<SelectorOptions>;
-  readonly services?: Readonly<Record<string, Partial<SelectorOptions>>>;
-  readonly forgetAfterMs?: number;
-  readonly clock?: Clock;
-  readonly random?: Random;
-  readonly logger?: Logger;
-  readonly metrics?: Metrics;
 }
 
 export class LeaseHost implements AsyncDisposable {
