@@ -336,13 +336,8 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
   }
 
   async #apply(view: View): Promise<void> {
-    const { mine } = view.changes!;
-    const wanted = new Set(mine.map(keyOf));
-    for (const service of this.#services.values()) {
-      for (const producer of service.ownedNames) {
-        if (!wanted.has(keyOf({ service: service.name, producer }))) service.disown(producer, 'moved');
-      }
-    }
+    const { mine, partial } = view.changes!;
+    if (!partial) this.#disownAllBut(new Set(mine.map(keyOf)));
     const gained = mine.filter(
       (record) => this.#services.get(record.service)?.owned(record.producer)?.epoch !== record.epoch,
     );
@@ -358,6 +353,14 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     }
     this.#restored = NOTHING;
     await this.#handOver(mine.filter((record) => record.next !== undefined));
+  }
+
+  #disownAllBut(wanted: ReadonlySet<string>): void {
+    for (const service of this.#services.values()) {
+      for (const producer of service.ownedNames) {
+        if (!wanted.has(keyOf({ service: service.name, producer }))) service.disown(producer, 'moved');
+      }
+    }
   }
 
   async #gain(service: LeaseService, record: ProducerRecord): Promise<void> {

@@ -45,6 +45,8 @@ export interface View {
   readonly members: readonly Member[];
   /** Absent: nothing changed since the revision that the caller knew. */
   readonly changes?: {
+    /** `mine` holds those only that changed since; the others are the caller's as before. */
+    readonly partial: boolean;
     readonly mine: readonly ProducerRecord[];
     /** By agent, by service: sum of prior weights. */
     readonly weights: Readonly<Record<string, Readonly<Record<string, number>>>>;

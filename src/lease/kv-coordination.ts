@@ -5,12 +5,15 @@
 //   lease/producer/SERVICE\0NAME     a ProducerRecord
 //   lease/tokens/SERVICE             the next free fencing token
 //
+// Every change of a producer's record comes with a new revision, so that an instance that knows the producers of the revision in the
+// store need not read them again: a registration costs the same however many producers there are.
+//
 // No clock is compared with another machine's: a member is dead when its `beat` has stood still for memberTtlMs by the clock of
 // the instance that watches, so an instance that has just started grants everybody a full time.
 import { randomBytes } from 'node:crypto';
 import type { KvEngine, KvTransaction } from '../kv/engine.js';
 import type { Clock } from '../telemetry/clock.js';
-import type { AgentLocation, ProducerName, Registration } from './contract.js';
+import type { AgentLocation, ProducerName, Registration, ServiceMode } from './contract.js';
 import type {
   Coordination,
   HandedOver,
@@ -33,6 +36,10 @@ interface MemberRecord extends Member {
   readonly beat: number;
 }
 
+interface HeartbeatStep extends View {
+  readonly producers?: ProducerIndex;
+}
+
 interface Sighting {
   readonly incarnation: number;
   readonly beat: number;
@@ -47,8 +54,91 @@ const memberKey = (agent: string) => key(`member/${agent}`);
 const producerKey = ({ service, producer }: ProducerName) => key(`producer/${service}\0${producer}`);
 const tokensKey = (service: string) => key(`tokens/${service}`);
 
+/** Written records of which an index knows when. */
+const WRITTEN_MAX = 4096;
+
+/** The producers at one revision, as the store has them. */
+class ProducerIndex {
+  readonly #records = new Map<string, ProducerRecord>();
+  readonly #modes = new Map<string, ServiceMode>();
+  readonly #loads = new Map<string, number>();
+  /** By owner, by service: sum of prior weights. */
+  readonly #weights = new Map<string, Map<string, number>>();
+  /** Records written since the revision `#base`, one a revision. */
+  readonly #written: ProducerRecord[] = [];
+  #base: number;
+
+  constructor(revision: number, records: readonly ProducerRecord[]) {
+    this.#base = revision;
+    for (const record of records) this.#take(record);
+  }
+
+  get revision(): number {
+    return this.#base + this.#written.length;
+  }
+
+  get size(): number {
+    return this.#records.size;
+  }
+
+  get(name: ProducerName): ProducerRecord | undefined {
+    return this.#records.get(nameOf(name));
+  }
+
+  /** Undefined: nobody of the service is registered. */
+  modeOf(service: string): ServiceMode | undefined {
+    return this.#modes.get(service);
+  }
+
+  /** Producers that an agent owns. */
+  loadOf(owner: string): number {
+    return this.#loads.get(owner) ?? 0;
+  }
+
+  all(): ProducerRecord[] {
+    return [...this.#records.values()];
+  }
+
+  /** What was written after `revision`; undefined: not known any more. */
+  since(revision: number): ProducerRecord[] | undefined {
+    return revision < this.#base ? undefined : this.#written.slice(revision - this.#base);
+  }
+
+  weights(): Record<string, Record<string, number>> {
+    return Object.fromEntries(
+      [...this.#weights].map(([owner, services]) => [owner, Object.fromEntries(services)]),
+    );
+  }
+
+  /** A record that was written; the next revision came with it. */
+  put(record: ProducerRecord): void {
+    this.#take(record);
+    this.#written.push(record);
+    if (this.#written.length <= WRITTEN_MAX) return;
+    this.#base += WRITTEN_MAX / 2;
+    this.#written.splice(0, WRITTEN_MAX / 2);
+  }
+
+  #take(record: ProducerRecord): void {
+    const name = nameOf(record);
+    const before = this.#records.get(name);
+    if (before !== undefined) this.#count(before, -1);
+    this.#count(record, 1);
+    this.#modes.set(record.service, record.mode);
+    this.#records.set(name, record);
+  }
+
+  #count({ owner, service, weight }: ProducerRecord, sign: 1 | -1): void {
+    this.#loads.set(owner, this.loadOf(owner) + sign);
+    const services = this.#weights.get(owner) ?? new Map<string, number>();
+    this.#weights.set(owner, services.set(service, (services.get(service) ?? 0) + sign * weight));
+  }
+}
+
 export class KvCoordination implements Coordination {
   readonly #seen = new Map<string, Sighting>();
+  /** What the last step that read or wrote producers found; committed. */
+  #producers = new ProducerIndex(0, []);
   /** Steps of one instance run one after another, so that they do not make each other run again. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -78,7 +168,7 @@ export class KvCoordination implements Coordination {
   }
 
   async heartbeat(member: Member, knownRevision: number): Promise<View> {
-    return this.#step(async (txn) => {
+    const { producers, ...view } = await this.#step(async (txn) => {
       const own = await this.#own(txn, member);
       write(txn, memberKey(member.agent), {
         ...member,
@@ -92,17 +182,14 @@ export class KvCoordination implements Coordination {
       );
       if (dead.size > 0) meta = await reassign(txn, meta, dead);
       const living = members.filter((each) => !dead.has(each.agent)).map(withoutBeat);
-      const view = { revision: meta.revision, epoch: meta.epoch, members: living };
-      if (meta.revision === knownRevision) return view;
-      const producers = await readProducers(txn);
-      return {
-        ...view,
-        changes: {
-          mine: producers.filter((each) => each.owner === member.agent),
-          weights: weightsOf(producers),
-        },
-      };
+      const view: HeartbeatStep = { revision: meta.revision, epoch: meta.epoch, members: living };
+      return meta.revision === knownRevision ? view : { ...view, producers: await this.#indexAt(txn, meta) };
     });
+    if (producers === undefined) return view;
+    this.#producers = producers;
+    const since = producers.since(knownRevision);
+    const mine = (since ?? producers.all()).filter((each) => each.owner === member.agent);
+    return { ...view, changes: { partial: since !== undefined, mine, weights: producers.weights() } };
   }
 
   leave(member: Member, leases: readonly HandedOver[]): Promise<void> {
@@ -114,42 +201,42 @@ export class KvCoordination implements Coordination {
     });
   }
 
-  register(registration: Registration): Promise<AgentLocation> {
-    return this.#durably(async (txn) => {
+  async register(registration: Registration): Promise<AgentLocation> {
+    const { owner, record, producers } = await this.#durably(async (txn) => {
       const meta = await readMeta(txn);
       const members = await readMembers(txn);
-      const producers = await readProducers(txn);
-      const sibling = producers.find((each) => each.service === registration.service);
-      if (sibling !== undefined && sibling.mode !== registration.mode) {
+      const producers = await this.#indexAt(txn, meta);
+      const mode = producers.modeOf(registration.service) ?? registration.mode;
+      if (mode !== registration.mode) {
         throw new LeaseError(
           'BAD_REQUEST',
-          `service "${registration.service}" is ${sibling.mode}; a producer cannot make it ${registration.mode}`,
+          `service "${registration.service}" is ${mode}; a producer cannot make it ${registration.mode}`,
         );
       }
-      const known = producers.find((each) => nameOf(each) === nameOf(registration));
+      const known = producers.get(registration);
       const weight = registration.weight ?? registration.capacity;
+      const agents = members.map((each) => each.agent);
       const record: ProducerRecord = known
         ? { ...known, ...registration, weight, generation: known.generation + 1 }
         : {
             ...registration,
             weight,
             generation: 1,
-            owner: ownerFor(
-              registration,
-              producers,
-              members.map((each) => each.agent),
-            ),
+            owner: ownerFor(registration, producers, agents),
             epoch: meta.epoch,
             quietMs: 0,
             inherited: [],
           };
-      write(txn, producerKey(registration), record);
-      write(txn, META, { ...meta, revision: meta.revision + 1 });
       const owner = members.find((each) => each.agent === record.owner);
       if (owner === undefined)
         throw new LeaseError('UNAVAILABLE', 'no agent is a member yet', { retryAfterMs: 1000 });
-      return { agent: owner.agent, address: owner.address };
+      write(txn, producerKey(registration), record);
+      write(txn, META, { ...meta, revision: meta.revision + 1 });
+      return { owner, record, producers };
     });
+    producers.put(record);
+    this.#producers = producers;
+    return { agent: owner.agent, address: owner.address };
   }
 
   deregister(member: Member, { epoch, generation, ...name }: ProducerRecord): Promise<boolean> {
@@ -202,11 +289,15 @@ export class KvCoordination implements Coordination {
   settle(member: Member, producers: readonly OwnedName[]): Promise<void> {
     return this.#step(async (txn) => {
       await this.#own(txn, member);
+      let changed = false;
       for (const name of producers) {
         const record = await read<ProducerRecord>(txn, producerKey(name));
         if (record?.owner !== member.agent || record.epoch !== name.epoch) continue;
         write(txn, producerKey(name), { ...record, quietMs: 0, inherited: [] });
+        changed = true;
       }
+      const meta = await readMeta(txn);
+      if (changed) write(txn, META, { ...meta, revision: meta.revision + 1 });
     });
   }
 
@@ -224,6 +315,12 @@ export class KvCoordination implements Coordination {
     if (own?.incarnation === member.incarnation) return own;
     const why = own === undefined ? 'its membership ran out' : 'it was started anew elsewhere';
     throw new LeaseError('FENCED', `agent ${member.agent} is no member any more: ${why}`);
+  }
+
+  /** From memory when nobody changed them since. */
+  async #indexAt(txn: KvTransaction, { revision }: Meta): Promise<ProducerIndex> {
+    if (this.#producers.revision === revision) return this.#producers;
+    return new ProducerIndex(revision, await readAll<ProducerRecord>(txn, 'producer/'));
   }
 
   #isDead({ agent, incarnation, beat }: MemberRecord): boolean {
@@ -257,7 +354,7 @@ async function reassign(
 ): Promise<Meta> {
   const members = await readMembers(txn);
   const living = members.filter((each) => !dead.has(each.agent)).map((each) => each.agent);
-  const producers = await readProducers(txn);
+  const producers = await readAll<ProducerRecord>(txn, 'producer/');
   const owners = assign(producers.map(nameOf), living);
   const epoch = meta.epoch + 1;
   for (const record of producers) {
@@ -287,25 +384,9 @@ async function reassign(
 }
 
 /** A newcomer goes to the first agent of its ranking with room; nobody else moves for it. */
-function ownerFor(
-  name: ProducerName,
-  producers: readonly ProducerRecord[],
-  agents: readonly string[],
-): string {
-  const loads = new Map<string, number>();
-  for (const { owner } of producers) loads.set(owner, (loads.get(owner) ?? 0) + 1);
-  const bound = loadMax(producers.length + 1, agents.length);
-  return ranking(nameOf(name), agents).find((agent) => (loads.get(agent) ?? 0) < bound) ?? '';
-}
-
-function weightsOf(producers: readonly ProducerRecord[]): Record<string, Record<string, number>> {
-  const weights: Record<string, Record<string, number>> = {};
-  for (const { owner, service, weight } of producers) {
-    weights[owner] ??= {};
-    const services = weights[owner];
-    services[service] = (services[service] ?? 0) + weight;
-  }
-  return weights;
+function ownerFor(name: ProducerName, producers: ProducerIndex, agents: readonly string[]): string {
+  const bound = loadMax(producers.size + 1, agents.length);
+  return ranking(nameOf(name), agents).find((agent) => producers.loadOf(agent) < bound) ?? '';
 }
 
 export function nameOf({ service, producer }: ProducerName): string {
@@ -330,10 +411,6 @@ async function readMeta(txn: KvTransaction): Promise<Meta> {
 
 function readMembers(txn: KvTransaction): Promise<MemberRecord[]> {
   return readAll<MemberRecord>(txn, 'member/');
-}
-
-function readProducers(txn: KvTransaction): Promise<ProducerRecord[]> {
-  return readAll<ProducerRecord>(txn, 'producer/');
 }
 
 async function readAll<T>(txn: KvTransaction, prefix: string): Promise<T[]> {

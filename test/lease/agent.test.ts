@@ -1,5 +1,6 @@
 // An agent in one process: registration, leases, reports, draining, revocation, restarts, and several agents over one coordination.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { KvEngine } from '../../src/kv/engine.js';
 import { MemoryEngine } from '../../src/kv/memory-engine.js';
 import { LeaseAgent, type LeaseAgentOptions } from '../../src/lease/agent.js';
 import type { AgentApi, Grant, LeaseEvent, LeaseReference, Registration } from '../../src/lease/contract.js';
@@ -61,6 +62,43 @@ async function settle(ms: number): Promise<void> {
 }
 
 describe('one agent', () => {
+  test('a registration reads no other producer, however many there are', async () => {
+    let ranges = 0;
+    const counted: KvEngine = {
+      name: 'counted',
+      transact: (fn) =>
+        shared.transact((txn) =>
+          fn({
+            get: (at) => txn.get(at),
+            scan: (where) => txn.scan(where),
+            put: (at, value) => txn.put(at, value),
+            delete: (at) => txn.delete(at),
+            range: (where) => {
+              if (where.start.includes('producer/')) ranges += 1;
+              return txn.range(where);
+            },
+          }),
+        ),
+      sync: () => shared.sync(),
+      stats: () => shared.stats(),
+      [Symbol.asyncDispose]: async () => undefined,
+    };
+    const agent = await start('a', { coordination: new KvCoordination(counted, clock, MEMBER_TTL_MS) });
+    await agent.register(producer('d0'));
+    const before = ranges;
+    for (let i = 1; i <= 50; i += 1) await agent.register(producer(`d${i}`));
+    await agent.register(producer('d7', { address: 'moved' }));
+    expect(ranges - before).toBeLessThan(3);
+    const known = await agent.producers();
+    expect(known).toHaveLength(51);
+    expect(known.find(({ producer: name }) => name === 'd7')).toMatchObject({ address: 'moved' });
+    // What somebody else wrote is read.
+    await coordination().register(producer('d99'));
+    await settle(400);
+    expect(await agent.producers()).toHaveLength(52);
+    expect(await agent.agents()).toMatchObject([{ weights: { disk: 52 } }]);
+  });
+
   test('an exclusive producer is leased to one at a time, each time with a greater token', async () => {
     const agent = await start('a');
     await agent.register(producer('d1'));

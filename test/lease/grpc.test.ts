@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { packageRoot } from '../../bindings/load.js';
 import { LeaseConsumer } from '../../src/lease/consumer.js';
 import type { LeaseEvent } from '../../src/lease/contract.js';
 import { RemoteAgent } from '../../src/lease/grpc/client.js';
@@ -202,4 +203,19 @@ describe('off the host', () => {
     undo.push(() => plain[Symbol.dispose]());
     await expect(plain.producers()).rejects.toEqual(refused('UNAVAILABLE'));
   });
+});
+
+test('who imports the library without speaking gRPC does not load it', () => {
+  const script = `
+    import Module from 'node:module';
+    const { LeaseHost } = await import('penstock');
+    const host = await LeaseHost.start({ store: 'memory:' });
+    const loaded = () => Object.keys(Module._cache).filter((name) => name.includes('@grpc')).length;
+    const before = loaded();
+    const server = await LeaseHost.start({ store: 'memory:', listen: '127.0.0.1:0' });
+    console.log(before, loaded() > 0);
+    for (const each of [server, host]) await each[Symbol.asyncDispose]();`;
+  const argv = ['--input-type=module', '-e', script];
+  const output = execFileSync(process.execPath, argv, { cwd: packageRoot(), encoding: 'utf8' });
+  expect(output).toBe('0 true\n');
 });

@@ -1,11 +1,5 @@
 // An agent at the other end of a channel. Calls have a deadline; a channel that breaks is made again by gRPC.
-import {
-  type CallOptions,
-  type Client,
-  type ClientReadableStream,
-  type ServiceError,
-  status,
-} from '@grpc/grpc-js';
+import type { CallOptions, Client, ClientReadableStream, ServiceError } from '@grpc/grpc-js';
 import type {
   AgentApi,
   AgentInfo,
@@ -27,6 +21,7 @@ import type { CandidateExplanation } from '../explanation.js';
 import type { ProducerStatus } from '../status.js';
 import { clientCredentials, type TlsFiles } from './credentials.js';
 import { type Failure, fromFailure, fromServiceError } from './failure.js';
+import { grpc } from './library.js';
 import { filled } from './messages.js';
 import { protocol } from './proto.js';
 import { MESSAGE_BYTES_MAX } from './server.js';
@@ -180,7 +175,7 @@ export class RemoteAgent implements AgentApi, Disposable {
     try {
       for await (const event of stream) yield filled(event as LeaseEvent, EVENT);
     } catch (error) {
-      if (signal.aborted || (error as ServiceError).code === status.CANCELLED) return;
+      if (signal.aborted || (error as ServiceError).code === grpc().status.CANCELLED) return;
       throw fromServiceError(error as ServiceError, this.address);
     } finally {
       signal.removeEventListener('abort', cancel);

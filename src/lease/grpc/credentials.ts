@@ -1,8 +1,9 @@
 // Where plain text is allowed and where it is not: a unix socket or a loopback address may be plain, everything else needs TLS, and
 // both sides then show a certificate.
 import { readFileSync } from 'node:fs';
-import { type ChannelCredentials, credentials, ServerCredentials } from '@grpc/grpc-js';
+import type { ChannelCredentials, ServerCredentials } from '@grpc/grpc-js';
 import { LeaseError } from '../errors.js';
+import { grpc } from './library.js';
 
 /** PEM files. */
 export interface TlsFiles {
@@ -21,20 +22,20 @@ export function isLocal(address: string): boolean {
 export function serverCredentials(address: string, tls: TlsFiles | undefined): ServerCredentials {
   if (tls === undefined) {
     requireLocal(address);
-    return ServerCredentials.createInsecure();
+    return grpc().ServerCredentials.createInsecure();
   }
   const { ca, cert_chain, private_key } = readTls(tls);
   // The client must show a certificate that this authority signed.
-  return ServerCredentials.createSsl(ca, [{ cert_chain, private_key }], true);
+  return grpc().ServerCredentials.createSsl(ca, [{ cert_chain, private_key }], true);
 }
 
 export function clientCredentials(address: string, tls: TlsFiles | undefined): ChannelCredentials {
   if (tls === undefined || address.startsWith('unix:')) {
     requireLocal(address);
-    return credentials.createInsecure();
+    return grpc().credentials.createInsecure();
   }
   const { ca, cert_chain, private_key } = readTls(tls);
-  return credentials.createSsl(ca, private_key, cert_chain);
+  return grpc().credentials.createSsl(ca, private_key, cert_chain);
 }
 
 function requireLocal(address: string): void {

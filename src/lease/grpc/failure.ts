@@ -1,21 +1,22 @@
 // LeaseError on the wire and back: a gRPC status for anyone who speaks gRPC, metadata with the stable code for us.
-import { Metadata, type ServiceError, type StatusObject, status } from '@grpc/grpc-js';
+import type { ServiceError, StatusObject, status } from '@grpc/grpc-js';
 import type { AgentLocation } from '../contract.js';
 import { LEASE_ERROR_CODES, LeaseError, type LeaseErrorCode } from '../errors.js';
+import { grpc } from './library.js';
 
-const STATUS: Readonly<Record<LeaseErrorCode, status>> = {
-  NO_PRODUCERS: status.NOT_FOUND,
-  NONE_HEALTHY: status.UNAVAILABLE,
-  CAPACITY_EXHAUSTED: status.RESOURCE_EXHAUSTED,
-  NO_SUCH_LEASE: status.NOT_FOUND,
-  NO_SUCH_PRODUCER: status.NOT_FOUND,
-  DRAINING: status.FAILED_PRECONDITION,
-  BAD_STATUS: status.INVALID_ARGUMENT,
-  BAD_REQUEST: status.INVALID_ARGUMENT,
-  NOT_OWNER: status.FAILED_PRECONDITION,
-  FENCED: status.UNAVAILABLE,
-  UNAVAILABLE: status.UNAVAILABLE,
-  CLOSED: status.UNAVAILABLE,
+const STATUS: Readonly<Record<LeaseErrorCode, keyof typeof status>> = {
+  NO_PRODUCERS: 'NOT_FOUND',
+  NONE_HEALTHY: 'UNAVAILABLE',
+  CAPACITY_EXHAUSTED: 'RESOURCE_EXHAUSTED',
+  NO_SUCH_LEASE: 'NOT_FOUND',
+  NO_SUCH_PRODUCER: 'NOT_FOUND',
+  DRAINING: 'FAILED_PRECONDITION',
+  BAD_STATUS: 'INVALID_ARGUMENT',
+  BAD_REQUEST: 'INVALID_ARGUMENT',
+  NOT_OWNER: 'FAILED_PRECONDITION',
+  FENCED: 'UNAVAILABLE',
+  UNAVAILABLE: 'UNAVAILABLE',
+  CLOSED: 'UNAVAILABLE',
 };
 
 export interface Failure {
@@ -26,6 +27,7 @@ export interface Failure {
 }
 
 export function toStatus(error: unknown): Partial<StatusObject> {
+  const { Metadata, status } = grpc();
   const metadata = new Metadata();
   if (!(error instanceof LeaseError)) {
     return {
@@ -41,7 +43,7 @@ export function toStatus(error: unknown): Partial<StatusObject> {
     metadata.set('penstock-owner-address', error.owner.address);
   }
   // Header values are ASCII; gRPC encodes the details itself.
-  return { code: STATUS[error.code], details: error.message, metadata };
+  return { code: status[STATUS[error.code]], details: error.message, metadata };
 }
 
 export function fromServiceError(error: ServiceError, address: string): LeaseError {
@@ -57,9 +59,13 @@ export function fromServiceError(error: ServiceError, address: string): LeaseErr
     });
   }
   const message = `the lease agent at ${address} does not answer: ${error.details}`;
-  return new LeaseError(error.code === status.INVALID_ARGUMENT ? 'BAD_REQUEST' : 'UNAVAILABLE', message, {
-    cause: error,
-  });
+  return new LeaseError(
+    error.code === grpc().status.INVALID_ARGUMENT ? 'BAD_REQUEST' : 'UNAVAILABLE',
+    message,
+    {
+      cause: error,
+    },
+  );
 }
 
 export function toFailure(error: unknown): Failure {

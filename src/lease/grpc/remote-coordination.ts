@@ -14,6 +14,7 @@ import { filled, recordFromWire, recordToWire, type WireRecord } from './message
 
 interface WireView extends Omit<View, 'changes'> {
   readonly changes?: {
+    readonly partial?: boolean;
     readonly mine?: readonly WireRecord[];
     readonly weights?: Readonly<Record<string, { readonly services?: Readonly<Record<string, number>> }>>;
   };
@@ -45,7 +46,11 @@ export class RemoteCoordination implements Coordination, Disposable {
     return {
       ...view,
       members,
-      changes: { mine: (changes.mine ?? []).map(recordFromWire), weights: Object.fromEntries(weights) },
+      changes: {
+        partial: changes.partial ?? false,
+        mine: (changes.mine ?? []).map(recordFromWire),
+        weights: Object.fromEntries(weights),
+      },
     };
   }
 

@@ -1,12 +1,11 @@
 // An agent, and where it has one its coordination, as gRPC services. Translates; decides nothing.
 import { rmSync } from 'node:fs';
-import {
-  type handleServerStreamingCall,
-  type handleUnaryCall,
-  Metadata,
+import type {
+  handleServerStreamingCall,
+  handleUnaryCall,
   Server,
-  type ServerWritableStream,
-  type UntypedServiceImplementation,
+  ServerWritableStream,
+  UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import type { Logger } from '../../telemetry/logger.js';
 import type {
@@ -24,6 +23,7 @@ import { LeaseError } from '../errors.js';
 import type { ProducerStatus } from '../status.js';
 import { serverCredentials, type TlsFiles } from './credentials.js';
 import { toFailure, toStatus } from './failure.js';
+import { grpc } from './library.js';
 import { filled, recordFromWire, recordToWire, type WireRecord } from './messages.js';
 import { protocol } from './proto.js';
 
@@ -54,7 +54,7 @@ export class LeaseServer implements AsyncDisposable {
 
   static async listen(options: LeaseServerOptions): Promise<LeaseServer> {
     const { address, tls, agent, coordination } = options;
-    const server = new Server({
+    const server = new (grpc().Server)({
       'grpc.keepalive_time_ms': KEEPALIVE_MS,
       'grpc.keepalive_timeout_ms': KEEPALIVE_MS,
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
@@ -127,10 +127,11 @@ function coordinationHandlers(coordination: Coordination, logger: Logger): Untyp
     Heartbeat: call(async ({ member, knownRevision = 0 }: { member?: Member; knownRevision?: number }) => {
       const { changes, ...view } = await coordination.heartbeat(filled(member, MEMBER), knownRevision);
       if (changes === undefined) return view;
+      const { partial } = changes;
       const weights = Object.entries(changes.weights).map(([agent, services]) => [agent, { services }]);
       return {
         ...view,
-        changes: { mine: changes.mine.map(recordToWire), weights: Object.fromEntries(weights) },
+        changes: { partial, mine: changes.mine.map(recordToWire), weights: Object.fromEntries(weights) },
       };
     }),
     Leave: call((message: HandOverMessage) =>
@@ -165,8 +166,6 @@ interface OwnedNamesMessage {
   readonly member?: Member;
   readonly producers?: readonly OwnedName[];
 }
-
-const NO_METADATA = new Metadata();
 
 // proto3 leaves out what has its default value: these are those values.
 const NAME = { service: '', producer: '' };
@@ -222,7 +221,7 @@ function watching(agent: () => AgentApi): handleServerStreamingCall<WatchFilter,
     try {
       const events = agent().watch(call.request, gone.signal);
       // Headers first: who watches knows then that from now on nothing is missed.
-      call.sendMetadata(NO_METADATA);
+      call.sendMetadata(new (grpc().Metadata)());
       void forward(call, events, gone.signal);
     } catch (error) {
       call.emit('error', toStatus(error));
