@@ -21,9 +21,10 @@ uint64_t hash_name(uint64_t parent, std::string_view name) {
   return mix(parent) ^ mix(std::hash<std::string_view>{}(name));
 }
 
-// Without group execute, sgid marks mandatory locking and is not a privilege.
+// Without group execute, sgid is no privilege, but only a member of the group may leave it: JavaScript
+// decides.
 bool has_privileged_mode(uint32_t mode) {
-  return (mode & S_ISUID) != 0 || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
+  return (mode & (S_ISUID | S_ISGID)) != 0;
 }
 
 constexpr auto kNothingToDo = [](const auto&) {};

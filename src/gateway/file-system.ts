@@ -120,6 +120,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     const { namespace } = this.#session;
     const hasOthers = Object.values(others).some((value) => value !== undefined && value !== false);
     // No change at all is chown(-1, -1), which takes the set-ID bits.
+    if (!hasOthers && size === undefined) await this.#requireRightToSetId(caller, ino);
     const isChange = hasOthers || size === undefined;
     const attributes = isChange
       ? await namespace.setAttributes(caller, ino, others)
@@ -474,6 +475,20 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   async #dropCapability(context: RequestContext, ino: number): Promise<void> {
     const { flags } = await this.#session.namespace.getAttributes(this.#caller(context), ino);
     if ((flags & InodeFlag.HasCapability) !== 0) await this.removeXattr(context, ino, CAPABILITY);
+  }
+
+  /**
+   * The kernel lets anybody make a chown of nothing, and says no other words when a write takes the set-ID bits: unless the
+   * file is open for writing it is a chown, and they are its owner's to lose. EPERM.
+   */
+  async #requireRightToSetId(caller: Caller, ino: number): Promise<void> {
+    if (caller.uid === 0 || this.#open.hasWriters(ino)) return;
+    const { uid, gid, mode } = await this.#session.namespace.getAttributes(caller, ino);
+    if (uid === caller.uid || (mode & S_IFMT) === S_IFDIR) return;
+    // A member of the group keeps sgid where the group may not execute.
+    const kept = (mode & 0o10) === 0 && caller.gid === gid ? 0o2000 : 0;
+    if ((mode & 0o6000 & ~kept) === 0) return;
+    throw new GatewayError('EPERM', "the set-ID bits are the owner's to take away");
   }
 
   /** A write by anybody but root takes suid, sgid and capabilities away. */

@@ -1,7 +1,7 @@
 // setattr: permission bits, owners, times, size. The rules are Linux's: notify_change() and setattr_copy() for what a local
 // file system would get from the kernel; with FUSE_HANDLE_KILLPRIV_V2 clearing set-ID bits is the file system's.
 import { type Context, inGroup } from './context.js';
-import { type AttributeChanges, MAX_FILE_SIZE, type Timespec } from './contract.js';
+import { type AttributeChanges, type Caller, MAX_FILE_SIZE, type Timespec } from './contract.js';
 import { errno } from './errors.js';
 import { type Inode, isDirectory, isRegular, S_IFMT, S_ISGID, S_ISUID, S_IXGRP } from './inode-record.js';
 import { decodeStripe } from './records.js';
@@ -17,15 +17,19 @@ export function changeAttributes(
   ino: number,
   changes: AttributeChanges,
 ): Inode {
+  const { caller } = context;
   const inode = view.existing(ino);
   // No change at all is chown(-1, -1): it still takes the set-ID bits and moves ctime.
   const chown = changes.uid !== undefined || changes.gid !== undefined || Object.keys(changes).length === 0;
+  if (changes.killPrivileges === true || (chown && !isDirectory(inode))) {
+    inode.mode &= ~setIdTaken(caller, inode);
+    dropCapability(view, inode);
+  }
   if (changes.uid !== undefined) inode.uid = changes.uid;
   if (changes.gid !== undefined) inode.gid = changes.gid;
-  if (changes.killPrivileges === true || (chown && !isDirectory(inode))) killPrivileges(view, inode);
   if (changes.mode !== undefined) {
     inode.mode = (inode.mode & S_IFMT) | (changes.mode & PERMISSIONS);
-    if (!isDirectory(inode) && inGroup(context.caller, inode.gid) === false) inode.mode &= ~S_ISGID;
+    if (!isDirectory(inode) && inGroup(caller, inode.gid) === false) inode.mode &= ~S_ISGID;
     chmodAcl(view, inode);
   }
   if (changes.size !== undefined) resize(view, context, inode, changes.size);
@@ -44,11 +48,14 @@ function timeOf(time: Timespec | 'now', context: Context): Timespec {
   return time;
 }
 
-/** suid always, sgid where it means "run as the group", and the capability. */
-function killPrivileges(view: View, inode: Inode): void {
-  inode.mode &= ~S_ISUID;
-  if ((inode.mode & S_IXGRP) !== 0) inode.mode &= ~S_ISGID;
-  dropCapability(view, inode);
+/**
+ * The set-ID bits that a write, a truncate or a chown takes: suid always, sgid where it means "run as the group" or the caller
+ * is not known to belong to the group (setattr_should_drop_sgid() of Linux 6.2).
+ */
+function setIdTaken(caller: Caller, inode: Inode): number {
+  const suid = inode.mode & S_ISUID;
+  const keepsSgid = (inode.mode & S_IXGRP) === 0 && inGroup(caller, inode.gid) === true;
+  return keepsSgid ? suid : suid | (inode.mode & S_ISGID);
 }
 
 /**

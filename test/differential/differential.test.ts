@@ -120,6 +120,29 @@ describe.skipIf(placeUnavailable())('a volume against the disk', () => {
     await mount.fsck();
   });
 
+  it('takes set-ID bits from whom the disk takes them', async () => {
+    using disk = new SystemCallServer(reference);
+    using volume = new SystemCallServer(mount.path);
+    const lines = ['begin bits', 'umask 0', 'mknod p fifo 6711', 'put f 10 1', 'chmod f 2666', 'put g 10 1'];
+    lines.push(
+      'chmod g 2666',
+      'chown g 0 1001',
+      'as 1001 1001',
+      'chown p -1 -1',
+      'open 0 f w 0',
+      'open 1 g w 0',
+    );
+    lines.push('write 0 100 1', 'write 1 100 1', 'fstat 0', 'fstat 1', 'as 0 0', 'chown p -1 -1', 'lstat p');
+    const [expected, actual] = await Promise.all([disk.run(lines), volume.run(lines)]);
+    const readable = (answers: readonly string[]) => lines.map((text, at) => `${text} -> ${answers[at]}`);
+    expect(readable(actual)).toEqual(readable(expected));
+    expect(expected.slice(14, 16)).toEqual([
+      expect.stringMatching(/^ok 100666/),
+      expect.stringMatching(/^ok 102666/),
+    ]);
+    await Promise.all([disk.run(['end bits']), volume.run(['end bits'])]);
+  });
+
   it('a file that others are renamed over can always be opened, asked and read', async () => {
     const path = join(mount.path, 'replaced');
     const draft = join(mount.path, 'draft');

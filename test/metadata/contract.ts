@@ -472,6 +472,22 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         expect(await codeOf(volume.getXattr(root, file.ino, name('security.capability')))).toBe('ENODATA');
       });
 
+      test('sgid without execution by the group is taken by those who are not known to be in it', async () => {
+        await start();
+        const file = await create(1, 'f');
+        await volume.setAttributes(root, file.ino, { gid: 99 });
+        for (const [writer, mode] of [
+          [root, 0o2644],
+          [user(5, 99), 0o2644],
+          [user(5, 6, [99]), 0o2644],
+          [user(5, 6), 0o644],
+        ] as const) {
+          await volume.setAttributes(root, file.ino, { mode: 0o2644 });
+          const killed = await volume.setAttributes(writer, file.ino, { killPrivileges: true });
+          expect(killed.mode).toBe(REG | mode);
+        }
+      });
+
       test('a caller outside the group loses sgid on chmod', async () => {
         await start();
         const file = await create(1, 'f', 0o644, user(5, 6));

@@ -31,6 +31,9 @@ struct Slot {
   bool direct = false;
   void* mapping = nullptr;
   size_t mapping_length = 0;
+  // A mapping outlives the handle it was made by, and another may have taken its place.
+  bool mapping_writable = false;
+  ino_t mapped_file = 0;
 };
 
 inline constexpr size_t kSlots = 16;

@@ -23,7 +23,7 @@ void on_bus_error(int) {
 // The part of [offset, offset + length) that lies inside both the mapping and the file.
 size_t inside(const Slot& slot, int64_t offset, int64_t length) {
   struct stat status;
-  if (fstat(slot.fd, &status) != 0) return 0;
+  if (fstat(slot.fd, &status) != 0 || status.st_ino != slot.mapped_file) return 0;
   int64_t const end =
       std::min({offset + length, static_cast<int64_t>(slot.mapping_length), int64_t{status.st_size}});
   return end > offset ? static_cast<size_t>(end - offset) : 0;
@@ -36,7 +36,10 @@ std::string map(Arguments a) {
   size_t const length = static_cast<size_t>(std::max<int64_t>(4096, number(a[1])));
   void* const mapping =
       mmap(nullptr, length, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, slot.fd, 0);
-  if (mapping == MAP_FAILED) return failure();
+  struct stat status;
+  if (mapping == MAP_FAILED || fstat(slot.fd, &status) != 0) return failure();
+  slot.mapping_writable = writable;
+  slot.mapped_file = status.st_ino;
   slot.mapping = mapping;
   slot.mapping_length = length;
   return ok();
@@ -45,7 +48,7 @@ std::string map(Arguments a) {
 std::string touch(Arguments a, bool store) {
   Slot& slot = slot_of(a[0]);
   if (slot.mapping == nullptr || slot.fd < 0) return "err UNMAPPED";
-  if (store && (fcntl(slot.fd, F_GETFL) & O_ACCMODE) != O_RDWR) return "err READONLY";
+  if (store && !slot.mapping_writable) return "err READONLY";
   int64_t const offset = number(a[1]);
   size_t const length = inside(slot, offset, number(a[2]));
   uint8_t* const bytes = scratch(length);

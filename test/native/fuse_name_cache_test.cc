@@ -81,7 +81,7 @@ TEST_CASE("privileges: unknown, present, cleared") {
   cache.privileges_cleared(5, asked, true);
   CHECK(cache.suid_or_sgid(5) == Privileges::unknown);
   cache.store_inode(file(6, S_IFREG | S_ISGID | 0644), 0, kForever, cache.clock());
-  CHECK(cache.suid_or_sgid(6) == Privileges::none);  // sgid without group execute is no privilege
+  CHECK(cache.suid_or_sgid(6) == Privileges::present);  // taken from whoever is not in the group
 }
 
 TEST_CASE("a complete directory answers misses, and stops when one of its names is evicted") {
