@@ -91,7 +91,13 @@ try {
     const start = performance.now();
     await mount.mount();
     const recoveryMs = performance.now() - start;
-    process.stdout.write(`mounted after kill -9 in ${recoveryMs.toFixed(0)} ms\n`);
+    const { resident, anonymous } = sampler.take();
+    residentMax = Math.max(residentMax, resident);
+    const memory = `daemon ${resident.toFixed(0)} MiB resident (${anonymous.toFixed(0)} anonymous)`;
+    process.stdout.write(`mounted after kill -9 in ${recoveryMs.toFixed(0)} ms, ${memory}\n`);
+    const { mountMs } = (await mount.status()) as { mountMs: Record<string, number> };
+    const phases = Object.entries(mountMs).map(([name, ms]) => `${name} ${ms} ms`);
+    process.stdout.write(`  of which ${phases.join(', ')}\n`);
     if (recoveryMs > MOUNT_MS_MAX) shortfalls.push(`mounting took more than ${MOUNT_MS_MAX} ms`);
     await phase('walk', 'walk after the kill');
     await mount.fsck();

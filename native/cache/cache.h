@@ -235,6 +235,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   void reclaim_later(Inode& node, uint64_t lsn, uint64_t first, uint64_t count);
   Result<void> reclaim_due();
   void drop_inode(Inode& node);
+  bool is_needed(const Inode& node) const;
+  void drop_if_idle(Inode& node);
   Result<void> sync_file(uint64_t ino, bool with_log);
   Result<void> sync_data_of(uint64_t ino, uint64_t file_id, File& data);
   bool take_snapshot(Inode& node, PublishSnapshot& snapshot);

@@ -112,8 +112,7 @@ uint64_t Cache::evict_sparse(uint64_t bytes) {
       if (!drop_pages(*node, first, kPagesPerChunk)) break;
       freed += clean * kPageSize;
     }
-    const bool is_empty = node->map.next_run(0, kNoLimit, kValid, kValid).count == 0;
-    if (is_empty && !node->attached && !node->is_dirty() && node->pins == 0) {
+    if (!is_needed(*node) && node->map.next_run(0, kNoLimit, kValid, kValid).count == 0) {
       drop_inode(*node);
       continue;
     }
@@ -134,9 +133,10 @@ uint64_t Cache::evict_small(uint64_t bytes) {
       if (node.sparse || node.pins > 0 || node.is_dirty() || freed >= bytes) return;
       if (node.referenced.exchange(false, std::memory_order_relaxed)) return;
       const uint64_t valid = node.map.count(0, kSmallPages, kValid, kValid);
-      if (valid == 0 && node.attached) return;
-      if (!node.attached) {
+      if (!is_needed(node)) {
         drop_inode(node);
+      } else if (valid == 0) {
+        return;
       } else if (!drop_pages(node, 0, kSmallPages)) {
         return;
       }

@@ -75,17 +75,28 @@ Attributes Cache::attach(uint64_t ino, const AttachBase& base) {
     node->version = base.version;
   }
   node->attached = true;
+  node->closed = false;
   return node->attributes;
 }
 
 bool Cache::detach(uint64_t ino) {
   const Changing node(*table_, ino);
   if (!node) return true;
-  if (node->is_dirty()) return false;
+  node->closed = node->is_dirty();
+  if (node->closed) return false;
   node->attached = false;
-  const bool is_empty = node->map.next_run(0, kNoLimit, kValid, kValid).count == 0;
-  if (is_empty && node->pins == 0) drop_inode(*node);
+  drop_if_idle(*node);
   return true;
+}
+
+// What is not needed can be had again at any time, from metadata and the store.
+bool Cache::is_needed(const Inode& node) const {
+  return (node.attached && !node.closed) || node.is_dirty() || node.pins > 0;
+}
+
+// A file without a page here is of no use: a million of them would fill the memory.
+void Cache::drop_if_idle(Inode& node) {
+  if (!is_needed(node) && node.map.next_run(0, kNoLimit, kValid, kValid).count == 0) drop_inode(node);
 }
 
 // Out of the table and the log; its disk space follows once the log says so durably.

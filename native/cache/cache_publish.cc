@@ -70,7 +70,7 @@ Result<void> Cache::complete_publish(uint64_t ino, uint32_t generation, uint64_t
   }
   const Result<Appended> appended =
       append(*node, RecordKind::complete, raw(PublishBody{version, generation, 0}));
-  Mutation mutation(*this, *node);
+  std::optional<Mutation> mutation(std::in_place, *this, *node);
   if (!appended) {
     // Unrecorded it must not count either: what recovery takes to be in flight would be evicted meanwhile.
     // The same pages go up again, which loses nothing.
@@ -80,7 +80,7 @@ Result<void> Cache::complete_publish(uint64_t ino, uint32_t generation, uint64_t
   }
   const uint64_t published = node->unpublished->in_flight->attributes.pages;
   const uint64_t base = node->unpublished->base_pages;
-  mutation.consume(published > base ? published - base : 0);
+  mutation->consume(published > base ? published - base : 0);
   node->apply_complete(generation, version);
   if (node->unpublished) node->unpublished->order = 0;  // what was written meanwhile queues anew
   counters_.published.fetch_add(1, std::memory_order_relaxed);
@@ -89,6 +89,8 @@ Result<void> Cache::complete_publish(uint64_t ino, uint32_t generation, uint64_t
     if (auto dropped = drop_pages(*node, 0, kNoLimit); !dropped) return dropped;
     node->sparse->sync_failed = false;
   }
+  mutation.reset();
+  drop_if_idle(*node);
   return {};
 }
 

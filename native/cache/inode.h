@@ -155,6 +155,7 @@ class Inode {
 
  public:
   bool attached : 1 = false;
+  bool closed : 1 = false;       // attached, and its last handle closed while it was dirty
   bool all_known : 1 = false;    // no page of it is in the store but those with their present bit set
   bool has_barrier : 1 = false;  // some of its data was promised durable
   bool condemned : 1 = false;    // unlinked: never published

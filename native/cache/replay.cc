@@ -510,6 +510,7 @@ Result<void> Replay::finish() {
       node.settle();
       if (!node.is_dirty()) return;
       node.attached = true;
+      node.closed = true;
       // What was found here is relied on from here on: it moves only with a sync.
       node.has_barrier = true;
       charged += node.charge();

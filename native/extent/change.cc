@@ -69,9 +69,11 @@ bool decode_stage(Reader& reader, StageChange& change) {
   if (!reader.get(change.version) || !reader.get(change.block_limit) || !reader.get(blocks)) return false;
   if (change.version == 0 || change.block_limit > kBlocksPerStripeMax || blocks > kBlocksPerStripeMax)
     return false;
-  change.blocks.clear();
+  // The blocks of the change before keep their memory. One after the other: a damaged count ends in time.
+  if (change.blocks.size() > blocks) change.blocks.resize(blocks);
   for (uint32_t i = 0; i < blocks; i++) {
-    PackedBlock& block = change.blocks.emplace_back();
+    if (i == change.blocks.size()) change.blocks.emplace_back();
+    PackedBlock& block = change.blocks[i];
     if (!decode_block(reader, block) || block.index >= kBlocksPerStripeMax) return false;
     if (i > 0 && change.blocks[i - 1].index >= block.index) return false;
   }

@@ -31,6 +31,9 @@ struct StageChange {
   std::vector<PackedBlock> blocks;  // by index, ascending
 };
 
+// A staged version without a block takes so many bytes, and none takes fewer.
+inline constexpr std::size_t kStageHeaderBytes = 40;
+
 struct DropChange {
   uint64_t stripe = 0;
   uint64_t version = 0;

@@ -1,5 +1,6 @@
 #include "native/extent/checkpoint.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "native/extent/frame.h"
@@ -13,6 +14,16 @@ constexpr std::size_t kFrameTarget = 1 << 20;
 
 Error damaged(const std::string& path, const std::string& what) {
   return Error{EBADMSG, path + " is damaged: " + what + "; restore the store from a replica or a backup"};
+}
+
+// As its footer has it, for making room; 0 when there is none to read. No more than the file can hold.
+uint64_t versions_in(File& file) {
+  uint64_t versions = 0;
+  const auto footer = last_payload(file, FrameKind::footer, sizeof(versions));
+  const auto size = file.size();
+  if (!footer || !size) return 0;
+  std::memcpy(&versions, footer->data(), sizeof(versions));
+  return std::min(versions, *size / kStageHeaderBytes);
 }
 
 }  // namespace
@@ -84,6 +95,7 @@ Result<CheckpointPosition> load_checkpoint(FileSystem& file_system, const std::s
   if (!file) return file.error();
   auto reader = FrameReader::open(**file, 0);
   if (!reader) return reader.error();
+  map.reserve(versions_in(**file));
   MapReplayer replayer(map);
   CheckpointPosition position;
   bool complete = false;

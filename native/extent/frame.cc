@@ -41,6 +41,22 @@ void append_frame(FrameKind kind, uint64_t number, std::span<const std::byte> pa
   out.resize(end);
 }
 
+std::optional<std::vector<std::byte>> last_payload(File& file, FrameKind kind, std::size_t payload_bytes) {
+  const Result<uint64_t> size = file.size();
+  const std::size_t whole = frame_bytes(payload_bytes);
+  if (!size || *size < whole) return std::nullopt;
+  std::vector<std::byte> frame(whole);
+  const Result<std::size_t> got = file.read(*size - whole, frame);
+  if (!got || *got != whole) return std::nullopt;
+  Header header;
+  std::memcpy(&header, frame.data(), sizeof(header));
+  const auto payload = std::span{frame}.subspan(kFrameHeaderBytes, payload_bytes);
+  const bool is_valid = is_plausible(header) && header.length == payload_bytes &&
+                        header.kind == static_cast<uint32_t>(kind) && checksum(header, payload) == header.crc;
+  if (!is_valid) return std::nullopt;
+  return std::vector<std::byte>(payload.begin(), payload.end());
+}
+
 Result<FrameReader> FrameReader::open(File& file, uint64_t next_number) {
   const Result<uint64_t> size = file.size();
   if (!size) return size.error();

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -58,6 +59,10 @@ class FrameReader {
   FrameKind kind_ = FrameKind::header;
   std::vector<std::byte> payload_;
 };
+
+// The payload of the last frame of a file, if that is a valid one of this kind and length; its number is not
+// looked at. A hint: who relies on the file reads all of it.
+std::optional<std::vector<std::byte>> last_payload(File& file, FrameKind kind, std::size_t payload_bytes);
 
 // What the first frame of a segment or checkpoint says about it.
 struct FileHeader {

@@ -81,17 +81,17 @@ uint32_t StripeMap::block_limit(const VersionEntry& entry) const {
 }
 
 Result<void> StripeMap::check(const StageChange& change) const {
-  const std::string name = name_of(change.stripe, change.version);
+  const auto name = [&] { return name_of(change.stripe, change.version); };
   if (change.base != 0 && !contains(change.stripe, change.base)) {
     return Error{ENOENT,
-                 name + ": its base version " + std::to_string(change.base) + " is not in this store"};
+                 name() + ": its base version " + std::to_string(change.base) + " is not in this store"};
   }
-  if (contains(change.stripe, change.version)) return Error{EEXIST, name + " exists already"};
+  if (contains(change.stripe, change.version)) return Error{EEXIST, name() + " exists already"};
   for (const PackedBlock& block : change.blocks) {
     for (const BlockRun& run : block.runs) {
       if (block.extent >= extents_.size() || extents_[block.extent] == nullptr ||
           run.page + run.count() > extents_[block.extent]->pages()) {
-        return Error{EBADMSG, name + " refers to page " + std::to_string(run.page) + " outside extent " +
+        return Error{EBADMSG, name() + " refers to page " + std::to_string(run.page) + " outside extent " +
                                   std::to_string(block.extent)};
       }
     }

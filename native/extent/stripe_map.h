@@ -51,6 +51,8 @@ class StripeMap {
   void apply(const StageChange& change);
   // Pages that lose their last owner are retired with `stamp`. The version must be present.
   void apply(const DropChange& change, uint64_t stamp);
+  // Room for so many versions in all.
+  void reserve(std::size_t versions) { table_.reserve(versions); }
   void confirm_published(uint64_t stripe, uint64_t version);
   static bool is_confirmed(const VersionEntry& entry);
 

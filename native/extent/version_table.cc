@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 
 namespace penstock::extent {
 namespace {
@@ -78,12 +79,22 @@ void VersionTable::insert(const VersionEntry& entry) {
   const uint64_t hash = hash_of(entry.stripe);
   Shard& shard = shards_[shard_of(hash)];
   if ((shard.used + 1) * 100 > shard.slots.size() * 85) {
-    resize(shard, std::max(kSlotsMin, shard.slots.size() * 3 / 2));
+    resize(shard, std::max(kSlotsMin, shard.slots.size() * 5 / 4));
   }
   if (!has_stripe(shard, hash, entry.stripe)) stripes_++;
   place(shard, entry);
   shard.used++;
   versions_++;
+}
+
+void VersionTable::reserve(std::size_t versions) {
+  // The hash spreads them, four deviations of it are allowed for.
+  const std::size_t mean = versions / kShards + 1;
+  const auto deviation = static_cast<std::size_t>(std::sqrt(static_cast<double>(mean))) + 1;
+  const std::size_t slots = (mean + 4 * deviation) * 100 / 85 + 1;
+  for (Shard& shard : shards_) {
+    if (slots > std::max(kSlotsMin, shard.slots.size())) resize(shard, slots);
+  }
 }
 
 void VersionTable::erase(uint64_t stripe, uint64_t version) {

@@ -1,7 +1,10 @@
 // Every version of every stripe of a store, in 32 bytes each.
 //
-//   64 shards by hash, each an open-addressing table that grows by half: a growing table moves one 64th of
-//   the entries, and a stripe of one page costs 38 to 57 bytes, two more for its page's owner count.
+//   64 shards by hash, each an open-addressing table that grows by a quarter: a growing table moves one 64th
+//   of the entries, and a stripe of one page costs 38 to 47 bytes, two more for its page's owner count.
+//
+//   Whoever inserts in the order of a table (a checkpoint) must reserve first: the entries would fill a
+//   smaller table from one end, and every probe would walk over all of them.
 //
 //   root, 64 bits:   page u32 | extent u16 | 0 | 01     only page 0 of the stripe exists: no block node
 //                    pointer to BlockNode      | 10     only block 0 has pages
@@ -37,6 +40,8 @@ class VersionTable {
   VersionEntry* find(uint64_t stripe, uint64_t version);
   // The key must be absent and `version` not 0.
   void insert(const VersionEntry& entry);
+  // Makes room for `versions` in all, so that inserting that many moves none.
+  void reserve(std::size_t versions);
   // The key must be present.
   void erase(uint64_t stripe, uint64_t version);
 

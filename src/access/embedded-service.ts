@@ -25,6 +25,7 @@ import type { ScrubReport, StorageNode, StorageStatistics } from '../storage/con
 import { LocalStorageNode } from '../storage/local-storage-node.js';
 import { type StripePlace, stripePlaceAt } from '../storage/stripe-policy.js';
 import type { Clock } from '../telemetry/clock.js';
+import type { Phases } from '../telemetry/phases.js';
 import { LocalAccessNode } from './access-node.js';
 import type { Volume } from './authority.js';
 import { type ContentEntry, contentManifest } from './content-manifest.js';
@@ -122,6 +123,8 @@ export interface EmbeddedOptions {
   readonly clock: Clock;
   /** The client's cache: where staged pages come from and fetched ones go. */
   readonly pages: PageEndpoint;
+  /** Told when the engine, the storage node and the sessions are open. */
+  readonly phases?: Phases;
 }
 
 export interface EmbeddedFsckReport {
@@ -179,16 +182,19 @@ export class EmbeddedService implements AsyncDisposable {
 
   static async open(directory: string, options: EmbeddedOptions): Promise<EmbeddedService> {
     const { id } = readIdentity(directory);
+    const { phases } = options;
     const opened: AsyncDisposable[] = [];
     try {
       const engine = await openEngine(metadataUrl(directory));
       opened.push(engine);
+      phases?.end('engine');
       const node = await LocalStorageNode.open({
         id: STORAGE_NODE_ID,
         directory: join(directory, 'data'),
         pages: options.pages,
       });
       opened.push(node);
+      phases?.end('storage');
       const metadata = await MetadataService.open([engine]);
       opened.push(metadata);
       const sessions = new SessionStore(
@@ -198,6 +204,7 @@ export class EmbeddedService implements AsyncDisposable {
       opened.push(sessions);
       const service = new EmbeddedService(directory, id, engine, metadata, sessions, node, options.clock);
       await service.#recover();
+      phases?.end('recovery');
       return service;
     } catch (error) {
       for (const part of opened.reverse()) await part[Symbol.asyncDispose]();

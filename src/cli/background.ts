@@ -1,4 +1,4 @@
-// Starts this command line again as a process of its own and waits until it says that it is ready.
+// Starts this command line again, with the same flags of V8, as a process of its own and waits until it says that it is ready.
 //
 //   parent ── spawn, detached, output to a log ──> child
 //   parent <── one JSON line on descriptor 3: {"ready": ...} or {"error": {code, message}} ── child
@@ -24,7 +24,7 @@ export async function startInBackground(
   log: string,
 ): Promise<unknown> {
   const output = openSync(log, 'a', 0o600);
-  const child = spawn(process.execPath, [context.entry, ...argv], {
+  const child = spawn(process.execPath, [...process.execArgv, context.entry, ...argv], {
     cwd: '/',
     detached: true,
     env: { ...context.environment, [READY_VARIABLE]: String(READY_DESCRIPTOR) },

@@ -49,6 +49,8 @@ export interface VolumeStatus {
     readonly dirtyBytes: number;
     readonly dirtyFiles: number;
   };
+  /** Milliseconds that each phase of mounting took, in their order. */
+  readonly mountMs: Readonly<Record<string, number>>;
 }
 
 /**

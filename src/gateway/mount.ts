@@ -12,6 +12,7 @@ import { type Cache, openCache } from '../../bindings/cache.js';
 import type { Session } from '../access/contract.js';
 import { EmbeddedService, formatEmbedded } from '../access/embedded-service.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
+import { Phases } from '../telemetry/phases.js';
 import { channelOptions } from './channel-options.js';
 import { Condemned } from './condemned.js';
 import { DataNeeds } from './data-needs.js';
@@ -51,6 +52,8 @@ export interface GatewayParts {
   readonly condemned: Condemned;
   readonly operations: GatewayFileSystem;
   readonly dirtyBytesMax: number;
+  /** What opening took. */
+  readonly phases: Phases;
 }
 
 /** `file:DIR` -> DIR. Other stores are refused with what to use instead. */
@@ -82,6 +85,7 @@ export async function mount(options: MountOptions): Promise<MountedVolume> {
   const parts = await openGateway(options);
   try {
     const transport = await startTransport(options, parts);
+    parts.phases.end('kernel');
     parts.publisher.start();
     parts.evictor.start();
     return new MountedGateway(options, parts, transport);
@@ -124,6 +128,7 @@ export async function openGateway(options: MountOptions): Promise<GatewayParts> 
   const directory = storeDirectory(options.store);
   const storeId = EmbeddedService.identity(directory);
   mkdirSync(options.cacheDirectory, { recursive: true, mode: 0o700 });
+  const phases = new Phases(options.clock);
   const dirtyBytesMax = options.dirtyBytes ?? Math.floor(options.cacheBytes * DIRTY_SHARE);
   const bootId = process.env[BOOT_ID_VARIABLE];
   const { cache, recovery } = await openCache({
@@ -139,12 +144,14 @@ export async function openGateway(options: MountOptions): Promise<GatewayParts> 
     }
     throw error;
   });
+  phases.end('cache');
   if (recovery.dirtyFiles > 0)
     options.logger.info({ recovery }, 'recovered files that wait for their upload');
   try {
-    const service = await EmbeddedService.open(directory, { clock: options.clock, pages: cache });
+    const service = await EmbeddedService.open(directory, { clock: options.clock, pages: cache, phases });
     try {
-      return await assemble(options, cache, service, dirtyBytesMax, recovery.chargedPages);
+      const opened = { cache, service, dirtyBytesMax, phases };
+      return await assemble(options, opened, recovery.chargedPages);
     } catch (error) {
       await service[Symbol.asyncDispose]();
       throw error;
@@ -157,16 +164,16 @@ export async function openGateway(options: MountOptions): Promise<GatewayParts> 
 
 async function assemble(
   options: MountOptions,
-  cache: Cache,
-  service: EmbeddedService,
-  dirtyBytesMax: number,
+  opened: Pick<GatewayParts, 'cache' | 'service' | 'dirtyBytesMax' | 'phases'>,
   chargedPages: number,
 ): Promise<GatewayParts> {
   const { logger, clock } = options;
+  const { cache, service, dirtyBytesMax, phases } = opened;
   const uid = process.geteuid?.() ?? 0;
   const gid = process.getegid?.() ?? 0;
   const credential = { kind: 'peer', uid, gid, pid: process.pid } as const;
   const session = await service.openSession(credential, options.volume, 'gateway');
+  phases.end('session');
   const caller = session.caller(0, 0);
   const storage = (node: number) => service.storage(node);
   const openFiles = new OpenFiles();
@@ -201,6 +208,7 @@ async function assemble(
     drain: () => publisher.drain(),
   });
   await grants.adopt(chargedPages);
+  phases.end('grants');
   const evictor = new Evictor({
     cache,
     diskBytesFree: () => {
@@ -252,6 +260,7 @@ async function assemble(
     condemned,
     operations,
     dirtyBytesMax,
+    phases,
   };
 }
 

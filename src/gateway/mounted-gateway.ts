@@ -69,6 +69,7 @@ export class MountedGateway implements MountedVolume {
         dirtyBytes: state.dirtyBytes + state.inFlightBytes,
         dirtyFiles: state.dirtyFiles,
       },
+      mountMs: this.#parts.phases.milliseconds,
     };
   }
 

@@ -21,8 +21,8 @@ import { OptimisticTransactions } from './optimistic.js';
 import { RocksOrderedStore, toKvError } from './rocks-store.js';
 
 const MIB = 1 << 20;
-/** With two memtables of ROTATE_BYTES (one written out while one fills) about 56 MiB in all. */
-const BLOCK_CACHE_BYTES = 32 * MIB;
+/** With two memtables of ROTATE_BYTES (one written out while one fills) about 40 MiB in all. */
+const BLOCK_CACHE_BYTES = 16 * MIB;
 const ROTATE_BYTES = 12 * MIB;
 
 /** Free space that commits leave for what RocksDB writes in the background, and how much they write between two looks. */

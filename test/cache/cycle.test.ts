@@ -49,6 +49,58 @@ for (const [kind, size] of [
       expect(store.fetches).toBeGreaterThan(0);
     });
 
+    test('closed while dirty, it leaves nothing behind once it is published and evicted', async () => {
+      for (const [life, ino] of [
+        ['the one that wrote it', 5],
+        ['the next one', 6],
+      ] as const) {
+        store.create(opened.cache, ino);
+        store.write(opened.cache, ino, 0, bytes(size, ino));
+        expect(opened.cache.detach(ino)).toBe(false);
+        if (life === 'the next one') {
+          await opened.cache.close();
+          opened = await open(directory.path);
+        }
+        const { cache } = opened;
+        store.publish(cache);
+        expect(cache.stats().files).toBe(1);
+        cache.evict(1 << 30);
+        cache.evict(1 << 30);
+        expect(cache.stats().files).toBe(0);
+        expectSame(store.read(cache, ino, 0, size), bytes(size, ino));
+        cache.detach(ino);
+        cache.evict(1 << 30);
+        cache.evict(1 << 30);
+      }
+      await opened.cache.close();
+      opened = await open(directory.path);
+      expect(opened.recovery.files).toBe(0);
+    });
+
+    test('opened again after it was closed while dirty, it keeps its place', () => {
+      const { cache } = opened;
+      store.create(cache, 5);
+      store.write(cache, 5, 0, bytes(size, 5));
+      expect(cache.detach(5)).toBe(false);
+      store.attach(cache, 5);
+      store.publish(cache);
+      cache.evict(1 << 30);
+      cache.evict(1 << 30);
+      expect(cache.attributes(5)).toMatchObject({ size });
+    });
+
+    test('emptied and closed, it is gone as soon as that is published', () => {
+      const { cache } = opened;
+      store.create(cache, 5);
+      store.write(cache, 5, 0, bytes(size, 5));
+      store.publish(cache);
+      expect(store.run(cache, 5, () => cache.truncate(5, 0)).status).toBe('done');
+      expect(cache.detach(5)).toBe(false);
+      store.publish(cache);
+      expect(cache.stats().files).toBe(0);
+      expect(cache.check()).toEqual([]);
+    });
+
     test('an overwrite during its publish stays dirty and is published next', () => {
       const { cache } = opened;
       store.create(cache, 5);

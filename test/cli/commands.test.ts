@@ -199,7 +199,8 @@ describe('asking a mounted volume', () => {
           `  store   file:${world.directory}/.penstock/store, fsync local`,
           `  cache   3.00 MiB of .* in ${world.directory}/.penstock/cache`,
           `  dirty   3.00 MiB in 1 files not yet published \\(bound .*\\)`,
-          `  state   mounted, native transport, process ${process.pid}, up \\d s\n`,
+          `  state   mounted, native transport, process ${process.pid}, up \\d s`,
+          '  mounted cache 3 ms, kernel 0 ms\n',
         ].join('\n'),
       ),
     );

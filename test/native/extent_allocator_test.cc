@@ -128,4 +128,15 @@ TEST_CASE("the version table agrees with a map, and a one-page stripe stays belo
     large.insert(entry);
     if (stripe > 50000 && stripe % 1000 == 0) REQUIRE(large.bytes() + 3 * stripe < 64 * stripe);
   }
+
+  // In the order of its entries another one fills from one end: it must never have to grow meanwhile.
+  VersionTable copy;
+  copy.reserve(large.versions());
+  const std::size_t reserved = copy.bytes();
+  for (std::size_t shard = 0; shard < VersionTable::kShards; shard++) {
+    large.for_each_in_shard(shard, [&](const VersionEntry& entry) { copy.insert(entry); });
+  }
+  CHECK(copy.versions() == large.versions());
+  CHECK(copy.bytes() == reserved);
+  CHECK(reserved < 42 * large.versions());
 }

@@ -6,6 +6,8 @@
 #include <atomic>
 #include <thread>
 
+#include "native/extent/checkpoint.h"
+#include "native/extent/journal.h"
 #include "test/native/support/simulated_file_system.h"
 #include "test/native/support/store_model.h"
 
@@ -237,4 +239,33 @@ TEST_CASE("recovery cuts a torn tail and refuses damage in the middle") {
     journal = intact;
     CHECK(*stripes_after() == 5);
   }
+}
+
+TEST_CASE("a checkpoint makes room for all its versions before it is loaded") {
+  SimulatedFileSystem disk(1);
+  REQUIRE(disk.make_directories("/store"));
+  constexpr uint64_t kVersions = 20'000;
+  Extents extents;
+  StripeMap map(extents);
+  for (uint64_t stripe = 1; stripe <= kVersions; stripe++) map.apply(StageChange{stripe, 0, 1, 0, 0, {}});
+  auto writer = CheckpointWriter::begin(disk, "/store", 7, 1, 0);
+  REQUIRE(writer);
+  REQUIRE(writer->write(map));
+  REQUIRE(writer->finish());
+
+  StripeMap loaded(extents);
+  REQUIRE(load_checkpoint(disk, "/store", 7, 1, loaded));
+  VersionTable room;
+  room.reserve(kVersions);
+  CHECK(loaded.table().versions() == kVersions);
+  CHECK(loaded.table().bytes() == room.bytes());
+
+  // Of a damaged end only the load itself speaks.
+  auto file = disk.open("/store/" + checkpoint_name(1), OpenMode::read_write);
+  REQUIRE(file);
+  REQUIRE((*file)->truncate(writer->bytes() - 8));
+  StripeMap cut(extents);
+  const auto refused = load_checkpoint(disk, "/store", 7, 1, cut);
+  REQUIRE(!refused);
+  CHECK(refused.error().code == EBADMSG);
 }

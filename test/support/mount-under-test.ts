@@ -32,6 +32,8 @@ export interface Pressure {
 }
 
 const MOUNT_MS_MAX = 20_000;
+/** Those of the command line's first line. */
+const NODE_FLAGS = ['--max-semi-space-size=4'];
 const COMMAND_MS_MAX = 120_000;
 const live = new Set<MountUnderTest>();
 
@@ -135,7 +137,7 @@ export class MountUnderTest implements AsyncDisposable {
     // What a crash leaves behind is for the daemon to recover; the directory itself is the user's to provide.
     mkdirSync(this.cacheDirectory, { recursive: true });
     const argv = [commandLine(), ...this.mountArguments(), '--foreground'];
-    const daemon = spawn('node', argv, {
+    const daemon = spawn('node', [...NODE_FLAGS, ...argv], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: this.environment,
     });

@@ -54,6 +54,7 @@ export class VolumeDouble implements MountedVolume {
     return {
       ...{ store, volume, mountpoint, transport, fsync, readOnly, state: 'mounted' },
       cache: { ...cache, dirtyBytes, dirtyFiles: dirtyBytes > 0 ? 1 : 0 },
+      mountMs: { cache: 3, kernel: 0 },
     };
   }
 

@@ -37,7 +37,8 @@ export function register(program: Command, context: Context): void {
 const CHANNEL_NAMES = { device: '/dev/fuse', io_uring: 'io_uring' } as const;
 
 function describe(status: MountStatus): string {
-  const { cache } = status;
+  const { cache, mountMs } = status;
+  const phases = Object.entries(mountMs).map(([phase, ms]) => `${phase} ${ms} ms`);
   const dirty =
     cache.dirtyBytes === 0
       ? 'everything is published'
@@ -48,6 +49,7 @@ function describe(status: MountStatus): string {
     `  cache   ${formatSize(cache.bytesUsed)} of ${formatSize(cache.bytesMax)} in ${cache.directory}`,
     `  dirty   ${dirty} (bound ${formatSize(cache.dirtyBytesMax)})`,
     `  state   ${status.state}, ${status.transport} transport${status.channel === undefined ? '' : ` over ${CHANNEL_NAMES[status.channel]}`}, process ${status.pid}, up ${duration(status.uptimeMs)}`,
+    `  mounted ${phases.join(', ')}`,
   ].join('\n');
 }
 
