@@ -3,8 +3,7 @@
 //
 //   block, 64 KiB, aligned   [header: books, free list, how many live][inode][inode][inode] ...
 //
-// The alignment finds the header from an inode. An empty block goes back to the kernel. One pool serves a
-// range of the table's stripes, so that threads on different files seldom meet at its lock.
+// The alignment finds the header from an inode. An empty block goes back to the kernel.
 #pragma once
 
 #include <cstddef>

@@ -2,15 +2,14 @@
 
 namespace penstock::cache {
 
-InodeTable::InodeTable(Books& books) : stripes_(std::make_unique<std::array<Stripe, kStripes>>()) {
-  for (std::size_t index = 0; index < kPools; ++index) pools_.emplace_back(books);
-}
+InodeTable::InodeTable(Books& books)
+    : stripes_(std::make_unique<std::array<Stripe, kStripes>>()), pool_(books) {}
 
 InodeTable::~InodeTable() {
   for (std::size_t index = 0; index < kStripes; ++index) {
     for_each((*stripes_)[index], [&](Inode& node) {
       std::destroy_at(&node);
-      pool(index).give_back(&node);
+      pool_.give_back(&node);
     });
   }
 }
@@ -23,8 +22,7 @@ Inode* InodeTable::find(const Stripe& stripe, uint64_t ino) {
 }
 
 Inode* InodeTable::insert(uint64_t ino) {
-  const std::size_t index = stripe_index(ino);
-  Stripe& stripe = (*stripes_)[index];
+  Stripe& stripe = this->stripe(ino);
   if (stripe.count == stripe.buckets.size()) {
     std::vector<Inode*> smaller = std::exchange(
         stripe.buckets, std::vector<Inode*>(stripe.buckets.empty() ? 4 : stripe.buckets.size() * 2, nullptr));
@@ -39,7 +37,7 @@ Inode* InodeTable::insert(uint64_t ino) {
     }
   }
   Inode*& head = stripe.buckets[bucket(stripe, ino)];
-  Inode* node = ::new (pool(index).take()) Inode(ino);  // the table owns it until `remove`
+  Inode* node = ::new (pool_.take()) Inode(ino);  // the table owns it until `remove`
   node->next = head;
   head = node;
   stripe.count += 1;
@@ -47,8 +45,7 @@ Inode* InodeTable::insert(uint64_t ino) {
 }
 
 void InodeTable::remove(uint64_t ino) {
-  const std::size_t index = stripe_index(ino);
-  Stripe& stripe = (*stripes_)[index];
+  Stripe& stripe = this->stripe(ino);
   if (stripe.count == 0) return;
   Inode** link = &stripe.buckets[bucket(stripe, ino)];
   while (*link != nullptr && (*link)->ino != ino) link = &(*link)->next;
@@ -57,7 +54,7 @@ void InodeTable::remove(uint64_t ino) {
   *link = node->next;
   stripe.count -= 1;
   std::destroy_at(node);
-  pool(index).give_back(node);
+  pool_.give_back(node);
 }
 
 }  // namespace penstock::cache

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <array>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -61,12 +60,9 @@ class InodeTable {
     return static_cast<std::size_t>(mix(ino) / kStripes) % stripe.buckets.size();
   }
 
-  // Neighbouring stripes share one: whoever fills the table in the order of its stripes fills block by block.
-  static constexpr std::size_t kPools = 8;
-  InodePool& pool(std::size_t stripe) { return pools_[stripe / (kStripes / kPools)]; }
-
   std::unique_ptr<std::array<Stripe, kStripes>> stripes_;
-  std::deque<InodePool> pools_;
+  // One for all: eviction empties stripe after stripe, and what one leaves free another must be able to take.
+  InodePool pool_;
 };
 
 // A file under its lock; null when the cache does not know it.
