@@ -5,7 +5,7 @@ import { type Line, RpcError } from './protocol.js';
 
 export interface CallOptions {
   readonly onProgress?: (progress: unknown) => void;
-  /** Told of the parts of a long answer, in order; the next is read when this settles. */
+  /** Told of the parts of a long answer, in order; the next is read when this settles. What it throws ends the call. */
   readonly onItems?: (items: readonly unknown[]) => Promise<void> | void;
   /** Aborting closes the connection, which aborts the work at the daemon. */
   readonly signal?: AbortSignal;
@@ -19,16 +19,21 @@ export async function call<Result>(
   options: CallOptions = {},
 ): Promise<Result> {
   const response = await connect(socketPath, method, parameters, options.signal);
+  let refused = false;
   try {
     for await (const text of createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY })) {
       const line = JSON.parse(text) as Line;
       if ('result' in line) return line.result as Result;
       if ('error' in line) throw new RpcError(line.error.code, line.error.message);
-      if ('items' in line) await options.onItems?.(line.items);
-      else options.onProgress?.(line.progress);
+      if ('progress' in line) options.onProgress?.(line.progress);
+      else {
+        refused = true;
+        await options.onItems?.(line.items);
+        refused = false;
+      }
     }
   } catch (error) {
-    if (error instanceof RpcError) throw error;
+    if (refused || error instanceof RpcError) throw error;
     if (options.signal?.aborted) throw options.signal.reason;
     throw disconnected(method, error);
   } finally {

@@ -141,5 +141,7 @@ test('an answer too long for one line comes in parts, none is lost, and the send
     if (count % 10_000 === 0) await new Promise((resolve) => setTimeout(resolve, 10));
   };
   expect(await call(socketPath, 'list', {}, { onItems })).toEqual({ listed: 100_000 });
+  const broken = new Error('the disk is full');
+  await expect(call(socketPath, 'list', {}, { onItems: () => Promise.reject(broken) })).rejects.toBe(broken);
   expect(count).toBe(100_000);
 });
