@@ -23,6 +23,7 @@
 // reference (it copies).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstddef>
@@ -183,6 +184,20 @@ struct alignas(64) Packet {
     head_length -= static_cast<uint32_t>(bytes);
   }
 };
+
+// The first to.size() bytes of a frame, out of its head and bodies; no more than it has.
+inline void copy_out(const Packet& packet, std::span<std::byte> to) {
+  assert(to.size() <= packet.length());
+  const std::size_t head = std::min<std::size_t>(to.size(), packet.head_length);
+  if (head > 0) std::memcpy(to.data(), packet.data(), head);
+  to = to.subspan(head);
+  for (const BodySlice& slice : packet.slices()) {
+    if (to.empty()) return;
+    const std::size_t part = std::min<std::size_t>(to.size(), slice.length);
+    std::memcpy(to.data(), slice.bytes().data(), part);
+    to = to.subspan(part);
+  }
+}
 
 // A vector of packets that moves through the graph together. Bounded in packets and in bytes, so that
 // superframes are finished while they are in the second-level cache.

@@ -19,26 +19,8 @@ constexpr uint32_t kSnapMin = 64;
 constexpr uint32_t kFrameBytesMin = 14;
 constexpr uint32_t kHeldMax = 8192;
 
-uint32_t padded(std::size_t bytes) {
-  return static_cast<uint32_t>((bytes + 15) & ~std::size_t{15});
-}
-
 bool usable(uint32_t bytes) {
   return std::has_single_bit(bytes) && bytes >= kRingBytesMin && bytes <= kRingBytesMax;
-}
-
-// The first `length` bytes of a frame, out of its head and body.
-void copy_out(const Packet& packet, std::byte* to, std::size_t length) {
-  const std::size_t head = std::min<std::size_t>(length, packet.head_length);
-  std::memcpy(to, packet.data(), head);
-  to += head;
-  length -= head;
-  for (const BodySlice& slice : packet.slices()) {
-    const std::size_t part = std::min<std::size_t>(length, slice.length);
-    std::memcpy(to, slice.bytes().data(), part);
-    to += part;
-    length -= part;
-  }
 }
 
 }  // namespace
@@ -47,7 +29,7 @@ Result<std::unique_ptr<RingPort>> RingPort::open(const RingOptions& options, std
                                                  std::function<void()> wake) {
   const bool sizes = usable(options.records_bytes) && usable(options.frames_bytes) &&
                      options.snap >= kSnapMin && options.snap <= kFrameBytesMax &&
-                     padded(sizeof(RingRecord) + options.snap) * 2 <= options.records_bytes;
+                     RecordRing::padded(sizeof(RingRecord) + options.snap) * 2 <= options.records_bytes;
   if (!sizes || memory.size() < memory_bytes(options) || reinterpret_cast<uintptr_t>(memory.data()) % 16 != 0)
     return Error{EINVAL,
                  "a script's ring: its sizes are powers of two from 64 KiB, and its memory fits them"};
@@ -61,8 +43,9 @@ RingPort::RingPort(const RingOptions& options, std::span<std::byte> memory, std:
     : PortBase(options.name),
       options_(options),
       control_(::new (memory.data()) RingControl{}),
-      records_(memory.data() + kRingDataOffset),
-      frames_(records_ + options.records_bytes),
+      records_(memory.data() + kRingDataOffset, options.records_bytes, control_->records_tail,
+               control_->records_head),
+      frames_(memory.data() + kRingDataOffset + options.records_bytes),
       wake_(std::move(wake)),
       held_(kHeldMax) {
   set_mtu_seen(kFrameBytesMax);
@@ -86,7 +69,6 @@ void RingPort::kick() {
 
 void RingPort::fill_record(RingRecord& record, Packet& packet, uint32_t captured) {
   const Headers& headers = packet.layout.outer;
-  record.kind = kRingPacket;
   record.verdict = kRingAccept;
   record.flags =
       static_cast<uint8_t>((packet.offload.gso != Gso::none ? kRingSuperframe : 0) |
@@ -104,45 +86,25 @@ void RingPort::fill_record(RingRecord& record, Packet& packet, uint32_t captured
   record.reserved = 0;
 }
 
-// False: no room. `tail` moves behind the record, and behind a skip record before it where one was needed.
-bool RingPort::write_record(Packet& packet, uint32_t& tail) {
+// False: no room.
+bool RingPort::write_record(Packet& packet) {
   const auto captured = static_cast<uint32_t>(std::min<std::size_t>(packet.length(), options_.snap));
-  const uint32_t length = padded(sizeof(RingRecord) + captured);
-  const uint32_t to_end = options_.records_bytes - (tail & (options_.records_bytes - 1));
-  const uint32_t skip = length > to_end ? to_end : 0;
-  if (tail - head_seen_ + skip + length > options_.records_bytes) {
-    head_seen_ = control_->records_head.load(std::memory_order_acquire);
-    // A script that writes nonsense into its cursor gets nothing more.
-    if (tail - head_seen_ > options_.records_bytes ||
-        tail - head_seen_ + skip + length > options_.records_bytes)
-      return false;
-  }
-  if (skip != 0) {
-    auto* record = reinterpret_cast<RingRecord*>(record_at(tail));
-    record->length = skip;
-    record->kind = kRingSkip;
-    tail += skip;
-  }
-  auto* record = reinterpret_cast<RingRecord*>(record_at(tail));
-  record->length = length;
-  fill_record(*record, packet, captured);
-  copy_out(packet, reinterpret_cast<std::byte*>(record) + sizeof(RingRecord), captured);
-  tail += length;
+  std::byte* at = records_.reserve(RecordRing::padded(sizeof(RingRecord) + captured), kRingPacket);
+  if (at == nullptr) return false;
+  fill_record(*reinterpret_cast<RingRecord*>(at), packet, captured);
+  copy_out(packet, {at + sizeof(RingRecord), captured});
   return true;
 }
 
 std::size_t RingPort::transmit(std::span<Packet*> packets) {
   const DropReason refusal = refusal_of(state());
-  uint32_t tail = control_->records_tail.load(std::memory_order_relaxed);
   uint32_t waiting = held_tail_.load(std::memory_order_relaxed);
   const uint32_t waiting_before = waiting;
-  const uint32_t tail_before = tail;
   for (Packet* packet : packets) {
     DropReason reason = refusal;
     if (reason == DropReason::none && packet->layout.outer.ethernet == kNoHeader) reason = parse(*packet);
     const bool room = !options_.verdicts || waiting - held_head_.load(std::memory_order_acquire) < kHeldMax;
-    const uint32_t before = tail;
-    if (reason == DropReason::none && !(room && write_record(*packet, tail))) reason = DropReason::ring_full;
+    if (reason == DropReason::none && !(room && write_record(*packet))) reason = DropReason::ring_full;
     if (reason != DropReason::none) {
       drop_packet(packet, reason, counters_.transmit.drops);
       continue;
@@ -152,21 +114,13 @@ std::size_t RingPort::transmit(std::span<Packet*> packets) {
       PacketPool::release(packet);
       continue;
     }
-    // The record is the last thing before `tail`; a skip record may stand between `before` and it.
-    const uint32_t wrapped =
-        (before & (options_.records_bytes - 1)) > ((tail - 1) & (options_.records_bytes - 1))
-            ? tail & ~(options_.records_bytes - 1)
-            : before;
-    held_[waiting++ % kHeldMax] = {packet, wrapped, tail};
+    const uint32_t end = records_.cursor();
+    const auto captured = static_cast<uint32_t>(std::min<std::size_t>(packet->length(), options_.snap));
+    held_[waiting++ % kHeldMax] = {packet, end - RecordRing::padded(sizeof(RingRecord) + captured), end};
   }
   // Whoever sees the script's head pass a record must see the packet that waits for it: held first.
   if (waiting != waiting_before) held_tail_.store(waiting, std::memory_order_release);
-  if (tail == tail_before) return packets.size();
-  control_->records_tail.store(tail, std::memory_order_release);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (control_->script_asleep.load(std::memory_order_relaxed) != 0 &&
-      control_->script_asleep.exchange(0) != 0 && wake_)
-    wake_();
+  if (records_.publish() && RecordRing::take_sleeper(control_->script_asleep) && wake_) wake_();
   return packets.size();
 }
 
@@ -184,7 +138,7 @@ bool RingPort::take_verdicts(Batch& batch) {
       all = false;
       break;
     }
-    const auto* record = reinterpret_cast<const RingRecord*>(record_at(held.record));
+    const auto* record = reinterpret_cast<const RingRecord*>(records_.at(held.record));
     DropReason reason = record->verdict == kRingDrop ? DropReason::script : refusal;
     if (reason != DropReason::none) {
       drop_packet(held.packet, reason, counters_.receive.drops);

@@ -35,6 +35,7 @@
 #include <vector>
 
 #include "native/base/fd.h"
+#include "native/base/record_ring.h"
 #include "native/packet/flow_key.h"
 #include "native/port/port_base.h"
 
@@ -68,7 +69,7 @@ struct RingFrame {
 static_assert(sizeof(RingFrame) == 16);
 
 inline constexpr uint16_t kRingPacket = 1;
-inline constexpr uint16_t kRingSkip = 0xffff;
+inline constexpr uint16_t kRingSkip = RecordRing::kSkip;
 inline constexpr uint8_t kRingDrop = 0;
 inline constexpr uint8_t kRingAccept = 1;
 inline constexpr uint8_t kRingSuperframe = 1, kRingPartialChecksum = 2, kRingFragment = 4;
@@ -138,21 +139,19 @@ class RingPort final : public PortBase, private PortQueue {
   std::size_t transmit(std::span<Packet*> packets) override;
   int descriptor() const override { return event_.get(); }
 
-  bool write_record(Packet& packet, uint32_t& tail);
+  bool write_record(Packet& packet);
   void fill_record(RingRecord& record, Packet& packet, uint32_t captured);
   bool take_verdicts(Batch& batch);
   bool take_frames(Batch& batch, PacketPool& pool);
   bool published() const;
-  std::byte* record_at(uint32_t cursor) { return records_ + (cursor & (options_.records_bytes - 1)); }
 
   const RingOptions options_;
   RingControl* const control_;
-  std::byte* records_;
+  RecordRing records_;
   std::byte* frames_;
   std::function<void()> wake_;
   Fd event_;
-  bool announced_ = true;   // the receiving worker said that it may sleep
-  uint32_t head_seen_ = 0;  // the transmitting worker's view of records_head
+  bool announced_ = true;  // the receiving worker said that it may sleep
   // Packets that wait for a verdict: filled by the transmitting worker, emptied by the receiving one.
   std::vector<Held> held_;
   alignas(64) std::atomic<uint32_t> held_tail_{0};
