@@ -167,6 +167,17 @@ export interface LinkOptions {
   readonly queues?: number | undefined;
 }
 
+/** What native/switch/capture.h calls CaptureOptions. */
+export interface NativeCapture {
+  readonly ringBytes: number;
+  readonly snaplen: number;
+  readonly everyPort: boolean;
+  readonly ports: readonly number[];
+  readonly drops: boolean;
+  /** Records of groups (native/switch/rule_record.h), without their direction. */
+  readonly matches: Uint8Array;
+}
+
 export interface DataPlane {
   attachTap(
     options: LinkOptions & { readonly mtu?: number | undefined; readonly mac?: bigint | undefined },
@@ -197,6 +208,10 @@ export interface DataPlane {
   peers(): Array<{ readonly address: string; readonly received: number; readonly transmitted: number }>;
   /** What a probe found of the way to a peer (an index of `peers`); 0 takes it back. */
   setPathMtu(peer: number, bytes: number): void;
+  /** `memory` as bindings/capture.ts lays it out, of this many bytes; answers a number for the two calls below. */
+  beginCapture(memory: Uint8Array, options: NativeCapture, wake: () => void): Promise<number>;
+  /** Once it is settled nobody writes to the memory any more; answers the packets that found the ring full, by port. */
+  endCapture(capture: number): Promise<readonly number[]>;
   stop(): Promise<void>;
 }
 

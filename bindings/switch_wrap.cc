@@ -1,5 +1,7 @@
 // The data plane for JavaScript. Whatever waits for workers or the kernel runs on the thread pool;
 // src/network calls one of those at a time. Statistics are read at once.
+#include <cstddef>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -143,6 +145,22 @@ NetworkConfig network_of(const Napi::Object& object) {
   return network;
 }
 
+// matches: records of groups, whose direction means nothing here.
+Result<CaptureOptions> capture_options_of(const Napi::Object& object) {
+  CaptureOptions options;
+  options.ring_bytes = number_at(object, "ringBytes");
+  options.snap = number_at(object, "snaplen");
+  options.every_port = flag_at(object, "everyPort");
+  options.drops = flag_at(object, "drops");
+  const auto ports = object.Get("ports").As<Napi::Array>();
+  for (uint32_t i = 0; i < ports.Length(); ++i)
+    options.ports.push_back(static_cast<PortId>(ports.Get(i).As<Napi::Number>().Uint32Value()));
+  auto matches = read_group(bytes_of(object.Get("matches")));
+  if (!matches) return matches.error();
+  for (const GroupRule& rule : *matches) options.matches.push_back(rule.match);
+  return options;
+}
+
 Result<SwitchConfig> config_of(const Napi::Object& object) {
   SwitchConfig config;
   for_each(object, "ports", [&](const Napi::Object& one) { config.ports.push_back(port_of(one)); });
@@ -267,6 +285,8 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
                                           InstanceMethod<&DataPlaneWrap::connections>("connections"),
                                           InstanceMethod<&DataPlaneWrap::peers>("peers"),
                                           InstanceMethod<&DataPlaneWrap::set_path_mtu>("setPathMtu"),
+                                          InstanceMethod<&DataPlaneWrap::begin_capture>("beginCapture"),
+                                          InstanceMethod<&DataPlaneWrap::end_capture>("endCapture"),
                                           InstanceMethod<&DataPlaneWrap::stop>("stop")}));
   }
 
@@ -556,6 +576,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     set("addressesLearned", state.forwarding().learned());
     set("addressesMoved", state.forwarding().moved());
     set("addressesRefused", state.forwarding().refused());
+    set("captures", state.captures().size());
     set("generation", forwarding.tables().generation());
     return object;
   }
@@ -627,6 +648,76 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     return Env().Undefined();
   }
 
+  // Keeps what a capture uses: the reader's memory, and the way to wake it.
+  struct Onlooker {
+    std::shared_ptr<Capture> capture;
+    Napi::Reference<Napi::Uint8Array> memory;
+  };
+  struct Waker {
+    explicit Waker(Napi::ThreadSafeFunction function) : wake(std::move(function)) {}
+    Waker(const Waker&) = delete;
+    Waker& operator=(const Waker&) = delete;
+    ~Waker() { wake.Release(); }
+    Napi::ThreadSafeFunction wake;
+  };
+
+  // beginCapture(memory, options, wake): the number of the capture.
+  Napi::Value begin_capture(const Napi::CallbackInfo& info) {
+    if (refuse_stopped()) return Env().Undefined();
+    auto memory = info[0].As<Napi::Uint8Array>();
+    auto options = capture_options_of(info[1].As<Napi::Object>());
+    if (!options) {
+      to_js_error(Env(), options.error()).ThrowAsJavaScriptException();
+      return Env().Undefined();
+    }
+    auto wake = Napi::ThreadSafeFunction::New(Env(), info[2].As<Napi::Function>(), "penstock capture", 0, 1);
+    wake.Unref(Env());  // an idle capture keeps no process alive
+    auto waker = std::make_shared<Waker>(std::move(wake));
+    auto opened = Capture::open(std::move(*options), plane_->pipeline().workers(),
+                                plane_->forwarding().state().limits().ports_max,
+                                {reinterpret_cast<std::byte*>(memory.Data()), memory.ByteLength()},
+                                [waker] { waker->wake.NonBlockingCall(); });
+    if (!opened) {
+      to_js_error(Env(), opened.error()).ThrowAsJavaScriptException();
+      return Env().Undefined();
+    }
+    const uint32_t number = next_capture_++;
+    std::shared_ptr<Capture> capture = std::move(*opened);
+    captures_.emplace(number, Onlooker{capture, Napi::Persistent(memory)});
+    return on_pool(
+        Value(),
+        [plane = plane_, capture, number]() -> Result<uint32_t> {
+          if (auto added = plane->forwarding().state().captures().add(capture); !added) return added.error();
+          return number;
+        },
+        [](Napi::Env env, uint32_t added) -> Napi::Value { return Napi::Number::New(env, added); });
+  }
+
+  // endCapture(number): when it is settled no worker writes any more, and the memory is the reader's alone.
+  // Answers the packets that were lost, by port.
+  Napi::Value end_capture(const Napi::CallbackInfo& info) {
+    if (refuse_stopped()) return Env().Undefined();
+    const uint32_t number = info[0].As<Napi::Number>().Uint32Value();
+    const auto found = captures_.find(number);
+    if (found == captures_.end()) return Env().Undefined();
+    return on_pool(
+        Value(),
+        [plane = plane_, capture = found->second.capture]() -> Result<std::vector<uint64_t>> {
+          SwitchState& state = plane->forwarding().state();
+          if (auto removed = state.captures().remove(capture); !removed) return removed.error();
+          std::vector<uint64_t> lost(state.limits().ports_max);
+          for (std::size_t port = 0; port < lost.size(); ++port)
+            lost[port] = capture->lost(static_cast<PortId>(port));
+          return lost;
+        },
+        [this, number](Napi::Env env, const std::vector<uint64_t>& lost) -> Napi::Value {
+          captures_.erase(number);
+          auto list = Napi::Array::New(env, lost.size());
+          for (uint32_t port = 0; port < lost.size(); ++port) list.Set(port, count(env, lost[port]));
+          return list;
+        });
+  }
+
   // Ends the workers and closes the ports; nothing else may be called from now on.
   Napi::Value stop(const Napi::CallbackInfo&) {
     if (refuse_stopped()) return Env().Undefined();
@@ -636,12 +727,43 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     });
   }
 
-  // Shared with work under way on the thread pool.
+  std::map<uint32_t, Onlooker> captures_;
+  uint32_t next_capture_ = 1;
+  // Shared with work under way on the thread pool. Goes before the memory that its captures write to.
   std::shared_ptr<DataPlane> plane_;
 };
 
+Napi::Object capture_layout(Napi::Env env) {
+  auto out = Napi::Object::New(env);
+  const auto put = [&](const char* name, std::size_t value) { out.Set(name, static_cast<double>(value)); };
+#define PENSTOCK_SIZE(type) put("sizeof " #type, sizeof(net::type))
+#define PENSTOCK_OFFSET(type, field) put(#type "." #field, offsetof(net::type, field))
+#include "bindings/capture_layout.inc"
+#undef PENSTOCK_SIZE
+#undef PENSTOCK_OFFSET
+  put("kCapturePacket", net::kCapturePacket);
+  put("kCaptureHeaderBytes", net::kCaptureHeaderBytes);
+  put("kCaptureHeadOffset", net::kCaptureHeadOffset);
+  put("kCaptureRecordsOffset", net::kCaptureRecordsOffset);
+  return out;
+}
+
+// The names of drop reasons and what they say, by number.
+Napi::Array drop_reasons(Napi::Env env) {
+  auto list = Napi::Array::New(env, kDropReasons);
+  for (uint32_t i = 0; i < kDropReasons; ++i) {
+    auto one = Napi::Object::New(env);
+    one.Set("name", std::string(kDropReasonNames[i]));
+    one.Set("sentence", std::string(kDropReasonSentences[i]));
+    list.Set(i, one);
+  }
+  return list;
+}
+
 void export_data_plane(Napi::Env env, Napi::Object exports) {
   DataPlaneWrap::initialize(env, exports);
+  exports.Set("captureLayout", capture_layout(env));
+  exports.Set("dropReasons", drop_reasons(env));
 }
 
 }  // namespace

@@ -60,9 +60,18 @@ export { LeaseProducer, type LeaseProducerOptions } from './lease/producer.js';
 export { Selector } from './lease/selector.js';
 export type { SelectorOptions } from './lease/selector-options.js';
 export type { ConsumerReport, ProducerStatus } from './lease/status.js';
+export {
+  Capture,
+  type CapturedPacket,
+  type CaptureOptions,
+  type CapturePortCounts,
+  type CaptureSummary,
+} from './network/capture.js';
 export type { SwitchConfigInput } from './network/config.js';
+export { describePacket } from './network/describe-packet.js';
 export { NetworkError, type NetworkErrorCode } from './network/errors.js';
 export { buildFrame, type PacketDescription } from './network/packet-description.js';
+export { type PcapngOptions, type PcapngPacket, type PcapngSink, PcapngWriter } from './network/pcapng.js';
 export { type PacketHandler, RingPacket, Verdict } from './network/script.js';
 export {
   type RuleStats,

@@ -53,28 +53,51 @@ uint16_t checksum_field(const Headers& headers) {
   }
 }
 
-void complete_checksum(Packet& packet) {
-  Offload& offload = packet.offload;
-  if (offload.checksum != ChecksumState::partial) return;
-  assert(offload.gso == Gso::none);
-  const std::size_t start = offload.checksum_start;
-  const std::size_t field = start + offload.checksum_offset;
-  assert(field + 2 <= packet.head_length);
+namespace {
+
+// What belongs into the field of a partial checksum.
+uint16_t completed(const Packet& packet, const Layout& layout) {
+  const std::size_t start = packet.offload.checksum_start;
   // The IP packet may end before the frame does (padding); the checksum covers the packet only.
-  const Layout& layout = packet.layout;
   const bool inner = layout.inner.transport == start;
   const Headers& headers = inner ? layout.inner : layout.outer;
   std::size_t end = packet.length();
   if (headers.transport == start) {
     end = std::min(end, headers.network + network_length(packet.data(), headers));
   }
-  uint16_t checksum = static_cast<uint16_t>(~sum_frame(packet, start, end));
+  const auto checksum = static_cast<uint16_t>(~sum_frame(packet, start, end));
   // RFC 768: a UDP checksum that comes out as zero is sent as all ones; other protocols send the zero.
   const bool udp = headers.transport == start && headers.ip_protocol == kIpUdp;
-  if (udp && checksum == 0) checksum = 0xffff;
-  store16(packet.data() + field, checksum);
+  return udp && checksum == 0 ? 0xffff : checksum;
+}
+
+}  // namespace
+
+void complete_checksum(Packet& packet) {
+  Offload& offload = packet.offload;
+  if (offload.checksum != ChecksumState::partial) return;
+  assert(offload.gso == Gso::none);
+  const std::size_t field = std::size_t{offload.checksum_start} + offload.checksum_offset;
+  assert(field + 2 <= packet.head_length);
+  store16(packet.data() + field, completed(packet, packet.layout));
   offload.checksum = ChecksumState::verified;
   offload.checksum_start = offload.checksum_offset = 0;
+}
+
+void complete_in_copy(const Packet& packet, const Layout& layout, std::span<std::byte> copy) {
+  const Offload& offload = packet.offload;
+  const std::size_t field = std::size_t{offload.checksum_start} + offload.checksum_offset;
+  if (offload.checksum != ChecksumState::partial || field + 2 > packet.head_length) return;
+  const uint16_t partial = load16(packet.data() + field);
+  const uint16_t whole = completed(packet, layout);
+  if (field + 2 <= copy.size()) store16(copy.data() + field, whole);
+  const std::size_t outer = offload.outer_transport;
+  if (!offload.tunnel || !offload.outer_checksum || outer + kUdpBytes > packet.head_length) return;
+  // Of a superframe the outer field holds its pseudo header's sum; the inner field changed under it.
+  const uint16_t sum =
+      checksum_add(checksum_subtract(sum_frame(packet, outer, packet.length()), partial), whole);
+  if (outer + kUdpChecksum + 2 <= copy.size())
+    store16(copy.data() + outer + kUdpChecksum, sum == 0xffff ? sum : static_cast<uint16_t>(~sum));
 }
 
 ChecksumVerdict verify_transport(const Packet& packet, const Headers& headers) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "native/packet/packet.h"
 
@@ -20,6 +21,11 @@ uint16_t pseudo_sum(const std::byte* frame, const Headers& headers, uint32_t len
 // states. An outer UDP checksum that was made for the partial packet is right for the finished one as well.
 // Requires a packet without segmentation to do.
 void complete_checksum(Packet& packet);
+
+// Finishes, in a copy of the packet's first bytes, every checksum that is partial in the packet, as if the
+// frame were sent whole: a superframe's, and the outer one of a tunnel superframe too. `layout` is the
+// packet's, parsed with its inner headers; a field that the copy does not reach is left out.
+void complete_in_copy(const Packet& packet, const Layout& layout, std::span<std::byte> copy);
 
 enum class ChecksumVerdict : uint8_t {
   good,

@@ -21,6 +21,7 @@
 
 namespace penstock::net {
 
+class DropWitness;
 class PortQueue;
 
 enum class NodeKind : uint8_t { receive, stage, transmit };
@@ -39,6 +40,8 @@ struct GraphNode {
 // returned, or the pipeline is gone).
 struct Graph {
   std::vector<GraphNode> nodes;
+  // Who is shown what ports and rings drop; the caller's as well. Null: nobody.
+  DropWitness* witness = nullptr;
 
   StageId receive(std::string name, uint32_t worker, PortQueue& queue, PortId port);
   StageId stage(std::string name, uint32_t worker, Stage& stage);

@@ -15,6 +15,7 @@
 
 namespace penstock::net {
 
+class DropWitness;
 class Worker;
 struct PlanNode;
 
@@ -75,6 +76,7 @@ struct WorkerPlan {
   std::unordered_map<uint32_t, PlanNode*> by_id;
   std::unordered_map<uint64_t, Watch> watches;  // by token
   std::vector<Expectation> expectations;
+  DropWitness* witness = nullptr;
 
   PlanNode* find(uint32_t id) const {
     const auto found = by_id.find(id);

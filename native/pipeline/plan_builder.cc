@@ -29,6 +29,7 @@ Result<std::vector<std::unique_ptr<WorkerPlan>>> PlanBuilder::build() {
   for (uint32_t worker = 0; worker < pipeline_.workers(); ++worker) {
     plans_.push_back(std::make_unique<WorkerPlan>());
     plans_.back()->version = pipeline_.version_;
+    plans_.back()->witness = graph_.witness;
   }
   for (const StageId index : upstream_first()) add_node(index);
   for (std::size_t i = 0; i < nodes_.size(); ++i) connect(static_cast<StageId>(i));

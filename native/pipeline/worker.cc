@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 
+#include "native/packet/drop_witness.h"
+
 namespace penstock::net {
 
 void NodeOutputs::forward(std::size_t edge, Packet* packet) {
@@ -166,6 +168,11 @@ void Worker::drop(PlanNode& node, Packet* packet, DropReason reason) {
   PacketPool::release(packet);
 }
 
+void Worker::drop_unstaged(PlanNode& node, Packet* packet, DropReason reason) {
+  show_drop(*packet, reason);
+  drop(node, packet, reason);
+}
+
 void Worker::enqueue(PlanNode& node, Packet* packet) {
   node.pending.add(packet);
   node.pending_bytes += packet->length();
@@ -227,7 +234,7 @@ void Worker::flush(PlanNode& node, Edge& edge) {
   for (std::size_t i = 0; i < batch.count; ++i) items[i] = {batch.packets[i], edge.node};
   const std::size_t taken =
       links_.ring(index_, edge.worker).push(std::span<const RingItem>(items.data(), batch.count));
-  for (Packet* packet : batch.all().subspan(taken)) drop(node, packet, DropReason::ring_full);
+  for (Packet* packet : batch.all().subspan(taken)) drop_unstaged(node, packet, DropReason::ring_full);
   batch.clear();
   if (taken > 0) peers_[edge.worker]->wake();
 }

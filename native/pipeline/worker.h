@@ -75,6 +75,8 @@ class Worker {
   // For NodeOutputs.
   void forward(PlanNode& node, std::size_t edge, Packet* packet);
   static void drop(PlanNode& node, Packet* packet, DropReason reason);
+  // The same, of a packet that no stage has: the thread's witness is shown it.
+  static void drop_unstaged(PlanNode& node, Packet* packet, DropReason reason);
   PacketPool& pool() { return *pool_; }
 
   // --- any thread ---

@@ -5,6 +5,7 @@
 #include <cassert>
 #include <string>
 
+#include "native/packet/drop_witness.h"
 #include "native/pipeline/worker.h"
 
 namespace penstock::net {
@@ -168,6 +169,7 @@ void Worker::adopt_plan() {
     }
   }
   plan_ = next;
+  witness_of_thread = {plan_->witness, index_};
   for (const auto& node : plan_->nodes) node->outputs.serve(*this);
   for (auto& [token, watch] : plan_->watches) ask_for(watch, token);
   due_ns_ = 0;
@@ -177,6 +179,7 @@ void Worker::adopt_plan() {
 
 void Worker::detach() {
   for (const auto& node : plan_->nodes) drop_held(*node, DropReason::shutdown);
+  witness_of_thread = {};
 }
 
 uint64_t Worker::cpu_ns() const {

@@ -14,7 +14,7 @@ void Worker::transmit(PlanNode& node) {
   // Behind held packets nothing overtakes: the port is asked again when it says that it is writable.
   if (!held_before) taken = node.queue->transmit(node.pending.all());
   for (Packet* packet : node.pending.all().subspan(taken))
-    if (!hold.add(packet)) drop(node, packet, DropReason::tx_full);
+    if (!hold.add(packet)) drop_unstaged(node, packet, DropReason::tx_full);
   if (held_before || hold.empty()) return;
   uint64_t token = 0;
   Watch* watch = watch_of(node, token);
@@ -36,7 +36,7 @@ void Worker::transmit_held(Watch& watch) {
 void Worker::drop_held(PlanNode& node, DropReason reason) {
   std::array<Packet*, kBatchPackets> packets;
   while (const std::size_t count = node.state->hold.take(packets))
-    for (Packet* packet : std::span(packets.data(), count)) drop(node, packet, reason);
+    for (Packet* packet : std::span(packets.data(), count)) drop_unstaged(node, packet, reason);
 }
 
 }  // namespace penstock::net

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "native/packet/drop_witness.h"
 #include "native/packet/packet_pool.h"
 #include "native/port/port.h"
 
@@ -61,6 +62,7 @@ constexpr DropReason refusal_of(PortState state) {
 inline void drop_packet(Packet* packet, DropReason reason, std::array<Counter, kDropReasons>& counters) {
   counters[static_cast<std::size_t>(reason)].add();
   packet->drop = reason;
+  show_drop(*packet, reason);
   PacketPool::release(packet);
 }
 

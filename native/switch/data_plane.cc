@@ -33,6 +33,7 @@ DataPlane::~DataPlane() {
 
 Graph DataPlane::graph() const {
   Graph graph;
+  graph.witness = &switch_->state().captures();
   const uint32_t workers = pipeline_->workers();
   std::vector<StageId> stages;
   std::vector<StageId> ends;

@@ -68,7 +68,10 @@ class DataPlane {
    public:
     std::string_view name() const override { return "absent"; }
     void process(Batch& batch, Outputs& outputs, uint64_t) override {
-      for (Packet* packet : batch.all()) outputs.drop(packet, DropReason::port_down);
+      for (Packet* packet : batch.all()) {
+        show_drop(*packet, DropReason::port_down);
+        outputs.drop(packet, DropReason::port_down);
+      }
     }
   };
   struct Attached {

@@ -56,6 +56,7 @@ std::string describe_state(uint8_t bits) {
 
 void SwitchStage::route(Work& work) {
   Decision decision = decide(work);
+  rule_ = decision.rule;
   if ((decision.state & state::kInvalid) != 0 && !tables_->rules_use_state())
     return drop(work.packet, DropReason::invalid_state);
   if (decision.rule != RuleTable::kNone) {

@@ -9,17 +9,26 @@ SwitchStage::SwitchStage(SwitchState& state, const Snapshot<SwitchTables>& curre
       worker_(worker),
       mode_(mode),
       flows_(mode == Mode::dry ? FlowCache::kWays : state.limits().flows_per_worker),
-      port_counters_(std::make_unique<PortCounters[]>(mode == Mode::dry ? 0 : state.limits().ports_max)) {}
+      port_counters_(std::make_unique<PortCounters[]>(mode == Mode::dry ? 0 : state.limits().ports_max)),
+      captured_(worker) {}
 
 void SwitchStage::process(Batch& batch, Outputs& outputs, uint64_t now_ns) {
   tables_ = &current_.read();
   outputs_ = &outputs;
   now_ns_ = now_ns;
   now_s_ = static_cast<uint32_t>(now_ns / 1'000'000'000);
+  const CaptureSet& captures = state_.captures().read();
+  const bool captured = !captures.empty() && !dry();
+  if (captured) {
+    captured_.begin(outputs, captures, batch);
+    outputs_ = &captured_;
+  }
+  rule_ = RuleTable::kNone;
   std::size_t admitted = 0;
   for (Packet* packet : batch.all())
     if (admit(packet, work_[admitted])) ++admitted;
   for (std::size_t i = 0; i < admitted; ++i) route(work_[i]);
+  if (captured) captured_.end();
 }
 
 void SwitchStage::drop(Packet* packet, DropReason reason) {
@@ -28,6 +37,7 @@ void SwitchStage::drop(Packet* packet, DropReason reason) {
                              std::string(kDropReasonSentences[static_cast<std::size_t>(reason)]));
   if (packet->ingress < state_.limits().ports_max && !dry())
     port_counters_[packet->ingress].drops[static_cast<std::size_t>(reason)].add();
+  if (outputs_ == &captured_ && rule_ != RuleTable::kNone) captured_.blame(tables_->rule_id(rule_));
   outputs_->drop(packet, reason);
 }
 

@@ -21,6 +21,7 @@
 #include "native/offload/tunnel.h"
 #include "native/pipeline/snapshot.h"
 #include "native/pipeline/stage.h"
+#include "native/switch/capture.h"
 #include "native/switch/classify.h"
 #include "native/switch/counters.h"
 #include "native/switch/flow_cache.h"
@@ -152,12 +153,14 @@ class SwitchStage final : public Stage {
   uint64_t ways_generation_ = 0;
   std::unique_ptr<PortCounters[]> port_counters_;
   SwitchCounters counters_;
+  CaptureOutputs captured_;  // stands for the batch's outputs while there is a capture
   Trace* trace_ = nullptr;
   // ICMP answers of this worker: a thousand a second, a hundred at once (RFC 4443 2.4 f asks for a limit).
   Meter too_big_answers_{{.bits_per_second = 8'000, .burst_bytes = 100}};
 
   // Of the batch at hand.
   const SwitchTables* tables_ = nullptr;
+  uint32_t rule_ = RuleTable::kNone;  // of the packet at hand
   Outputs* outputs_ = nullptr;
   uint64_t now_ns_ = 0;
   uint32_t now_s_ = 0;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "native/port/port.h"
+#include "native/switch/capture.h"
 #include "native/switch/connection_table.h"
 #include "native/switch/forwarding_table.h"
 #include "native/switch/meter.h"
@@ -36,6 +37,7 @@ class SwitchState {
       : limits_(limits),
         forwarding_(limits.forwarding),
         connections_(limits.connections, limits.timeouts, seed, quiescence),
+        captures_(quiescence),
         ports_(std::make_unique<PortRuntime[]>(limits.ports_max)),
         learned_(std::make_unique<std::unique_ptr<PeerSet>[]>(limits.networks_max)) {}
 
@@ -43,6 +45,7 @@ class SwitchState {
   ForwardingTable& forwarding() { return forwarding_; }
   ConnectionTable& connections() { return connections_; }
   PeerTable& peers() { return peers_; }
+  Captures& captures() { return captures_; }
   PortRuntime& port(PortId id) { return ports_[id]; }
   const PortRuntime& port(PortId id) const { return ports_[id]; }
 
@@ -68,6 +71,7 @@ class SwitchState {
   ForwardingTable forwarding_;
   ConnectionTable connections_;
   PeerTable peers_;
+  Captures captures_;
   std::unique_ptr<PortRuntime[]> ports_;
   std::unique_ptr<std::unique_ptr<PeerSet>[]> learned_;
   std::map<uint64_t, std::unique_ptr<Meter>> meters_;

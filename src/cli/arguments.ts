@@ -17,6 +17,12 @@ export function countArgument(text: string): number {
   return count;
 }
 
+export function secondsArgument(text: string): number {
+  const seconds = Number(text);
+  if (!(seconds > 0 && seconds <= 86_400)) throw new InvalidArgumentError('Expected seconds, above 0.');
+  return seconds;
+}
+
 /** `file:DIR` with DIR made absolute. */
 export function absoluteStore(context: Context, store: string): string {
   const directory = /^file:(.+)$/.exec(store)?.[1];

@@ -21,7 +21,9 @@ export interface Context {
   /** Loaded when a command needs it: asking a daemon takes no storage engine. */
   provider(): Promise<VolumeProvider>;
   runtime(): RuntimeDirectory;
-  /** Calls `listener` on SIGINT and SIGTERM from now on; answers how to stop that. */
+  /** Puts bytes on standard output; settles when they are taken. */
+  writeBytes(bytes: Uint8Array): Promise<void>;
+  /** Calls `listener` on SIGINT and SIGTERM, and when nobody reads standard output any more, from now on; answers how to stop that. */
   onStopSignal(listener: () => void): () => void;
 }
 

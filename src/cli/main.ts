@@ -18,11 +18,17 @@ process.exitCode = await run(process.argv.slice(2), {
     return (await import('../daemon/volume-provider.js')).volumeProvider;
   },
   runtime: () => RuntimeDirectory.open(),
+  writeBytes: (bytes) =>
+    new Promise((taken, refused) => {
+      process.stdout.write(bytes, (error) => (error ? refused(error) : taken()));
+    }),
   onStopSignal(listener) {
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
     for (const signal of signals) process.on(signal, listener);
+    process.stdout.on('error', listener);
     return () => {
       for (const signal of signals) process.off(signal, listener);
+      process.stdout.off('error', listener);
     };
   },
 });

@@ -1,6 +1,7 @@
 // The methods of the admin protocol: what a running daemon can be asked and told.
 import { z } from 'zod';
 import type { MountedVolume, OnProgress } from '../gateway/mount-contract.js';
+import type { CaptureOptions } from '../network/capture.js';
 import type { SwitchConfigInput } from '../network/config.js';
 import { RpcError } from '../rpc/protocol.js';
 import type { CallContext, Method } from '../rpc/server.js';
@@ -34,6 +35,15 @@ const switchTraceSchema = z.strictObject({
     }),
   ]),
 });
+const switchCaptureSchema = z.strictObject({
+  ports: z.array(z.string()).exactOptional(),
+  drops: z.boolean().exactOptional(),
+  match: z.custom<NonNullable<CaptureOptions['match']>>().exactOptional(),
+  snaplen: z.number().int().positive().exactOptional(),
+  count: z.number().int().positive().exactOptional(),
+  seconds: z.number().positive().exactOptional(),
+});
+const switchCaptureEndSchema = z.strictObject({ capture: z.number().int() });
 const shutdownSchema = z.strictObject({ drain: z.boolean().default(false) });
 
 export function adminMethods(daemon: Daemon): Readonly<Record<string, Method>> {
@@ -68,6 +78,12 @@ export function adminMethods(daemon: Daemon): Readonly<Record<string, Method>> {
     'switch-stats': { safe: true, call: async () => switchOf(daemon).stats() },
     'switch-trace': method(switchTraceSchema, async ({ port, packet }) =>
       switchOf(daemon).trace(port, packet),
+    ),
+    'switch-capture': method(switchCaptureSchema, (options, { sendItems, signal }) =>
+      switchOf(daemon).capture(options, sendItems, signal),
+    ),
+    'switch-capture-end': method(switchCaptureEndSchema, ({ capture }) =>
+      switchOf(daemon).endCapture(capture),
     ),
     shutdown: method(shutdownSchema, async ({ drain }, { onProgress, signal }) => {
       if (drain) for (const role of daemon.volumes) await role.volume.drain(onProgress, signal);

@@ -1,11 +1,13 @@
 // The role of the packet plane: one switch, its counters among the daemon's metrics.
 import type { AgentApi } from '../lease/contract.js';
+import type { Capture, CaptureOptions } from '../network/capture.js';
 import type { SwitchConfigInput } from '../network/config.js';
 import { buildFrame, type PacketDescription } from '../network/packet-description.js';
 import { Switch, type SwitchStats, type SwitchView, type TraceResult } from '../network/switch.js';
 import { type Clock, pause } from '../telemetry/clock.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { type CaptureItem, type CaptureReport, packetToItem, summaryToReport } from './capture-items.js';
 import type { SwitchRoleConfig } from './config.js';
 import type { GatewayOfferView } from './gateway-offer.js';
 import type { LeasedGatewayView } from './leased-gateway.js';
@@ -47,6 +49,8 @@ export class SwitchRole implements Role {
   readonly ended: Promise<void>;
   #resolveEnded!: () => void;
   #stopping: Promise<void> | undefined;
+  readonly #captures = new Map<number, Capture>();
+  #nextCapture = 1;
   readonly #forget: Array<() => void> = [];
   readonly #stop = new AbortController();
   readonly #gateways: LeasedGateways;
@@ -154,6 +158,32 @@ export class SwitchRole implements Role {
         frame: Buffer.from(output.frame).toString('hex'),
       })),
     };
+  }
+
+  /** Gives its number, then packets to `sendItems` until the capture ends, `endCapture` is called with its number, or `signal` is aborted. */
+  async capture(
+    options: CaptureOptions,
+    sendItems: (items: readonly CaptureItem[]) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<CaptureReport> {
+    await using capture = this.plane.capture(options);
+    const number = this.#nextCapture++;
+    this.#captures.set(number, capture);
+    const abort = () => void capture.stop().catch(() => undefined); // disposing of it tells
+    signal.addEventListener('abort', abort);
+    try {
+      await capture.started();
+      await sendItems([{ capture: number }]);
+      for await (const packets of capture.batches()) await sendItems(packets.map(packetToItem));
+      return summaryToReport(await capture.stop());
+    } finally {
+      signal.removeEventListener('abort', abort);
+      this.#captures.delete(number);
+    }
+  }
+
+  async endCapture(capture: number): Promise<void> {
+    await this.#captures.get(capture)?.stop();
   }
 
   stop(): Promise<void> {

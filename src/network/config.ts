@@ -114,6 +114,10 @@ const matchSchema = z.strictObject({
   fragment: z.boolean().optional(),
 });
 
+/** What a frame tells of itself, for captures: the switch has decided nothing yet. */
+const captureMatchSchema = matchSchema.omit({ port: true, network: true, state: true, mark: true });
+const captureSchema = z.strictObject({ match: captureMatchSchema });
+
 const sourceNat = z.strictObject({ address: ip, ports: ports.optional(), mac: mac.optional() });
 const destinationNat = z.strictObject({
   address: ip,
@@ -257,6 +261,7 @@ export type GatewayConfig = z.output<typeof gatewaySchema>;
 export type OfferConfig = z.output<typeof offerSchema>;
 export type RuleConfig = z.output<typeof ruleSchema>;
 export type MatchConfig = z.output<typeof matchSchema>;
+export type MatchConfigInput = z.input<typeof captureMatchSchema>;
 export type GroupRuleConfig = z.output<typeof groupRule>;
 export type RateConfig = z.output<typeof rateSchema>;
 
@@ -265,4 +270,11 @@ export function parseSwitchConfig(document: unknown): SwitchConfig {
   const result = switchSchema.safeParse(document);
   if (result.success) return result.data;
   throw new NetworkError('CONFIG', explainIssues(switchSchema, result.error.issues));
+}
+
+/** Throws NetworkError CONFIG that names every bad key. */
+export function parseCaptureMatch(document: unknown): MatchConfig {
+  const result = captureSchema.safeParse({ match: document });
+  if (result.success) return result.data.match;
+  throw new NetworkError('CONFIG', explainIssues(captureSchema, result.error.issues));
 }

@@ -9,6 +9,7 @@
 // flow, ports that are gone are detached. Where any of that fails, what was attached is detached again and the configuration
 // of before stays in force.
 import { randomBytes } from 'node:crypto';
+import type { CaptureRing } from '../../bindings/capture.js';
 import { type PacketHandler, PacketRing } from '../../bindings/ring.js';
 import {
   type DataPlane,
@@ -22,11 +23,20 @@ import {
   type WorkerFacts,
 } from '../../bindings/switch.js';
 import { formatIp } from './addresses.js';
+import { Capture, type CaptureOptions, type CaptureRequest, type PortTotals } from './capture.js';
 import { compile, type NetworkGateway, type NetworkGateways, peersOf } from './compile.js';
-import { type PortConfig, parseSwitchConfig, type SwitchConfig, type SwitchConfigInput } from './config.js';
+import {
+  type PortConfig,
+  parseCaptureMatch,
+  parseSwitchConfig,
+  type SwitchConfig,
+  type SwitchConfigInput,
+} from './config.js';
 import { NetworkError } from './errors.js';
+import { nativeMatches } from './match.js';
 import { Identifiers, Numbering } from './numbering.js';
 import { type PeerProbe, type ProbeOptions, Prober } from './probe.js';
+import { encodeGroup } from './records.js';
 
 const NETWORKS_MAX = 4096;
 /** Stands for the number of a port that is still to be attached. */
@@ -106,6 +116,7 @@ export class Switch implements AsyncDisposable {
   readonly #rings = new Map<string, PacketRing>();
   readonly #handlers = new Map<string, PacketHandler>();
   readonly #probes = new Map<string, PeerProbe>();
+  readonly #captures = new Set<Capture>();
   readonly #networks = new Numbering(NETWORKS_MAX);
   readonly #rules = new Identifiers();
   readonly #meters = new Identifiers();
@@ -181,7 +192,7 @@ export class Switch implements AsyncDisposable {
     const traffic = new Map<string, { packets: number; bytes: number }>();
     const counts = plane.rules();
     for (let i = 0; i < counts.length; i += RULE_COUNTS) {
-      const name = this.#rules.nameOf(counts[i]!)?.replace(/#\d+$/, '') ?? String(counts[i]);
+      const name = this.#ruleName(counts[i]!);
       const sum = traffic.get(name) ?? { packets: 0, bytes: 0 };
       sum.packets += Number(counts[i + 1]);
       sum.bytes += Number(counts[i + 2]);
@@ -290,6 +301,33 @@ export class Switch implements AsyncDisposable {
     return ring.send(frame);
   }
 
+  /**
+   * Packets as they pass, for whoever looks at them: see capture.ts. Begins at once, with the ports that there are. Throws
+   * NetworkError CONFIG for options that make no sense; what else is wrong is told by `started` and by reading.
+   */
+  capture(options: CaptureOptions = {}): Capture {
+    const plane = this.#running();
+    const source = {
+      begin: (ring: CaptureRing, request: CaptureRequest) =>
+        this.#enqueue(() => this.#beginCapture(ring, request)),
+      end: async (number: number) => {
+        try {
+          return await this.#afterTheLast(() => kernel('end the capture', plane.endCapture(number)));
+        } finally {
+          this.#captures.delete(capture);
+        }
+      },
+      portName: (number: number) => this.#portName(number),
+      portNumber: (name: string) => this.#number(name),
+      ruleName: (id: bigint) => this.#ruleName(id),
+      traffic: () => this.#portTotals(),
+    };
+    const capture = new Capture(source, plane.workers().length, options);
+    this.#captures.add(capture);
+    capture.started().catch(() => this.#captures.delete(capture));
+    return capture;
+  }
+
   /** A blocked port neither gives nor takes packets. */
   setPortState(port: string, state: 'up' | 'blocked'): void {
     this.#running().setPortState(this.#number(port), state);
@@ -299,6 +337,7 @@ export class Switch implements AsyncDisposable {
   stop(): Promise<void> {
     this.#stopped ??= (async () => {
       clearInterval(this.#ticking);
+      await Promise.allSettled([...this.#captures].map((capture) => capture.stop()));
       await this.#last.catch(() => undefined);
       await kernel('stop the packet plane', this.plane.stop());
       for (const name of [...this.#rings.keys()]) this.#closeRing(name);
@@ -318,6 +357,10 @@ export class Switch implements AsyncDisposable {
   #enqueue<Result>(work: () => Promise<Result>): Promise<Result> {
     if (this.#stopped !== undefined)
       return Promise.reject(new NetworkError('STATE', 'the switch is stopped'));
+    return this.#afterTheLast(work);
+  }
+
+  #afterTheLast<Result>(work: () => Promise<Result>): Promise<Result> {
     const next = this.#last.then(work, work);
     this.#last = next.catch(() => undefined);
     return next;
@@ -328,6 +371,38 @@ export class Switch implements AsyncDisposable {
     if (attached !== undefined) return attached.number;
     const known = [...this.#attached.keys()].join(', ');
     throw new NetworkError('PORT', `no port "${port}" (there are ${known === '' ? 'none' : known})`);
+  }
+
+  #beginCapture(ring: CaptureRing, { ports, match, ...rest }: CaptureRequest): Promise<number> {
+    const everyPort = ports?.includes('*') ?? !rest.drops;
+    const matches =
+      match === undefined
+        ? []
+        : nativeMatches(parseCaptureMatch(match), { port: () => NOT_YET, network: () => NOT_YET });
+    const options = {
+      ...rest,
+      everyPort,
+      ports: everyPort ? [] : (ports ?? []).map((name) => this.#number(name)),
+      matches: encodeGroup(matches.map((one) => ({ direction: 'to-port', match: one }))),
+    };
+    const { plane } = this;
+    return kernel(
+      'begin a capture',
+      plane.beginCapture(ring.memory, options, () => ring.kick()),
+    );
+  }
+
+  #portTotals(): Map<string, PortTotals> {
+    const totals = Object.entries(this.#ports()).map(([name, { received, transmitted, drops, lost }]) => {
+      const dropped = Object.values(drops).reduce((sum, count) => sum + count, lost);
+      return [name, { received: received.packets, transmitted: transmitted.packets, dropped }] as const;
+    });
+    return new Map(totals);
+  }
+
+  /** As it was configured: one rule may be several native ones. */
+  #ruleName(id: bigint): string {
+    return this.#rules.nameOf(id)?.replace(/#\d+$/, '') ?? String(id);
   }
 
   /** The native side knows rules by their identifiers. */

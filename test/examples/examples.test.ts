@@ -6,6 +6,10 @@ import { beforeAll, expect, test } from 'vitest';
 import { packageRoot } from '../../bindings/load.js';
 
 const EXPECTED: Record<string, string> = {
+  'capture-to-file.ts':
+    'left in 142 bytes\nright out 142 bytes\nright in 142 bytes\n' +
+    'right drop 142 bytes, dropped: rule by no-ping-back\nthe ping: no answer\n' +
+    '4 packets, 0 lost, a file to open\n',
   'lease-a-producer.ts':
     '2 producers are registered\nleased a gateway, held: true\nleased the other one next: true\n' +
     'candidates: 1, said in 2 lines\n2 registrations\n',
@@ -33,7 +37,12 @@ beforeAll(() => {
 }, 600_000);
 
 /** What an example needs of the machine beside Node. */
-const NEEDS_ROOT = new Set(['leased-gateway.ts', 'overlay-two-namespaces.ts', 'packet-filter.ts']);
+const NEEDS_ROOT = new Set([
+  'capture-to-file.ts',
+  'leased-gateway.ts',
+  'overlay-two-namespaces.ts',
+  'packet-filter.ts',
+]);
 const isRoot = process.getuid?.() === 0;
 
 test.each(examples.filter((name) => isRoot || !NEEDS_ROOT.has(name)))('%s', (name) => {

@@ -52,6 +52,9 @@ export class CliWorld {
       entry: '/nonexistent',
       provider: async () => this.provider,
       runtime: () => RuntimeDirectory.open(this.environment),
+      writeBytes: async (bytes) => {
+        out += Buffer.from(bytes).toString('latin1');
+      },
       onStopSignal: (listener) => {
         this.#listeners.add(listener);
         return () => this.#listeners.delete(listener);

@@ -1,9 +1,9 @@
 // penstock stats: what a mount does, as rates, one line an interval, in the manner of vmstat.
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import { formatSize } from '../../daemon/size.js';
 import type { VolumeStats } from '../../gateway/mount-contract.js';
 import { call } from '../../rpc/client.js';
-import { countArgument } from '../arguments.js';
+import { countArgument, secondsArgument } from '../arguments.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';
 import type { Context } from '../context.js';
 import { type Mount, mountOn } from '../find-daemon.js';
@@ -116,10 +116,4 @@ function table(counters: VolumeStats): string {
 
 function rate(count: number, seconds: number): string {
   return String(Math.round(count / seconds));
-}
-
-function secondsArgument(text: string): number {
-  const seconds = Number(text);
-  if (!(seconds > 0 && seconds <= 86_400)) throw new InvalidArgumentError('Expected seconds, above 0.');
-  return seconds;
 }

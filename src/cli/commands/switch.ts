@@ -14,6 +14,7 @@ import { countArgument } from '../arguments.js';
 import { columns } from '../columns.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';
 import { type Context, Misuse } from '../context.js';
+import { registerCapture } from './switch-capture.js';
 
 interface ShowOptions extends CommonOptions {
   readonly connections: number;
@@ -82,6 +83,8 @@ export function register(program: Command, context: Context): void {
       print(context, options, report, () => report.text);
     });
 
+  registerCapture(plane, context, () => socketOf(context));
+
   define(
     'stats',
     'show packets, drops by reason, rules and why workers sleep',
@@ -92,14 +95,18 @@ export function register(program: Command, context: Context): void {
   });
 }
 
-async function ask<Result>(context: Context, method: string, parameters: object): Promise<Result> {
+function socketOf(context: Context): string {
   const holder = readClaim(context.runtime().storeClaim(SWITCH_CLAIM));
   if (holder === undefined || !isAlive(holder))
     throw new DaemonError(
       'NOT_MOUNTED',
       'no daemon runs a switch; start one with "penstock up" and a "switch" section',
     );
-  return await call<Result>(holder.socket, method, parameters);
+  return holder.socket;
+}
+
+async function ask<Result>(context: Context, method: string, parameters: object): Promise<Result> {
+  return await call<Result>(socketOf(context), method, parameters);
 }
 
 /** A file of its own, or a whole penstock.yaml, whose `switch` section is meant. */
