@@ -35,6 +35,7 @@ const switchTraceSchema = z.strictObject({
     }),
   ]),
 });
+const switchPortSchema = z.strictObject({ port: z.string().min(1), state: z.enum(['up', 'blocked']) });
 const switchCaptureSchema = z.strictObject({
   ports: z.array(z.string()).exactOptional(),
   drops: z.boolean().exactOptional(),
@@ -78,6 +79,9 @@ export function adminMethods(daemon: Daemon): Readonly<Record<string, Method>> {
     'switch-stats': { safe: true, call: async () => switchOf(daemon).stats() },
     'switch-trace': method(switchTraceSchema, async ({ port, packet }) =>
       switchOf(daemon).trace(port, packet),
+    ),
+    'switch-port': method(switchPortSchema, async ({ port, state }) =>
+      switchOf(daemon).setPortState(port, state),
     ),
     'switch-capture': method(switchCaptureSchema, (options, { sendItems, signal }) =>
       switchOf(daemon).capture(options, sendItems, signal),

@@ -148,6 +148,11 @@ export class SwitchRole implements Role {
     return { ...this.plane.show(connections), gateways, offers: this.#gateways.offers() };
   }
 
+  setPortState(port: string, state: 'up' | 'blocked'): void {
+    this.plane.setPortState(port, state);
+    this.logger.info({ port, state }, 'the state of a port was set');
+  }
+
   trace(port: string, packet: PacketDescription | { readonly frame: string }): TraceReport {
     const frame = 'frame' in packet ? Buffer.from(packet.frame, 'hex') : buildFrame(packet);
     const { outputs, ...rest } = this.plane.trace(port, frame);

@@ -47,6 +47,17 @@ test.skipIf(unavailable !== undefined)(
       );
       expect((await ask('trace', 'a', 'smoke signals')).code).toBe(2);
 
+      expect(await ask('port', 'a', '--state', 'blocked')).toMatchObject({ code: 0, out: 'a is blocked\n' });
+      expect(JSON.parse((await ask(...flow, '--json')).out)).toMatchObject({ dropped: 'port-blocked' });
+      expect(JSON.parse((await ask('show', '--json')).out).ports.a.state).toBe('blocked');
+      expect(JSON.parse((await ask('port', 'a', '--state', 'up', '--json')).out)).toEqual({
+        port: 'a',
+        state: 'up',
+      });
+      expect(JSON.parse((await ask(...flow, '--json')).out)).toMatchObject({ dropped: 'rule' });
+      expect((await ask('port', 'a', '--state', 'sideways')).code).toBe(2);
+      expect((await ask('port', 'z', '--state', 'up')).err).toBe('penstock: no port "z" (there are a, b)\n');
+
       const shown = JSON.parse((await ask('show', '--json')).out);
       expect(Object.keys(shown.ports)).toEqual(['a', 'b']);
       expect(shown.config.rules[0].name).toBe('no-telnet');

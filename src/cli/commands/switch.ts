@@ -1,7 +1,7 @@
 // penstock switch: the packet plane of this host's daemon.
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { isAlive, readClaim } from '../../daemon/claim.js';
 import { SWITCH_CLAIM } from '../../daemon/daemon.js';
@@ -18,6 +18,10 @@ import { registerCapture } from './switch-capture.js';
 
 interface ShowOptions extends CommonOptions {
   readonly connections: number;
+}
+
+interface PortOptions extends CommonOptions {
+  readonly state: 'up' | 'blocked';
 }
 
 interface TraceOptions extends CommonOptions {
@@ -81,6 +85,20 @@ export function register(program: Command, context: Context): void {
       const packet = frame === undefined ? { flow, ...described } : { frame };
       const report = await ask<TraceReport>(context, 'switch-trace', { port, packet });
       print(context, options, report, () => report.text);
+    });
+
+  define(
+    'port <name>',
+    'block a port, which then neither gives nor takes packets, or let it go on',
+    'penstock switch port vm1 --state blocked',
+  )
+    .addOption(
+      new Option('--state <state>', 'the state to set').choices(['up', 'blocked']).makeOptionMandatory(),
+    )
+    .action(async (port: string, options: PortOptions) => {
+      const { state } = options;
+      await ask(context, 'switch-port', { port, state });
+      print(context, options, { port, state }, () => `${port} is ${state}`);
     });
 
   registerCapture(plane, context, () => socketOf(context));
