@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { ContentEntry } from '../access/content-manifest.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
 import type { ScrubReport } from '../storage/contract.js';
+import { pause } from '../telemetry/clock.js';
 import { GatewayError } from './errors.js';
 import { closeGateway, type GatewayParts } from './mount.js';
 import type {
@@ -18,12 +19,16 @@ import type {
   VolumeStatus,
   WarmupReport,
 } from './mount-contract.js';
+import { holdersOf } from './mount-holders.js';
+import { mountAt } from './mountpoint.js';
 import type { Channel, FuseTransport } from './transport.js';
 import { warmup } from './warmup.js';
 
 /** Staged versions younger than this may be part of an upload under way. */
 const COLLECT_GRACE_MS = 10 * 60 * 1000;
 const ENTRIES_TAKEN_AT_ONCE = 256;
+/** An unmount that takes longer is looked into. */
+const ELSEWHERE_INTERVAL_MS = 1000;
 
 export class MountedGateway implements MountedVolume {
   readonly mountpoint: string;
@@ -193,13 +198,33 @@ export class MountedGateway implements MountedVolume {
       });
     }
     this.#state = 'unmounting';
+    const device = mountAt(this.mountpoint)?.device ?? '';
+    const settled = new AbortController();
     try {
-      await this.#transport.unmount({ lazy });
+      await Promise.race([this.#transport.unmount({ lazy }), this.#heldElsewhere(device, settled.signal)]);
     } catch (error) {
-      this.#state = 'mounted';
+      if (mountAt(this.mountpoint)?.device === device) this.#state = 'mounted';
       throw error;
+    } finally {
+      settled.abort();
     }
     if (!lazy) await this.ended;
+  }
+
+  /** Rejects when another mount namespace keeps the volume alive after it left ours: that can take for ever. */
+  async #heldElsewhere(device: string, settled: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    while (!settled.aborted) {
+      await pause(clock, ELSEWHERE_INTERVAL_MS, settled);
+      if (settled.aborted || mountAt(this.mountpoint)?.device === device) continue;
+      const [holder] = await holdersOf(device);
+      if (holder === undefined || settled.aborted) continue;
+      throw new GatewayError(
+        'EBUSY',
+        `${this.mountpoint} is unmounted here, but process ${holder.pid} (${holder.command}) has the volume in a mount ` +
+          'namespace of its own; its daemon ends when that does',
+      );
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -16,6 +16,8 @@ import { basename, delimiter, dirname, join } from 'node:path';
 
 export interface MountEntry {
   readonly mountpoint: string;
+  /** "major:minor" of the file system, the same in every mount namespace that has it. */
+  readonly device: string;
   /** As in /proc/self/mountinfo: 'ext4', 'fuse.penstock', ... */
   readonly type: string;
   readonly source: string;
@@ -42,7 +44,8 @@ export function parseMountinfo(text: string): MountEntry[] {
     .map((line) => {
       const [left = '', right = ''] = line.split(' - ');
       const [type = '', source = ''] = right.split(' ');
-      return { mountpoint: plain(left.split(' ')[4] ?? ''), type, source: plain(source) };
+      const fields = left.split(' ');
+      return { mountpoint: plain(fields[4] ?? ''), device: fields[2] ?? '', type, source: plain(source) };
     });
 }
 

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { packageRoot } from '../../bindings/load.js';
 import { detach, mountAt } from '../../src/gateway/mountpoint.js';
 
@@ -123,6 +123,24 @@ describe.runIf(canMount)('penstock up', () => {
     await up();
     expect(readFileSync(join(mnt, 'file')).equals(content)).toBe(true);
     expect(penstock('fsck', 'mnt')).toMatchObject({ status: 0 });
+  });
+
+  test('umount names the process whose own mount namespace keeps the volume alive, and the daemon ends with that', async () => {
+    const daemon = await up();
+    const other = spawn('unshare', ['--mount', '--propagation', 'private', 'sleep', '60']);
+    try {
+      const table = () => readFileSync(`/proc/${other.pid}/mountinfo`, 'utf8');
+      const isPrivate = () => readFileSync(`/proc/${other.pid}/comm`, 'utf8') === 'sleep\n';
+      await vi.waitFor(() => expect(isPrivate() && table().includes(mnt)).toBe(true));
+      expect(penstock('umount', 'mnt')).toMatchObject({
+        status: 1,
+        stderr: expect.stringContaining(`is unmounted here, but process ${other.pid} (sleep) has the volume`),
+      });
+      expect(mountAt(mnt)).toBeUndefined();
+    } finally {
+      other.kill('SIGKILL');
+    }
+    expect(await ended(daemon)).toBe(0);
   });
 
   test('umount takes a dead mount away, also one whose root the kernel remembers', async () => {

@@ -23,8 +23,8 @@ test('mountinfo, with optional fields and a blank in a name', () => {
     '',
   ].join('\n');
   expect(parseMountinfo(text)).toEqual([
-    { mountpoint: '/mnt2', type: 'ext3', source: '/dev/root' },
-    { mountpoint: '/home/a b', type: 'fuse.penstock', source: 'file:/srv/my store' },
+    { mountpoint: '/mnt2', device: '98:0', type: 'ext3', source: '/dev/root' },
+    { mountpoint: '/home/a b', device: '0:50', type: 'fuse.penstock', source: 'file:/srv/my store' },
   ]);
 });
 
