@@ -32,7 +32,12 @@ import { type ContentEntry, contentManifest } from './content-manifest.js';
 import type { Credential, Session } from './contract.js';
 import { TokenTable } from './tokens.js';
 
-export const STORE_FORMAT = 1;
+/**
+ * Raised whenever an older build would misread the store. Older stores are raised to it when they are opened.
+ *
+ *   2  the engine's newest commits may be in its journal alone, which builds of format 1 would not look into
+ */
+export const STORE_FORMAT = 2;
 const IDENTITY_FILE = 'penstock.json';
 const STORAGE_NODE_ID = 1;
 
@@ -54,8 +59,7 @@ export async function formatEmbedded(
   ifAbsent: boolean,
 ): Promise<boolean> {
   if (!existsSync(join(directory, IDENTITY_FILE))) await makeStore(directory);
-  readIdentity(directory);
-  const engine = await openEngine(metadataUrl(directory));
+  const { engine } = await openMetadata(directory);
   try {
     const metadata = await MetadataService.open([engine]);
     try {
@@ -84,7 +88,24 @@ async function makeStore(directory: string): Promise<void> {
   const engine = await openEngine(metadataUrl(directory));
   await formatStore([engine]);
   await engine[Symbol.asyncDispose]();
-  const identity: StoreIdentity = { format: STORE_FORMAT, id: randomUUID() };
+  await writeIdentity(directory, randomUUID());
+}
+
+/** The engine is open, hence locked, before the identity changes, and nothing is committed to it before that is durable. */
+async function openMetadata(directory: string): Promise<{ engine: KvEngine; id: string }> {
+  const { format, id } = readIdentity(directory);
+  const engine = await openEngine(metadataUrl(directory));
+  try {
+    if (format < STORE_FORMAT) await writeIdentity(directory, id);
+    return { engine, id };
+  } catch (error) {
+    await engine[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function writeIdentity(directory: string, id: string): Promise<void> {
+  const identity: StoreIdentity = { format: STORE_FORMAT, id };
   const path = join(directory, IDENTITY_FILE);
   await writeFile(`${path}.new`, `${JSON.stringify(identity)}\n`, { flush: true });
   await rename(`${path}.new`, path);
@@ -108,8 +129,9 @@ function readIdentity(directory: string): StoreIdentity {
   try {
     identity = JSON.parse(text) as StoreIdentity;
   } catch {
-    throw new MetadataError('EIO', `${path} is damaged: it must be one line of JSON with "format" and "id"`);
+    throw damagedIdentity(path);
   }
+  if (!Number.isSafeInteger(identity?.format) || typeof identity.id !== 'string') throw damagedIdentity(path);
   if (identity.format > STORE_FORMAT) {
     throw new MetadataError(
       'EPROTONOSUPPORT',
@@ -117,6 +139,10 @@ function readIdentity(directory: string): StoreIdentity {
     );
   }
   return identity;
+}
+
+function damagedIdentity(path: string): MetadataError {
+  return new MetadataError('EIO', `${path} is damaged: it must be one line of JSON with "format" and "id"`);
 }
 
 export interface EmbeddedOptions {
@@ -167,7 +193,7 @@ export class EmbeddedService implements AsyncDisposable {
 
   /** ENOENT when the store has no such volume; said before a cache is made for it. */
   static async requireVolume(directory: string, volume: string): Promise<void> {
-    const engine = await openEngine(metadataUrl(directory));
+    const { engine } = await openMetadata(directory);
     try {
       const metadata = await MetadataService.open([engine]);
       const volumes = await metadata.volumes();
@@ -181,11 +207,10 @@ export class EmbeddedService implements AsyncDisposable {
   }
 
   static async open(directory: string, options: EmbeddedOptions): Promise<EmbeddedService> {
-    const { id } = readIdentity(directory);
     const { phases } = options;
     const opened: AsyncDisposable[] = [];
     try {
-      const engine = await openEngine(metadataUrl(directory));
+      const { engine, id } = await openMetadata(directory);
       opened.push(engine);
       phases?.end('engine');
       const node = await LocalStorageNode.open({
