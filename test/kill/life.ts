@@ -1,6 +1,6 @@
 // One life of a daemon: workers write and note what was acknowledged, the daemon is killed while unpublished data exists and
 // an upload is under way, the volume is mounted again, and everything acknowledged must be there.
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,17 +8,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { command } from '../support/command.js';
 import type { MountUnderTest, Pressure } from '../support/mount-under-test.js';
 import { nativeTool } from '../support/native-tool.js';
+import { ended, type Place, pressed, withWatchdog } from '../support/workers.js';
 
 const WORKERS = 3;
 /** Lives whose data stays and is verified again after every later crash. */
 const LIVES_KEPT = 3;
-const PRESSURE_MS_MAX = 20_000;
-const HANG_MS_MAX = 15_000;
-
-interface Place {
-  readonly directory: string;
-  readonly log: string;
-}
 
 export interface Life {
   readonly pressure: Pressure;
@@ -52,7 +46,7 @@ export class Lives {
     let pressure: Pressure;
     try {
       await sleep(randomInt(200, 1500));
-      pressure = await this.#pressed(workers);
+      pressure = await pressed(this.mount, workers, 2);
       const early = workers.filter((worker) => worker.exitCode !== null);
       await this.mount.kill9();
       const codes = await withWatchdog(Promise.all(ends), 'a system call of a worker hangs after the kill');
@@ -94,41 +88,5 @@ export class Lives {
       if (places.some((place) => place.log === log)) acknowledged += Number(verdict.match(/^(\d+) ack/)?.[1]);
     }
     return acknowledged;
-  }
-
-  /** Waits for dirty pages and an upload under way: a kill without them would prove nothing, and fails. */
-  async #pressed(workers: readonly ChildProcess[]): Promise<Pressure> {
-    const end = performance.now() + PRESSURE_MS_MAX;
-    let pressure = await this.mount.pressure();
-    while (pressure.dirtyBytes === 0 || pressure.inFlightBytes === 0) {
-      if (workers.every((worker) => worker.exitCode !== null)) break;
-      if (performance.now() > end) {
-        throw new Error(
-          `no dirty pages and upload under way in ${PRESSURE_MS_MAX} ms: ${JSON.stringify(pressure)}`,
-        );
-      }
-      await sleep(2);
-      pressure = await this.mount.pressure();
-    }
-    return pressure;
-  }
-}
-
-function ended(worker: ChildProcess): Promise<number | string> {
-  return new Promise((resolve) => worker.on('exit', (code, signal) => resolve(code ?? signal ?? 'unknown')));
-}
-
-async function withWatchdog<T>(work: Promise<T>, what: string): Promise<T> {
-  const abort = new AbortController();
-  const watchdog = sleep(HANG_MS_MAX, undefined, { signal: abort.signal }).then(
-    () => {
-      throw new Error(`${what}: ${HANG_MS_MAX} ms`);
-    },
-    () => undefined as never,
-  );
-  try {
-    return await Promise.race([work, watchdog]);
-  } finally {
-    abort.abort();
   }
 }

@@ -57,7 +57,6 @@ struct Replay {
   std::string refused;
 };
 
-void pattern(uint8_t* bytes, size_t length, uint64_t seed, uint64_t offset);
 Replay replay(const std::string& log);
 int run(const std::string& root, const std::string& log, uint64_t seed);
 int verify(const std::string& root, const std::string& log);

@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "ackload.h"
+#include "workload.h"
 
 namespace ackload {
 
@@ -12,15 +13,6 @@ std::string Operation::line() const {
   text << "B " << number << ' ' << verb << ' ' << name << ' ' << (other.empty() ? "-" : other) << ' '
        << offset << ' ' << length << ' ' << seed << '\n';
   return text.str();
-}
-
-void pattern(uint8_t* bytes, size_t length, uint64_t seed, uint64_t offset) {
-  for (size_t i = 0; i < length; ++i) {
-    uint64_t const position = offset + i;
-    uint64_t word = (position / 8 + 1) * 0x9e3779b97f4a7c15 + seed * 0xd1342543de82ef95;
-    word ^= word >> 31;
-    bytes[i] = static_cast<uint8_t>((word >> (8 * (position % 8))) | 1);
-  }
 }
 
 std::shared_ptr<File> Model::find(const std::string& name) const {
@@ -61,7 +53,7 @@ void Model::apply(const Operation& operation) {
   size_t const length = static_cast<size_t>(operation.length);
   if (verb == "write") {
     if (bytes.size() < offset + length) bytes.resize(offset + length);
-    pattern(bytes.data() + offset, length, operation.seed, offset);
+    workload::pattern(bytes.data() + offset, length, operation.seed, offset);
   } else if (verb == "truncate") {
     bytes.resize(length);
   } else if (verb == "punch") {

@@ -5,11 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstdio>
-
 #include "ackload.h"
-#include "daemon_gone.h"
+#include "workload.h"
 
 namespace ackload {
 namespace {
@@ -19,39 +16,17 @@ constexpr int64_t kSmallBytes = 40'000;
 constexpr int64_t kLargeBytes = 6 << 20;
 constexpr int64_t kWriteBytes = 256 << 10;
 
-class Workload {
+class AckWorkload final : public workload::Workload<Operation> {
  public:
-  Workload(std::string root, int log, uint64_t seed) : root_(std::move(root)), log_(log), random_(seed) {}
-  ~Workload() {
+  using Workload::Workload;
+  ~AckWorkload() override {
     for (auto& [name, fd] : open_) close(fd);
   }
 
-  // Until the file system goes away.
-  int loop() {
-    for (;;) {
-      Operation operation = choose();
-      operation.number = ++number_;
-      if (!note(operation.line())) return 4;
-      if (perform(operation) != 0) {
-        int const error = errno;
-        if (is_daemon_gone(error)) return 0;
-        note("F " + std::to_string(number_) + " " + std::to_string(error) + "\n");
-        return 3;
-      }
-      if (!note("A " + std::to_string(number_) + "\n")) return 4;
-      remember(operation);
-    }
-  }
-
  private:
-  uint64_t below(uint64_t bound) { return random_() % bound; }
   std::string some_name() { return "f" + std::to_string(below(kNames)); }
-  bool note(const std::string& text) {
-    return write(log_, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  }
-  std::string path(const std::string& name) const { return root_ + "/" + name; }
 
-  Operation choose() {
+  Operation choose() override {
     Operation operation;
     operation.name = some_name();
     operation.seed = 1 + below(1'000'000);
@@ -99,14 +74,14 @@ class Workload {
   int handle(const std::string& name) {
     auto const found = open_.find(name);
     if (found != open_.end()) return found->second;
-    int const fd = open(path(name).c_str(), O_RDWR | O_CLOEXEC);
+    int const fd = open(full(name).c_str(), O_RDWR | O_CLOEXEC);
     if (fd >= 0) open_[name] = fd;
     return fd;
   }
 
-  int perform(const Operation& operation) {
+  int perform(const Operation& operation) override {
     std::string const& verb = operation.verb;
-    std::string const file = path(operation.name);
+    std::string const file = full(operation.name);
     if (verb == "create") {
       int const fd = open(file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
       if (fd < 0) return -1;
@@ -114,8 +89,8 @@ class Workload {
       return 0;
     }
     if (verb == "symlink") return symlink(operation.other.c_str(), file.c_str());
-    if (verb == "link") return link(file.c_str(), path(operation.other).c_str());
-    if (verb == "rename") return rename(file.c_str(), path(operation.other).c_str());
+    if (verb == "link") return link(file.c_str(), full(operation.other).c_str());
+    if (verb == "rename") return rename(file.c_str(), full(operation.other).c_str());
     if (verb == "unlink") return unlink(file.c_str());
     if (verb == "chmod") return chmod(file.c_str(), static_cast<mode_t>(operation.length));
     int const fd = handle(operation.name);
@@ -126,16 +101,8 @@ class Workload {
       int const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
       return fallocate(fd, mode, operation.offset, operation.length);
     }
-    std::vector<uint8_t> bytes(static_cast<size_t>(operation.length));
-    pattern(bytes.data(), bytes.size(), operation.seed, static_cast<uint64_t>(operation.offset));
-    // A short write is no error: the next one tells whether the file system is full or gone.
-    for (size_t at = 0; at < bytes.size();) {
-      off_t const place = operation.offset + static_cast<off_t>(at);
-      ssize_t const count = pwrite(fd, bytes.data() + at, bytes.size() - at, place);
-      if (count < 0) return -1;
-      at += static_cast<size_t>(count);
-    }
-    return 0;
+    return workload::write_pattern(fd, static_cast<uint64_t>(operation.offset),
+                                   static_cast<uint64_t>(operation.length), operation.seed, false);
   }
 
   void drop_handle(const std::string& name) {
@@ -145,12 +112,12 @@ class Workload {
     open_.erase(found);
   }
 
-  void remember(const Operation& operation) {
+  void remember(const Operation& operation) override {
     model_.apply(operation);
     std::string const& verb = operation.verb;
     if (verb == "unlink" || verb == "rename") drop_handle(operation.name);
     if (verb == "rename") drop_handle(operation.other);
-    if ((number_ & 1) == 0) drop_handle(operation.name);
+    if ((number() & 1) == 0) drop_handle(operation.name);
     sizes_.clear();
     links_.clear();
     for (const auto& [name, file] : model_.names) {
@@ -159,10 +126,6 @@ class Workload {
     }
   }
 
-  std::string const root_;
-  int const log_;
-  std::mt19937_64 random_;
-  uint64_t number_ = 0;
   Model model_;
   std::map<std::string, int64_t> sizes_;
   std::map<std::string, std::string> links_;
@@ -172,12 +135,9 @@ class Workload {
 }  // namespace
 
 int run(const std::string& root, const std::string& log, uint64_t seed) {
-  int const fd = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd < 0 || mkdir(root.c_str(), 0755) != 0) {
-    std::perror(root.c_str());
-    return 2;
-  }
-  int const outcome = Workload(root, fd, seed).loop();
+  int const fd = workload::begin(root, log);
+  if (fd < 0) return 2;
+  int const outcome = AckWorkload(root, fd, seed).loop();
   close(fd);
   return outcome;
 }

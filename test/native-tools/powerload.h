@@ -77,7 +77,6 @@ struct Model {
   File& file(const std::string& path) { return files.at(names.at(path)); }
 };
 
-void pattern(uint8_t* bytes, std::size_t length, uint64_t seed, uint64_t offset);
 int run(const std::string& root, const std::string& log, uint64_t seed);
 int verify(const std::string& root, const std::string& log);
 

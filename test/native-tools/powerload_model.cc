@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "powerload.h"
+#include "workload.h"
 
 namespace powerload {
 
@@ -15,15 +16,6 @@ std::string Operation::line() const {
 }
 
 // Never zero, and different for every seed and place.
-void pattern(uint8_t* bytes, std::size_t length, uint64_t seed, uint64_t offset) {
-  for (std::size_t i = 0; i < length; ++i) {
-    const uint64_t position = offset + i;
-    uint64_t word = (position / 8 + 1) * 0x9e3779b97f4a7c15 + seed * 0xd1342543de82ef95;
-    word ^= word >> 29;
-    bytes[i] = static_cast<uint8_t>((word >> (8 * (position % 8))) | 1);
-  }
-}
-
 std::vector<uint8_t> File::page(uint64_t number) const {
   std::vector<uint8_t> content(kPageBytes);
   const uint64_t start = number * kPageBytes;
@@ -44,7 +36,7 @@ void File::write(uint64_t offset, uint64_t length, uint64_t seed) {
   if (end > bytes.size()) size_ranges_.push_back({bytes.size(), end, false});
   remember(offset / kPageBytes, (end + kPageBytes - 1) / kPageBytes);
   if (bytes.size() < end) bytes.resize(end);
-  pattern(bytes.data() + offset, length, seed, offset);
+  workload::pattern(bytes.data() + offset, length, seed, offset);
 }
 
 void File::truncate(uint64_t size) {

@@ -5,12 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstdio>
-#include <random>
-
-#include "daemon_gone.h"
 #include "powerload.h"
+#include "workload.h"
 
 namespace powerload {
 namespace {
@@ -21,42 +17,18 @@ constexpr uint64_t kSmallBytes = 40'000;
 constexpr uint64_t kLargeBytes = 4 << 20;
 constexpr uint64_t kWriteBytes = 200 << 10;
 
-class Workload {
+class PowerWorkload final : public workload::Workload<Operation> {
  public:
-  Workload(std::string root, int log, uint64_t seed) : root_(std::move(root)), log_(log), random_(seed) {}
-  ~Workload() {
+  using Workload::Workload;
+  ~PowerWorkload() override {
     for (auto& [inode, fd] : open_) close(fd);
   }
 
-  // Until the file system goes away.
-  int loop() {
-    for (;;) {
-      Operation operation = choose();
-      operation.number = ++number_;
-      if (!note(operation.line())) return 4;
-      uint64_t inode = 0;
-      if (perform(operation, inode) != 0) {
-        const int error = errno;
-        if (is_daemon_gone(error)) return 0;
-        note("F " + std::to_string(number_) + " " + std::to_string(error) + "\n");
-        return 3;
-      }
-      if (!note("A " + std::to_string(number_) + " " + std::to_string(inode) + "\n")) return 4;
-      model_.apply(operation, inode);
-      forget_states(operation);
-    }
-  }
-
  private:
-  uint64_t below(uint64_t bound) { return random_() % bound; }
-  bool note(const std::string& text) {
-    return write(log_, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  }
-  std::string full(const std::string& path) const { return root_ + "/" + path; }
   bool exists(const std::string& path) const { return model_.names.contains(path); }
   std::string some_directory() { return "d" + std::to_string(below(kDirectories)); }
 
-  Operation choose() {
+  Operation choose() override {
     Operation operation;
     operation.seed = 1 + below(1'000'000'000);
     const std::string directory = some_directory();
@@ -122,7 +94,8 @@ class Workload {
     return fd;
   }
 
-  int perform(const Operation& operation, uint64_t& inode) {
+  int perform(const Operation& operation) override {
+    made_ = 0;
     const std::string& verb = operation.verb;
     const std::string path = full(operation.path);
     if (verb == "unlink") return unlink(path.c_str());
@@ -133,7 +106,7 @@ class Workload {
       const int fd = open(path.c_str(), flags | O_CLOEXEC, 0644);
       struct stat status {};
       if (fd < 0 || fstat(fd, &status) != 0) return -1;
-      inode = status.st_ino;
+      made_ = status.st_ino;
       return close(fd);
     }
     const uint64_t target = model_.names.at(operation.path);
@@ -142,12 +115,12 @@ class Workload {
     bool is_kept = false;
     const int fd = handle(operation.path, flags, target, is_kept);
     if (fd < 0) return -1;
-    const int outcome = change(fd, operation);
+    const int result = change(fd, operation);
     const int error = errno;
     // What `close` says is no news of this operation; it may fail because the daemon has gone since.
     if (!is_kept) close(fd);
     errno = error;
-    return outcome;
+    return result;
   }
 
   int change(int fd, const Operation& operation) {
@@ -158,30 +131,19 @@ class Workload {
       return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(operation.offset),
                        static_cast<off_t>(operation.length));
     }
-    std::vector<uint8_t> bytes(operation.length);
-    pattern(bytes.data(), bytes.size(), operation.seed, operation.offset);
-    // A write may come back short when the daemon dies between two requests of it; the rest then says so.
-    for (uint64_t done = 0; done < operation.length;) {
-      const uint64_t rest = operation.length - done;
-      const ssize_t count = verb == "append" ? write(fd, bytes.data() + done, rest)
-                                             : pwrite(fd, bytes.data() + done, rest,
-                                                      static_cast<off_t>(operation.offset + done));
-      if (count <= 0) return -1;
-      done += static_cast<uint64_t>(count);
-    }
-    return 0;
+    return workload::write_pattern(fd, operation.offset, operation.length, operation.seed, verb == "append");
   }
 
+  std::string outcome() const override { return " " + std::to_string(made_); }
+
   // The workload needs sizes and names only; older states are the verifier's matter.
-  void forget_states(const Operation& operation) {
+  void remember(const Operation& operation) override {
+    model_.apply(operation, made_);
     const auto found = model_.names.find(operation.path);
     if (found != model_.names.end()) model_.files.at(found->second).sync();
   }
 
-  const std::string root_;
-  const int log_;
-  std::mt19937_64 random_;
-  uint64_t number_ = 0;
+  uint64_t made_ = 0;  // the inode of what the operation made
   Model model_;
   std::map<uint64_t, int> open_;
 };
@@ -189,11 +151,8 @@ class Workload {
 }  // namespace
 
 int run(const std::string& root, const std::string& log, uint64_t seed) {
-  const int fd = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd < 0 || mkdir(root.c_str(), 0755) != 0) {
-    std::perror(root.c_str());
-    return 2;
-  }
+  const int fd = workload::begin(root, log);
+  if (fd < 0) return 2;
   // The directory itself is there whenever anything below it was ever acknowledged.
   const int directory = open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0 || fsync(directory) != 0) {
@@ -201,7 +160,7 @@ int run(const std::string& root, const std::string& log, uint64_t seed) {
     return is_daemon_gone(errno) ? 0 : 2;
   }
   close(directory);
-  const int outcome = Workload(root, fd, seed).loop();
+  const int outcome = PowerWorkload(root, fd, seed).loop();
   close(fd);
   return outcome;
 }

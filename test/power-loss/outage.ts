@@ -1,7 +1,7 @@
 // One outage: workers write and note what was synced, the disk below cache and store loses power while unpublished data
 // exists and an upload is under way, the daemon dies with it, the machine comes up again with what survived (now
 // and then losing power once more while it does), and everything that was synced must be there, the rest a consistent past.
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,13 +9,12 @@ import { type Random, seededRandom } from '../../src/telemetry/random.js';
 import { command } from '../support/command.js';
 import { isMounted, MountUnderTest, type Pressure } from '../support/mount-under-test.js';
 import { nativeTool } from '../support/native-tool.js';
+import { ended, type Place, pressed, withWatchdog } from '../support/workers.js';
 import { type CutReport, LossyDisk } from './lossy-disk.js';
 
 const WORKERS = 2;
 /** Outages whose files stay and are verified again after every later one. */
 const OUTAGES_KEPT = 2;
-const PRESSURE_MS_MAX = 20_000;
-const HANG_MS_MAX = 15_000;
 /** The cut comes up to so many disk requests after the pressure was seen. */
 const REQUESTS_MAX = 300;
 /** Every fourth recovery is itself interrupted, so late and so many disk requests later at most. */
@@ -28,11 +27,6 @@ export interface OutageReport {
   readonly acknowledged: number;
   /** From the start of the mount command to a mounted volume. */
   readonly recoveryMs: number;
-}
-
-interface Place {
-  readonly directory: string;
-  readonly log: string;
 }
 
 export class Outages implements AsyncDisposable {
@@ -103,7 +97,7 @@ export class Outages implements AsyncDisposable {
     const ends = workers.map(ended);
     try {
       await sleep(100 + this.#random.below(1500));
-      const pressure = await this.#pressed(workers);
+      const pressure = await pressed(this.mount, workers, 10);
       if (workers.some((worker) => worker.exitCode === 3)) {
         await sleep(100);
         const stats = await this.mount.stats();
@@ -178,35 +172,5 @@ export class Outages implements AsyncDisposable {
     const { path } = this.mount;
     for (let tries = 0; tries < 8 && isMounted(path); tries += 1) spawnSync('umount', ['-l', path]);
     if (isMounted(path)) throw new Error(`${path} is still mounted`);
-  }
-
-  /** Waits for dirty pages and an upload under way: a cut without them would prove nothing, and fails. */
-  async #pressed(workers: readonly ChildProcess[]): Promise<Pressure> {
-    const end = performance.now() + PRESSURE_MS_MAX;
-    let pressure = await this.mount.pressure();
-    while (pressure.dirtyBytes === 0 || pressure.inFlightBytes === 0) {
-      if (workers.every((worker) => worker.exitCode !== null)) break;
-      if (performance.now() > end)
-        throw new Error(`no dirty pages and upload in ${PRESSURE_MS_MAX} ms: ${JSON.stringify(pressure)}`);
-      await sleep(10);
-      pressure = await this.mount.pressure();
-    }
-    return pressure;
-  }
-}
-
-function ended(worker: ChildProcess): Promise<number | string> {
-  return new Promise((resolve) => worker.on('exit', (code, signal) => resolve(code ?? signal ?? 'unknown')));
-}
-
-async function withWatchdog<T>(work: Promise<T>, what: string): Promise<T> {
-  let watchdog: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    watchdog = setTimeout(() => reject(new Error(`${what}: ${HANG_MS_MAX} ms`)), HANG_MS_MAX);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(watchdog);
   }
 }
