@@ -52,8 +52,6 @@ export interface Cache extends GatewayCache {
   readPages(ino: number, firstPage: number, target: Uint8Array): void;
   /** A descriptor for kernel passthrough, the caller's to close. EAGAIN: the file is not clean and wholly cached. */
   openBacking(ino: number): number;
-  /** After the last writable passthrough handle is gone: all pages count as dirty. */
-  markWhollyDirty(ino: number): void;
   /** What is wrong, one line each. */
   check(): string[];
 }

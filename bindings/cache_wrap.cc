@@ -97,50 +97,48 @@ void raise(Napi::Env env, const Result<void>& result) {
 class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
  public:
   static void initialize(Napi::Env env, Napi::Object exports) {
-    Napi::Function constructor =
-        DefineClass(env, "Cache",
-                    {InstanceMethod<&CacheWrap::open>("open"),
-                     InstanceMethod<&CacheWrap::close>("close"),
-                     InstanceMethod<&CacheWrap::recovery>("recovery"),
-                     InstanceMethod<&CacheWrap::file_io>("fileIo"),
-                     InstanceMethod<&CacheWrap::page_endpoint>(kPageEndpointMethod),
-                     InstanceMethod<&CacheWrap::attach>("attach"),
-                     InstanceMethod<&CacheWrap::attributes>("attributes"),
-                     InstanceMethod<&CacheWrap::detach>("detach"),
-                     InstanceMethod<&CacheWrap::forget>("forget"),
-                     InstanceMethod<&CacheWrap::condemn>("condemn"),
-                     InstanceMethod<&CacheWrap::set_map>("setMap"),
-                     InstanceMethod<&CacheWrap::grant>("grant"),
-                     InstanceMethod<&CacheWrap::grant_remaining>("grantRemaining"),
-                     InstanceMethod<&CacheWrap::take_back_grant>("takeBackGrant"),
-                     InstanceMethod<&CacheWrap::read_into>("readInto"),
-                     InstanceMethod<&CacheWrap::write>("write"),
-                     InstanceMethod<&CacheWrap::fill>("fill"),
-                     InstanceMethod<&CacheWrap::read_page_run>("readPages"),
-                     InstanceMethod<&CacheWrap::truncate>("truncate"),
-                     InstanceMethod<&CacheWrap::punch>("punch"),
-                     InstanceMethod<&CacheWrap::zero>("zero"),
-                     InstanceMethod<&CacheWrap::allocate>("allocate"),
-                     InstanceMethod<&CacheWrap::seek>("seek"),
-                     InstanceMethod<&CacheWrap::set_times>("setTimes"),
-                     InstanceMethod<&CacheWrap::sync>("sync"),
-                     InstanceMethod<&CacheWrap::sync_all>("syncAll"),
-                     InstanceMethod<&CacheWrap::sync_log>("syncLog"),
-                     InstanceMethod<&CacheWrap::begin_publish>("beginPublish"),
-                     InstanceMethod<&CacheWrap::publishable>("publishable"),
-                     InstanceMethod<&CacheWrap::complete_publish>("completePublish"),
-                     InstanceMethod<&CacheWrap::abort_publish>("abortPublish"),
-                     InstanceMethod<&CacheWrap::dirty_state>("dirtyState"),
-                     InstanceMethod<&CacheWrap::dirty_bytes_of>("dirtyBytesOf"),
-                     InstanceMethod<&CacheWrap::is_dirty>("isDirty"),
-                     InstanceMethod<&CacheWrap::pin>("pin"),
-                     InstanceMethod<&CacheWrap::unpin>("unpin"),
-                     InstanceMethod<&CacheWrap::evict>("evict"),
-                     InstanceMethod<&CacheWrap::is_wholly_valid>("isWhollyValid"),
-                     InstanceMethod<&CacheWrap::open_backing>("openBacking"),
-                     InstanceMethod<&CacheWrap::mark_wholly_dirty>("markWhollyDirty"),
-                     InstanceMethod<&CacheWrap::check>("check"),
-                     InstanceMethod<&CacheWrap::stats>("stats")});
+    Napi::Function constructor = DefineClass(env, "Cache",
+                                             {InstanceMethod<&CacheWrap::open>("open"),
+                                              InstanceMethod<&CacheWrap::close>("close"),
+                                              InstanceMethod<&CacheWrap::recovery>("recovery"),
+                                              InstanceMethod<&CacheWrap::file_io>("fileIo"),
+                                              InstanceMethod<&CacheWrap::page_endpoint>(kPageEndpointMethod),
+                                              InstanceMethod<&CacheWrap::attach>("attach"),
+                                              InstanceMethod<&CacheWrap::attributes>("attributes"),
+                                              InstanceMethod<&CacheWrap::detach>("detach"),
+                                              InstanceMethod<&CacheWrap::forget>("forget"),
+                                              InstanceMethod<&CacheWrap::condemn>("condemn"),
+                                              InstanceMethod<&CacheWrap::set_map>("setMap"),
+                                              InstanceMethod<&CacheWrap::grant>("grant"),
+                                              InstanceMethod<&CacheWrap::grant_remaining>("grantRemaining"),
+                                              InstanceMethod<&CacheWrap::take_back_grant>("takeBackGrant"),
+                                              InstanceMethod<&CacheWrap::read_into>("readInto"),
+                                              InstanceMethod<&CacheWrap::write>("write"),
+                                              InstanceMethod<&CacheWrap::fill>("fill"),
+                                              InstanceMethod<&CacheWrap::read_page_run>("readPages"),
+                                              InstanceMethod<&CacheWrap::truncate>("truncate"),
+                                              InstanceMethod<&CacheWrap::punch>("punch"),
+                                              InstanceMethod<&CacheWrap::zero>("zero"),
+                                              InstanceMethod<&CacheWrap::allocate>("allocate"),
+                                              InstanceMethod<&CacheWrap::seek>("seek"),
+                                              InstanceMethod<&CacheWrap::set_times>("setTimes"),
+                                              InstanceMethod<&CacheWrap::sync>("sync"),
+                                              InstanceMethod<&CacheWrap::sync_all>("syncAll"),
+                                              InstanceMethod<&CacheWrap::sync_log>("syncLog"),
+                                              InstanceMethod<&CacheWrap::begin_publish>("beginPublish"),
+                                              InstanceMethod<&CacheWrap::publishable>("publishable"),
+                                              InstanceMethod<&CacheWrap::complete_publish>("completePublish"),
+                                              InstanceMethod<&CacheWrap::abort_publish>("abortPublish"),
+                                              InstanceMethod<&CacheWrap::dirty_state>("dirtyState"),
+                                              InstanceMethod<&CacheWrap::dirty_bytes_of>("dirtyBytesOf"),
+                                              InstanceMethod<&CacheWrap::is_dirty>("isDirty"),
+                                              InstanceMethod<&CacheWrap::pin>("pin"),
+                                              InstanceMethod<&CacheWrap::unpin>("unpin"),
+                                              InstanceMethod<&CacheWrap::evict>("evict"),
+                                              InstanceMethod<&CacheWrap::is_wholly_valid>("isWhollyValid"),
+                                              InstanceMethod<&CacheWrap::open_backing>("openBacking"),
+                                              InstanceMethod<&CacheWrap::check>("check"),
+                                              InstanceMethod<&CacheWrap::stats>("stats")});
     exports.Set("Cache", constructor);
   }
 
@@ -346,9 +344,6 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     if (fd) return Napi::Number::New(info.Env(), *fd);
     to_js_error(info.Env(), fd.error()).ThrowAsJavaScriptException();
     return info.Env().Undefined();
-  }
-  void mark_wholly_dirty(const Napi::CallbackInfo& info) {
-    raise(info.Env(), held().mark_wholly_dirty(number(info[0])));
   }
   Napi::Value check(const Napi::CallbackInfo& info) {
     const std::vector<std::string> wrong = held().check();

@@ -153,8 +153,6 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   // A descriptor of the sparse file of a clean, wholly valid file, for kernel passthrough. EAGAIN: it is
   // neither.
   Result<int> open_backing(uint64_t ino);
-  // Everything may have been written behind our back: all pages up to `size` are dirty.
-  Result<void> mark_wholly_dirty(uint64_t ino);
 
   // One round of reclaiming disk space and compacting the log. Called by the background thread.
   Result<void> maintain();

@@ -202,28 +202,6 @@ Result<int> Cache::open_backing(uint64_t ino) {
   return fd;
 }
 
-Result<void> Cache::mark_wholly_dirty(uint64_t ino) {
-  const Changing node(*table_, ino);
-  if (!node || !node->sparse) return Error{ENOENT, "inode " + std::to_string(ino) + " has no backing file"};
-  Result<File*> file = sparse_file(*node);
-  if (!file) return file.error();
-  const Result<uint64_t> size = (*file)->size();
-  if (!size) return size.error();
-  // Data first: the pages' checksums are not known, so the promise is made before the record is.
-  if (auto synced = (*file)->sync_data(); !synced) return synced;
-  Mutation mutation(*this, *node);
-  Attributes after = node->attributes;
-  after.size = *size;
-  after.mtime = after.ctime = now();
-  const uint64_t end = pages_of(after.size);
-  after.pages += node->map.count(0, end, kPresent, 0);
-  // The bytes are written already; grants that are lacking become a debt that the next `grant` pays.
-  if (!mutation.reserve(after.pages)) counters_.need_grant.fetch_add(1, std::memory_order_relaxed);
-  node->apply_attributes(after);
-  node->apply_write(0, end, {});
-  return append_state(*node, false);
-}
-
 std::optional<uint64_t> Cache::oldest_dirty_ms() {
   uint64_t ino = 0;
   {
