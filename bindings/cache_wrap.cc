@@ -122,7 +122,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
                                               InstanceMethod<&CacheWrap::allocate>("allocate"),
                                               InstanceMethod<&CacheWrap::seek>("seek"),
                                               InstanceMethod<&CacheWrap::set_times>("setTimes"),
-                                              InstanceMethod<&CacheWrap::sync>("sync"),
+                                              InstanceMethod<&CacheWrap::sync_files>("syncFiles"),
                                               InstanceMethod<&CacheWrap::sync_all>("syncAll"),
                                               InstanceMethod<&CacheWrap::sync_log>("syncLog"),
                                               InstanceMethod<&CacheWrap::begin_publish>("beginPublish"),
@@ -264,8 +264,21 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     if (const Napi::Value ctime = given.Get("ctime"); ctime.IsObject()) times.ctime = timespec_of(ctime);
     raise(info.Env(), held().set_times(number(info[0]), times));
   }
-  Napi::Value sync(const Napi::CallbackInfo& info) {
-    return on_pool(Value(), [share = share_, ino = number(info[0])] { return share->sync(ino); });
+  Napi::Value sync_files(const Napi::CallbackInfo& info) {
+    const auto list = info[0].As<Napi::Float64Array>();
+    std::vector<uint64_t> inos(list.Data(), list.Data() + list.ElementLength());
+    return on_pool(
+        Value(),
+        [share = share_, inos = std::move(inos)]() -> Result<std::vector<Result<void>>> {
+          return share->sync_files(inos);
+        },
+        [](Napi::Env env, const std::vector<Result<void>>& outcomes) -> Napi::Value {
+          Napi::Array errors = Napi::Array::New(env, outcomes.size());
+          for (uint32_t index = 0; index < outcomes.size(); ++index) {
+            if (!outcomes[index]) errors.Set(index, to_js_error(env, outcomes[index].error()).Value());
+          }
+          return errors;
+        });
   }
   Napi::Value sync_all(const Napi::CallbackInfo& info) {
     return on_pool(Value(), [share = share_] { return share->sync_all(); });

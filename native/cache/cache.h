@@ -132,6 +132,10 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   Result<void> set_times(uint64_t ino, const Times& times);
 
   Result<void> sync(uint64_t ino);
+  // fsync of many files for the price of few: their data several at a time, one sync of the log for all. An
+  // outcome for each file: one that cannot be synced does not fail the others.
+  std::vector<Result<void>> sync_files(std::span<const uint64_t> inos);
+  // Every dirty file. The first failure, after all were tried.
   Result<void> sync_all();
   // Every record until now is on disk, the bytes of sparse files not: those it speaks of have checksums.
   Result<void> sync_log();
@@ -235,7 +239,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   void drop_inode(Inode& node);
   bool is_needed(const Inode& node) const;
   void drop_if_idle(Inode& node);
-  Result<void> sync_file(uint64_t ino, bool with_log);
+  Result<void> sync_file(uint64_t ino);
+  bool has_data_to_sync(uint64_t ino) const;
   Result<void> sync_data_of(uint64_t ino, uint64_t file_id, File& data);
   bool take_snapshot(Inode& node, PublishSnapshot& snapshot);
   uint64_t evict_sparse(uint64_t bytes);

@@ -1,7 +1,11 @@
 // fsync, the background thread, and the end.
 //
 //   fsync: fdatasync of the file's data ─> barrier record ─> one fdatasync of the log for everybody who waits
+//
+// A sync of one sparse file waits for the disk; many at once share its commits and flushes (ext4: 300 new
+// files of 128 KiB take 1.4 s one by one, 0.1 s from 16 threads).
 #include <chrono>
+#include <system_error>
 
 #include "native/cache/cache.h"
 #include "native/cache/record.h"
@@ -11,6 +15,7 @@ namespace {
 
 constexpr auto kBackgroundPeriod = std::chrono::milliseconds(1000);
 constexpr std::size_t kCompactionsPerRound = 8;
+constexpr std::size_t kSyncThreadsMax = 16;
 
 Error sync_failed_error(uint64_t ino) {
   return Error{EIO,
@@ -19,12 +24,61 @@ Error sync_failed_error(uint64_t ino) {
                    "it is published"};
 }
 
+// Runs `work` for 0..count-1 on this thread and up to `helpers_max` more.
+template <typename Work>
+void spread(std::size_t count, std::size_t helpers_max, Work work) {
+  std::atomic<std::size_t> next{0};
+  const auto take = [&] {
+    for (std::size_t index = next.fetch_add(1); index < count; index = next.fetch_add(1)) work(index);
+  };
+  std::vector<std::jthread> helpers;
+  try {
+    while (helpers.size() < helpers_max && helpers.size() + 1 < count) helpers.emplace_back(take);
+  } catch (const std::system_error&) {
+    // No more threads to be had: those there are do it all.
+  }
+  take();
+}
+
 }  // namespace
 
 Result<void> Cache::sync(uint64_t ino) {
   if (closed_.load(std::memory_order_relaxed)) return Error{EBADF, "the cache is closed"};
   counters_.syncs.fetch_add(1, std::memory_order_relaxed);
-  return sync_file(ino, true);
+  if (auto synced = sync_file(ino); !synced) return synced;
+  return log_->sync_all();
+}
+
+bool Cache::has_data_to_sync(uint64_t ino) const {
+  const Reading node(*table_, ino);
+  return node && node->sparse && node->is_dirty();
+}
+
+std::vector<Result<void>> Cache::sync_files(std::span<const uint64_t> inos) {
+  std::vector<Result<void>> outcomes(inos.size());
+  if (closed_.load(std::memory_order_relaxed)) {
+    std::fill(outcomes.begin(), outcomes.end(), Error{EBADF, "the cache is closed"});
+    return outcomes;
+  }
+  counters_.syncs.fetch_add(inos.size(), std::memory_order_relaxed);
+  std::vector<std::size_t> waiting;  // for the disk
+  for (std::size_t index = 0; index < inos.size(); ++index) {
+    if (has_data_to_sync(inos[index]))
+      waiting.push_back(index);
+    else
+      outcomes[index] = sync_file(inos[index]);
+  }
+  // Without a thread of its own the cache starts no others: simulations are deterministic.
+  const std::size_t helpers = options_.background ? kSyncThreadsMax - 1 : 0;
+  spread(waiting.size(), helpers, [&](std::size_t at) {
+    const std::size_t index = waiting[at];
+    outcomes[index] = sync_file(inos[index]);
+  });
+  const Result<void> logged = log_->sync_all();
+  for (Result<void>& outcome : outcomes) {
+    if (outcome) outcome = logged;
+  }
+  return outcomes;
 }
 
 // Without the file's lock. A failure is remembered: the kernel tells of it once.
@@ -36,7 +90,8 @@ Result<void> Cache::sync_data_of(uint64_t ino, uint64_t file_id, File& data) {
   return synced;
 }
 
-Result<void> Cache::sync_file(uint64_t ino, bool with_log) {
+// All but the sync of the log.
+Result<void> Cache::sync_file(uint64_t ino) {
   std::shared_ptr<File> data;
   uint64_t file_id = 0;
   std::string directory;
@@ -75,7 +130,7 @@ Result<void> Cache::sync_file(uint64_t ino, bool with_log) {
     const Changing node(*table_, ino);
     if (node) node->has_barrier = true;
   }
-  return with_log ? log_->sync_all() : Result<void>();
+  return {};
 }
 
 Result<void> Cache::sync_log() {
@@ -85,14 +140,13 @@ Result<void> Cache::sync_log() {
 
 Result<void> Cache::sync_all() {
   if (closed_.load(std::memory_order_relaxed)) return Error{EBADF, "the cache is closed"};
-  counters_.syncs.fetch_add(1, std::memory_order_relaxed);
   std::vector<uint64_t> dirty;
   {
     const std::lock_guard lock(dirty_mutex_);
     for (const auto& [order, ino] : dirty_order_) dirty.push_back(ino);
   }
-  for (const uint64_t ino : dirty) {
-    if (auto synced = sync_file(ino, false); !synced) return synced;
+  for (const Result<void>& outcome : sync_files(dirty)) {
+    if (!outcome) return outcome;
   }
   return log_->sync_all();
 }

@@ -79,8 +79,8 @@ export interface GatewayCache {
   seek(ino: number, offset: number, whence: 'data' | 'hole'): CacheOutcome;
   setTimes(ino: number, times: { readonly mtime?: Timespec; readonly ctime?: Timespec }): void;
 
-  /** fsync of one file: data, barrier record, log. Group-committed. */
-  sync(ino: number): Promise<void>;
+  /** fsync of many files: data, barrier records, log. An outcome for each, an Error where it failed. */
+  syncFiles(inos: Float64Array): Promise<ReadonlyArray<Error | undefined>>;
   syncAll(): Promise<void>;
   /**
    * Every record until now is on disk. Needed before a publish commits: else a power loss could bring back a state of the

@@ -16,6 +16,7 @@ import { InodeFlag, MAX_FILE_SIZE, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG } from '..
 import type { CacheOutcome, GatewayCache } from './cache-contract.js';
 import type { DataNeeds } from './data-needs.js';
 import { GatewayError } from './errors.js';
+import { GroupFsync } from './group-fsync.js';
 import type { OpenFiles } from './open-files.js';
 import type { Passthrough } from './passthrough.js';
 import type {
@@ -78,6 +79,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   readonly #cache: GatewayCache;
   readonly #needs: DataNeeds;
   readonly #open: OpenFiles;
+  readonly fsyncs: GroupFsync;
 
   constructor(options: GatewayFileSystemOptions) {
     this.#options = options;
@@ -85,6 +87,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     this.#cache = options.cache;
     this.#needs = options.needs;
     this.#open = options.openFiles;
+    this.fsyncs = new GroupFsync(options.cache);
   }
 
   // ---- attributes
@@ -302,7 +305,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
       await this.#cache.syncLog();
       return;
     }
-    await Promise.all([this.#cache.sync(ino), this.#session.namespace.sync()]);
+    await Promise.all([this.fsyncs.sync(ino), this.#session.namespace.sync()]);
   }
 
   forgotten(inos: readonly number[]): Promise<void> {

@@ -79,7 +79,7 @@ export class MountedGateway implements MountedVolume {
   }
 
   stats(): VolumeStats {
-    const { cache, publisher, needs, evictor, service, openFiles, condemned } = this.#parts;
+    const { cache, publisher, needs, evictor, service, openFiles, condemned, operations } = this.#parts;
     const transport = this.#transport.stats();
     const state = cache.dirtyState();
     return {
@@ -88,6 +88,7 @@ export class MountedGateway implements MountedVolume {
       ...prefixed('publish', publisher.counters),
       ...prefixed('need', needs.counters),
       ...prefixed('evict', evictor.counters),
+      ...prefixed('fsync', operations.fsyncs.counters),
       ...prefixed('service', service.stats()),
       openHandles: openFiles.handleCount,
       removalsForgotten: condemned.forgotten,
