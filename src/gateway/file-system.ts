@@ -65,6 +65,8 @@ export interface GatewayFileSystemOptions {
   /** Absent for a transport that cannot hand files to the kernel. */
   readonly passthrough?: Passthrough;
   readonly storeBytesFree: () => number;
+  /** Throws when what is synced there would not be found again. */
+  readonly requireCacheDirectory: () => void;
   readonly fsync: 'local' | 'remote';
   readonly readOnly: boolean;
   /** Upper bound of kernel cache timeouts; the session's lease bounds them as well. */
@@ -87,7 +89,13 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     this.#cache = options.cache;
     this.#needs = options.needs;
     this.#open = options.openFiles;
-    this.fsyncs = new GroupFsync(options.cache);
+    this.fsyncs = new GroupFsync({
+      syncFiles: async (inos) => {
+        const outcomes = await options.cache.syncFiles(inos);
+        options.requireCacheDirectory();
+        return outcomes;
+      },
+    });
   }
 
   // ---- attributes

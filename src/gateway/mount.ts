@@ -13,6 +13,7 @@ import type { Session } from '../access/contract.js';
 import { EmbeddedService, formatEmbedded } from '../access/embedded-service.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
 import { Phases } from '../telemetry/phases.js';
+import { requireCacheDirectory } from './cache-directory.js';
 import { channelOptions } from './channel-options.js';
 import { Condemned } from './condemned.js';
 import { DataNeeds } from './data-needs.js';
@@ -242,6 +243,7 @@ async function assemble(
     condemn,
     onNeedFailed: (need, error) => logger.warn({ need, error }, 'a read or write cannot be completed'),
     storeBytesFree: () => service.storageStatistics().bytesFree,
+    requireCacheDirectory: () => requireCacheDirectory(options.cacheDirectory),
     hearsForgets: options.transport === 'native',
     ...(options.transport === 'native' ? { passthrough: new Passthrough(cache) } : {}),
     fsync: options.fsync,

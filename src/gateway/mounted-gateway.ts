@@ -1,10 +1,9 @@
 // What the daemon and a script hold of a mounted volume: its status, the long jobs on it, and its end.
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import type { ContentEntry } from '../access/content-manifest.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
 import type { ScrubReport } from '../storage/contract.js';
 import { pause } from '../telemetry/clock.js';
+import { requireCacheDirectory } from './cache-directory.js';
 import { GatewayError } from './errors.js';
 import { closeGateway, type GatewayParts } from './mount.js';
 import type {
@@ -105,7 +104,7 @@ export class MountedGateway implements MountedVolume {
   }
 
   async drain(onProgress: OnProgress, signal: AbortSignal): Promise<DrainReport> {
-    this.#requireCacheDirectory();
+    requireCacheDirectory(this.#options.cacheDirectory);
     const { publisher, condemned, session } = this.#parts;
     const before = { ...publisher.counters };
     let total = 0;
@@ -233,16 +232,6 @@ export class MountedGateway implements MountedVolume {
     this.#state = 'unmounting';
     await this.#transport[Symbol.asyncDispose]();
     await this.ended;
-  }
-
-  /** Everything in the cache is gone with its directory; "all is published" would be a guess. */
-  #requireCacheDirectory(): void {
-    const { cacheDirectory } = this.#options;
-    if (existsSync(join(cacheDirectory, 'lock'))) return;
-    throw new GatewayError(
-      'EIO',
-      `the cache directory ${cacheDirectory} is gone; what was published is safe, unmount and mount again`,
-    );
   }
 
   #close(): Promise<void> {

@@ -18,7 +18,11 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     await writeFile(join(volume.path, 'published'), bytes);
     await volume.drain();
     await writeFile(join(volume.path, 'dirty'), bytes);
+    const synced = await open(join(volume.path, 'synced'), 'w');
     volume.deleteCache();
+    await synced.write('acknowledged');
+    await expect(synced.sync()).rejects.toMatchObject({ code: 'EIO' });
+    await synced.close();
     const drained = await penstock(['drain', volume.path], volume.environment, 60_000);
     if (drained.code === 0) {
       expect((await readFile(join(volume.path, 'dirty'))).equals(bytes)).toBe(true);
