@@ -630,8 +630,9 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
       const PeerTable::Peer& peer = table.at(i);
       auto one = Napi::Object::New(Env());
       one.Set("address", to_text(peer.address, peer.ip_version));
-      one.Set("received", count(Env(), peer.received.load(std::memory_order_relaxed)));
-      one.Set("transmitted", count(Env(), peer.transmitted.load(std::memory_order_relaxed)));
+      const PeerTraffic passed = plane_->forwarding().peer_traffic(i);
+      one.Set("received", count(Env(), passed.received));
+      one.Set("transmitted", count(Env(), passed.transmitted));
       list.Set(list.Length(), one);
     }
     return list;

@@ -25,8 +25,6 @@ class PeerTable {
     IpAddress address{};
     uint8_t ip_version = 0;
     std::atomic<uint32_t> path_mtu{0};  // learned from the path, 0: unknown
-    std::atomic<uint64_t> received{0};
-    std::atomic<uint64_t> transmitted{0};
   };
 
   // The peer of this address; kNone when it is not known.

@@ -23,6 +23,10 @@ uint64_t hash_masked(const MatchWords& key, const MatchWords& mask, uint8_t word
   return hash;
 }
 
+uint32_t tag_of(uint64_t hash) {
+  return static_cast<uint32_t>(hash >> 32) | 1;
+}
+
 bool equal_masked(const MatchWords& key, const MatchWords& mask, const MatchWords& value, uint8_t words) {
   uint64_t difference = 0;
   for (unsigned rest = words; rest != 0; rest &= rest - 1) {
@@ -75,12 +79,15 @@ RuleTable::RuleTable(std::span<const Entry> entries) {
     const std::size_t capacity = std::bit_ceil(group.buckets.size() * 2);
     tuple.bucket_mask = static_cast<uint32_t>(capacity - 1);
     buckets_.resize(buckets_.size() + capacity);
+    tags_.resize(buckets_.size());
     for (const auto& [value, ranks] : group.buckets) {
       const MatchWords words{value};
-      uint64_t at = hash_masked(words, tuple.mask, tuple.words);
-      while (buckets_[tuple.first_bucket + (at & tuple.bucket_mask)].count != 0) ++at;
-      Bucket& bucket = buckets_[tuple.first_bucket + (at & tuple.bucket_mask)];
-      bucket = Bucket{words, static_cast<uint32_t>(rules_.size()), static_cast<uint32_t>(ranks.size())};
+      const uint64_t hash = hash_masked(words, tuple.mask, tuple.words);
+      uint64_t at = hash;
+      while (tags_[tuple.first_bucket + (at & tuple.bucket_mask)] != 0) ++at;
+      tags_[tuple.first_bucket + (at & tuple.bucket_mask)] = tag_of(hash);
+      buckets_[tuple.first_bucket + (at & tuple.bucket_mask)] =
+          Bucket{words, static_cast<uint32_t>(rules_.size()), static_cast<uint32_t>(ranks.size())};
       for (const uint32_t rank : ranks) {
         const Match& match = entries[by_rank[rank]].match;
         rules_.push_back(Rule{match.source_ports, match.destination_ports, rank, by_rank[rank]});
@@ -95,10 +102,13 @@ RuleTable::RuleTable(std::span<const Entry> entries) {
 // The place in rules_ of the first rule of the key's bucket that ranks below `rank_bound` and whose ranges
 // hold.
 uint32_t RuleTable::best_in(const Tuple& tuple, const MatchWords& key, uint32_t rank_bound) const {
-  uint64_t at = hash_masked(key, tuple.mask, tuple.words);
-  for (;; ++at) {
-    const Bucket& bucket = buckets_[tuple.first_bucket + (at & tuple.bucket_mask)];
-    if (bucket.count == 0) return kNone;
+  const uint64_t hash = hash_masked(key, tuple.mask, tuple.words);
+  const uint32_t wanted = tag_of(hash);
+  for (uint64_t at = hash;; ++at) {
+    const std::size_t place = tuple.first_bucket + (at & tuple.bucket_mask);
+    if (tags_[place] == 0) return kNone;
+    if (tags_[place] != wanted) continue;
+    const Bucket& bucket = buckets_[place];
     if (!equal_masked(key, tuple.mask, bucket.value, tuple.words)) continue;
     for (uint32_t i = bucket.first; i < bucket.first + bucket.count; ++i) {
       const Rule& rule = rules_[i];

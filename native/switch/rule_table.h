@@ -48,7 +48,7 @@ class RuleTable {
   struct Bucket {
     MatchWords value;
     uint32_t first = 0;  // into rules_
-    uint32_t count = 0;  // 0: free
+    uint32_t count = 0;
   };
   struct Tuple {
     MatchWords mask;
@@ -61,6 +61,7 @@ class RuleTable {
   uint32_t best_in(const Tuple& tuple, const MatchWords& key, uint32_t rank_bound) const;
 
   std::vector<Tuple> tuples_;
+  std::vector<uint32_t> tags_;  // of each bucket some bits of its hash, 0: free; most look-ups end here
   std::vector<Bucket> buckets_;
   std::vector<Rule> rules_;  // grouped by bucket, by rank within it
   MatchWords used_;

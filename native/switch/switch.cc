@@ -1,6 +1,7 @@
 #include "native/switch/switch.h"
 
 #include <bit>
+#include <unordered_set>
 
 namespace penstock::net {
 namespace {
@@ -44,7 +45,7 @@ constexpr PoolSizes kTracePool{.packets = 512, .bodies = 8, .slice_tables = 8};
 Result<std::unique_ptr<Switch>> Switch::create(const SwitchLimits& limits, std::size_t workers, uint64_t seed,
                                                Quiescence& quiescence) {
   if (!std::has_single_bit(limits.flows_per_worker) || limits.flows_per_worker < FlowCache::kWays)
-    return Error{EINVAL, "flows_per_worker must be a power of two of at least 4"};
+    return Error{EINVAL, "flows_per_worker must be a power of two of at least 8"};
   if (!std::has_single_bit(limits.forwarding.entries_max))
     return Error{EINVAL, "forwarding.entries_max must be a power of two"};
   return std::unique_ptr<Switch>(new Switch(limits, workers, seed, quiescence));
@@ -68,7 +69,14 @@ Result<void> Switch::apply(const SwitchConfig& config) {
     for (uint32_t rule = 0; rule < old.rules().size(); ++rule) retired_[old.rule_id(rule)] += old.hits(rule);
   });
   forget_what_is_gone(fresh);
+  if (replaced) forget_meters(fresh);
   return replaced;
+}
+
+void Switch::forget_meters(const SwitchTables& tables) {
+  std::set<const Meter*> used(tables.meters().begin(), tables.meters().end());
+  for (const PortView& port : tables.ports()) used.insert({port.receive_meter, port.transmit_meter});
+  state_.keep_meters(used);
 }
 
 void Switch::forget_what_is_gone(const SwitchTables& tables) {
@@ -84,11 +92,9 @@ void Switch::forget_what_is_gone(const SwitchTables& tables) {
   });
   for (uint16_t network = 0; network < state_.limits().networks_max; ++network)
     if (network >= tables.networks().size() || !tables.network(network).present) state_.forget_peers(network);
-  std::erase_if(retired_, [&](const auto& entry) {
-    for (uint32_t rule = 0; rule < tables.rules().size(); ++rule)
-      if (tables.rule_id(rule) == entry.first) return false;
-    return true;
-  });
+  std::unordered_set<uint64_t> present;
+  for (uint32_t rule = 0; rule < tables.rules().size(); ++rule) present.insert(tables.rule_id(rule));
+  std::erase_if(retired_, [&](const auto& entry) { return !present.contains(entry.first); });
 }
 
 void Switch::tick(uint64_t now_ns) {
@@ -134,6 +140,15 @@ std::vector<RuleTraffic> Switch::rule_traffic() const {
     all.push_back(one);
   }
   return all;
+}
+
+PeerTraffic Switch::peer_traffic(uint16_t peer) const {
+  PeerTraffic sum;
+  for (const auto& stage : stages_) {
+    sum.received += stage->peer_counters(peer).received.get();
+    sum.transmitted += stage->peer_counters(peer).transmitted.get();
+  }
+  return sum;
 }
 
 PortTraffic Switch::port_traffic(PortId port) const {

@@ -36,6 +36,12 @@ struct PortTraffic {
   std::array<uint64_t, kDropReasons> drops{};
 };
 
+// Packets that came from a peer's tunnel and went into it.
+struct PeerTraffic {
+  uint64_t received = 0;
+  uint64_t transmitted = 0;
+};
+
 // What happened to a described packet, and where its copies would have gone.
 struct TraceOutcome {
   std::vector<TraceStep> steps;
@@ -73,10 +79,12 @@ class Switch {
 
   std::vector<RuleTraffic> rule_traffic() const;
   PortTraffic port_traffic(PortId port) const;
+  PeerTraffic peer_traffic(uint16_t peer) const;
 
  private:
   Switch(const SwitchLimits& limits, std::size_t workers, uint64_t seed, Quiescence& quiescence);
   void forget_what_is_gone(const SwitchTables& tables);
+  void forget_meters(const SwitchTables& tables);
 
   Quiescence& quiescence_;
   SwitchState state_;

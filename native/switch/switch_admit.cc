@@ -103,7 +103,7 @@ void SwitchStage::classify(Work& work) {
   }
   work.masked = FlowCache::masked(work.key, tables_->flow_mask());
   work.hash = FlowCache::hash(work.masked);
-  flows_.prefetch(work.hash);
+  flows_.prefetch_set(work.hash);
   if (trace_ != nullptr)
     trace_->step("network", work.network->config.name +
                                 (packet->vni == 0 ? "" : " (vni " + std::to_string(packet->vni) + ")") +
@@ -159,8 +159,7 @@ bool SwitchStage::enter_from_underlay(Work& work) {
   }
   if (!dry()) {
     counters_.decapsulated.add();
-    if (work.peer != PeerTable::kNone)
-      state_.peers().at(work.peer).received.fetch_add(1, std::memory_order_relaxed);
+    if (work.peer != PeerTable::kNone) peer_counters_[work.peer].received.add();
   }
   if (trace_ != nullptr)
     trace_->step("decapsulate",

@@ -190,7 +190,7 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
   const NetworkConfig& network = work.network->config;
   const PortView* underlay = tables_->port(network.underlay);
   if (underlay == nullptr) return drop(packet, DropReason::port_down);
-  PeerTable::Peer& peer = state_.peers().at(index);
+  const PeerTable::Peer& peer = state_.peers().at(index);
   const uint32_t path = peer.path_mtu.load(std::memory_order_relaxed);
   const uint32_t outer_mtu = path == 0 ? underlay->config.mtu : std::min(path, underlay->config.mtu);
   const TunnelTemplate& way = way_to(*work.network, index);
@@ -207,7 +207,7 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
       return drop(piece, reason);
     if (!dry()) {
       counters_.encapsulated.add();
-      peer.transmitted.fetch_add(1, std::memory_order_relaxed);
+      peer_counters_[index].transmitted.add();
     }
     if (trace_ != nullptr)
       trace_->step("encapsulate",

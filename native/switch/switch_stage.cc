@@ -1,6 +1,12 @@
 #include "native/switch/switch_stage.h"
 
 namespace penstock::net {
+namespace {
+
+// How many packets before its turn a packet's lines are asked for.
+constexpr std::size_t kAhead = 4;
+
+}  // namespace
 
 SwitchStage::SwitchStage(SwitchState& state, const Snapshot<SwitchTables>& current, std::size_t worker,
                          Mode mode)
@@ -10,6 +16,7 @@ SwitchStage::SwitchStage(SwitchState& state, const Snapshot<SwitchTables>& curre
       mode_(mode),
       flows_(mode == Mode::dry ? FlowCache::kWays : state.limits().flows_per_worker),
       port_counters_(std::make_unique<PortCounters[]>(mode == Mode::dry ? 0 : state.limits().ports_max)),
+      peer_counters_(std::make_unique<PeerCounters[]>(mode == Mode::dry ? 0 : PeerTable::kPeersMax)),
       captured_(worker) {}
 
 void SwitchStage::process(Batch& batch, Outputs& outputs, uint64_t now_ns) {
@@ -25,8 +32,15 @@ void SwitchStage::process(Batch& batch, Outputs& outputs, uint64_t now_ns) {
   }
   rule_ = RuleTable::kNone;
   std::size_t admitted = 0;
-  for (Packet* packet : batch.all())
-    if (admit(packet, work_[admitted])) ++admitted;
+  for (std::size_t i = 0; i < batch.count; ++i) {
+    if (i + kAhead < batch.count) {
+      const Packet* coming = batch.packets[i + kAhead];
+      __builtin_prefetch(&coming->layout);
+      __builtin_prefetch(coming->data());
+    }
+    if (admit(batch.packets[i], work_[admitted])) ++admitted;
+  }
+  for (std::size_t i = 0; i < admitted; ++i) flows_.prefetch_entry(work_[i].hash);
   for (std::size_t i = 0; i < admitted; ++i) route(work_[i]);
   if (captured) captured_.end();
 }

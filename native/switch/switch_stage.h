@@ -6,7 +6,7 @@
 //   MTU, encapsulation, segmentation, rate, mirror -> edge of the port                 switch_emit.cc
 //
 // Admission runs over the whole batch first and asks for the flow cache's lines, which have arrived when
-// decisions are made. Edge i of the stage is port i's transmit side.
+// decisions are made (flow_cache.h). Edge i of the stage is port i's transmit side.
 //
 // Private to the worker: flow cache, fragment table, counters. Shared: SwitchState and the SwitchTables of
 // the moment, read once a batch (snapshot.h says how they are replaced).
@@ -39,6 +39,11 @@ struct PortCounters {
   std::array<Counter, kDropReasons> drops;
 };
 
+// One worker's view of one tunnel peer, in packets.
+struct PeerCounters {
+  Counter received, transmitted;
+};
+
 struct SwitchCounters {
   Counter flow_hits, flow_misses;
   Counter connections_opened;
@@ -59,6 +64,7 @@ class SwitchStage final : public Stage {
   // Any thread.
   const PortCounters& counters(PortId port) const { return port_counters_[port]; }
   const SwitchCounters& counters() const { return counters_; }
+  const PeerCounters& peer_counters(uint16_t peer) const { return peer_counters_[peer]; }
 
   // For a dry stage: where steps are written; null for none.
   void set_trace(Trace* trace) { trace_ = trace; }
@@ -152,6 +158,7 @@ class SwitchStage final : public Stage {
   std::vector<std::unique_ptr<TunnelTemplate>> ways_;  // by tunnel group and peer
   uint64_t ways_generation_ = 0;
   std::unique_ptr<PortCounters[]> port_counters_;
+  std::unique_ptr<PeerCounters[]> peer_counters_;
   SwitchCounters counters_;
   CaptureOutputs captured_;  // stands for the batch's outputs while there is a capture
   Trace* trace_ = nullptr;

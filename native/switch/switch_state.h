@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "native/port/port.h"
@@ -22,7 +23,7 @@ struct SwitchLimits {
   ConnectionTimeouts timeouts;
   uint32_t ports_max = 1024;
   uint32_t networks_max = 4096;
-  uint32_t flows_per_worker = 65536;  // a power of two
+  uint32_t flows_per_worker = 131072;  // a power of two
 };
 
 // Shared by workers: set by the control thread, read on every packet.
@@ -55,6 +56,10 @@ class SwitchState {
     if (meter == nullptr) meter = std::make_unique<Meter>(rate);
     meter->configure(rate);
     return meter.get();
+  }
+  // Control thread, when no worker follows a configuration that has others than these.
+  void keep_meters(const std::set<const Meter*>& used) {
+    std::erase_if(meters_, [&](const auto& entry) { return !used.contains(entry.second.get()); });
   }
   // Peers that were learned. Control thread; the set stays where it is for the life of the switch.
   PeerSet* learned_peers(uint16_t network) {

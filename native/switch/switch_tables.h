@@ -87,6 +87,7 @@ class SwitchTables {
   uint64_t rule_id(uint32_t rule) const { return rule_ids_[rule]; }
   const RuleTable& group_table(uint32_t index) const { return group_tables_[index]; }
   Meter* meter(uint16_t index) const { return meters_[index]; }
+  std::span<Meter* const> meters() const { return meters_; }
 
   // What has to be equal for two packets to be of one flow of the cache.
   const MatchWords& flow_mask() const { return flow_mask_; }

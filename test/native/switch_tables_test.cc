@@ -1,4 +1,5 @@
-// The tables of the switch, each against a slow model of itself: forwarding, rules, meters, connections.
+// The tables of the switch, each against a slow model of itself: forwarding, rules, flows, meters,
+// connections.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
@@ -9,6 +10,7 @@
 
 #include "native/packet/wire.h"
 #include "native/switch/connection_table.h"
+#include "native/switch/flow_cache.h"
 #include "native/switch/forwarding_table.h"
 #include "native/switch/meter.h"
 #include "native/switch/peer_table.h"
@@ -396,6 +398,54 @@ TEST_CASE("workers that create, find and expire the same connections agree") {
   CHECK(counted == table.size());
   table.remove_if([](const Connection&) { return true; });
   CHECK(table.size() == 0);
+}
+
+TEST_CASE("a flow is found as it was put in, under the generation it was put in with, or not at all") {
+  FlowCache cache(64);
+  std::mt19937_64 random(11);
+  std::map<uint64_t, uint32_t> model;  // by the key's last word, of the generation at hand
+  uint32_t found = 0;
+  for (uint32_t step = 0; step < 20'000; ++step) {
+    const uint64_t generation = 1 + step / 2'000;
+    if (step % 2'000 == 0) model.clear();
+    MatchWords key;
+    key.words[7] = random() % 100;
+    const uint64_t hash = FlowCache::hash(key);
+    cache.prefetch_set(hash);
+    cache.prefetch_entry(hash);
+    if (const FlowEntry* entry = cache.find(hash, key, generation)) {
+      ++found;
+      REQUIRE(model.count(key.words[7]) == 1);
+      CHECK(entry->rule == model[key.words[7]]);
+      CHECK(entry->connection == nullptr);
+      continue;
+    }
+    cache.insert(hash, key, generation)->rule = step;
+    model[key.words[7]] = step;
+    REQUIRE(cache.find(hash, key, generation) != nullptr);
+  }
+  CHECK(found > 5'000);  // of a hundred flows on 64 places
+}
+
+TEST_CASE("keys of one tag are told apart, and the flow that was used least makes room") {
+  FlowCache cache(FlowCache::kWays);
+  constexpr uint64_t kSame = 0x1234'5678'0000'0000;
+  const auto key_of = [](uint64_t number) {
+    MatchWords key;
+    key.words[0] = number;
+    return key;
+  };
+  for (uint32_t i = 0; i < FlowCache::kWays; ++i) cache.insert(kSame, key_of(i), 1)->rule = i;
+  for (uint32_t i = 0; i < FlowCache::kWays; ++i) {
+    if (i == 3) continue;
+    REQUIRE(cache.find(kSame, key_of(i), 1) != nullptr);
+    CHECK(cache.find(kSame, key_of(i), 1)->rule == i);
+  }
+  cache.insert(kSame, key_of(99), 1)->rule = 99;
+  CHECK(cache.find(kSame, key_of(3), 1) == nullptr);
+  CHECK(cache.find(kSame, key_of(99), 1)->rule == 99);
+  CHECK(cache.find(kSame, key_of(0), 1) != nullptr);
+  CHECK(cache.find(kSame, key_of(0), 2) == nullptr);
 }
 
 }  // namespace penstock::net
