@@ -1,0 +1,165 @@
+// Configuration after configuration, each with a tenth of a thousand rules exchanged, while datagrams pass at a steady rate: what
+// is lost, what the counters lose, and what memory is kept. Two namespaces, veths, a switch in this process.
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import type { SwitchConfigInput } from '../../src/network/config.js';
+import { Switch } from '../../src/network/switch.js';
+import { lineOf, NetworkLab } from '../support/network-lab.js';
+
+const RULES = 1000;
+const CHANGED = 100;
+const PORT = 5299;
+/** Swaps before memory is looked at for the first time: arenas, compiled code and pages of tables are there by then. */
+const WARM_UP = 25;
+
+/** Sends numbered datagrams until its input ends, then says how many. */
+const SEND = `
+import select, socket, struct, sys, time
+rate, out = int(sys.argv[2]), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+out.connect((sys.argv[1], ${PORT}))
+sent, start = 0, time.monotonic()
+while not select.select([sys.stdin], [], [], 0)[0]:
+  due = int((time.monotonic() - start) * rate)
+  # What the machine did not let us send in time is not made up for in one burst.
+  for _ in range(min(due - sent, 64)):
+    out.send(struct.pack('!Q', sent) + bytes(52))
+    sent += 1
+  if due - sent > rate // 10: start += (due - sent) / rate
+  time.sleep(0.0005)
+print('sent', sent, time.monotonic() - start, flush=True)`;
+
+/** Counts different numbers until nothing has come for half a second after its input ended. */
+const RECEIVE = `
+import select, socket, struct, sys
+inward = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+inward.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+inward.bind(('', ${PORT}))
+print('listening', flush=True)
+seen, total, ending = set(), 0, False
+while True:
+  ready = select.select([inward] if ending else [inward, sys.stdin], [], [], 0.5 if ending else None)[0]
+  if sys.stdin in ready: ending = True
+  if inward in ready:
+    seen.add(struct.unpack_from('!Q', inward.recv(256))[0])
+    total += 1
+  elif ending: break
+print('received', len(seen), total, flush=True)`;
+
+export interface SwapsReport {
+  readonly swaps: number;
+  readonly seconds: number;
+  readonly sent: number;
+  /** Different datagrams. */
+  readonly received: number;
+  readonly duplicates: number;
+  readonly packetsPerSecond: number;
+  /** By the rule that all of them match, over all configurations. */
+  readonly counted: number;
+  readonly drops: Readonly<Record<string, number>>;
+  readonly lostInKernel: number;
+  /** Resident, after collecting garbage: after the first swaps and at the end. */
+  readonly baselineBytes: number;
+  readonly endBytes: number;
+}
+
+/** The document of one swap: the rules of slice `swap` are of that swap, the others as they were. */
+export function documents(namespace: string): (swap: number) => SwitchConfigInput {
+  const rule = (index: number, swap: number) => ({
+    name: `rule-${index}-${swap}`,
+    priority: 10 + (index % 7),
+    match: {
+      protocol: 'tcp' as const,
+      destination: `10.${index % 250}.${swap % 250}.0/24`,
+      destinationPorts: [1 + ((index * 61 + swap) % 60_000)],
+    },
+    action: 'drop' as const,
+  });
+  const rules = Array.from({ length: RULES - 1 }, (_, index) => rule(index, 0));
+  return (swap) => {
+    for (let i = 0; i < CHANGED && swap > 0; ++i) {
+      const index = ((swap - 1) * CHANGED + i) % rules.length;
+      rules[index] = rule(index, swap);
+    }
+    const meter = `meter-${swap}`;
+    return {
+      networks: { blue: {} },
+      ports: {
+        a: { interface: 'va', namespace, network: 'blue' },
+        b: { interface: 'vb', namespace, network: 'blue' },
+      },
+      meters: { [meter]: { rate: '10Gbit' } },
+      rules: [
+        { name: 'traffic', priority: 1, match: { protocol: 'udp', destinationPorts: [PORT] }, meter },
+        ...rules,
+      ],
+    };
+  };
+}
+
+export async function swapUnderLoad(options: {
+  readonly swaps: number;
+  readonly packetsPerSecond: number;
+  readonly onSwap?: (done: number) => void;
+}): Promise<SwapsReport> {
+  await using lab = new NetworkLab('plane', 'a', 'b');
+  for (const [i, host] of ['a', 'b'].entries()) {
+    lab.ip('plane', `link add v${host} type veth peer name eth0 netns ${lab.space(host)}`);
+    lab.ip('plane', `link set v${host} up`);
+    lab.ip(host, 'link set eth0 up');
+    lab.ip(host, `addr add 10.88.0.${i + 1}/24 dev eth0`);
+  }
+  await using plane = await Switch.start({ runtimeDirectory: lab.directory });
+  const document = documents(lab.path('plane'));
+  await plane.apply(document(0));
+  // Neighbours are known before the first datagram.
+  await lab.run('a', 'ping', '-c', '1', '-W', '5', '10.88.0.2');
+
+  const receiver = lab.start('b', 'python3', '-c', RECEIVE);
+  await lineOf(receiver, /^listening$/);
+  const sender = lab.start('a', 'python3', '-c', SEND, '10.88.0.2', String(options.packetsPerSecond));
+  const start = performance.now();
+  let baselineBytes = 0;
+  for (let swap = 1; swap <= options.swaps; ++swap) {
+    await plane.apply(document(swap));
+    if (swap === Math.min(WARM_UP, Math.ceil(options.swaps / 2))) baselineBytes = residentBytes();
+    options.onSwap?.(swap);
+  }
+  const [sent, sending] = await lastWords(sender, /^sent (\d+) ([\d.]+)$/);
+  const [received, total] = await lastWords(receiver, /^received (\d+) (\d+)$/);
+  const stats = plane.stats();
+  const drops: Record<string, number> = {};
+  for (const port of Object.values(stats.ports))
+    for (const [reason, count] of Object.entries(port.drops)) drops[reason] = (drops[reason] ?? 0) + count;
+  return {
+    swaps: options.swaps,
+    seconds: (performance.now() - start) / 1000,
+    sent: sent!,
+    received: received!,
+    duplicates: total! - received!,
+    packetsPerSecond: sent! / sending!,
+    counted: stats.rules.find(({ name }) => name === 'traffic')?.packets ?? 0,
+    drops,
+    lostInKernel: Object.values(stats.ports).reduce((sum, { lost }) => sum + lost, 0),
+    baselineBytes,
+    endBytes: residentBytes(),
+  };
+}
+
+/** Ends the child's input and answers the numbers of what it says then. */
+async function lastWords(child: ChildProcess, pattern: RegExp): Promise<number[]> {
+  const said = lineOf(child, pattern);
+  const ended = once(child, 'exit');
+  child.stdin!.end();
+  const line = await said;
+  await ended;
+  return pattern.exec(line)!.slice(1).map(Number);
+}
+
+function residentBytes(): number {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  collect();
+  return process.memoryUsage().rss;
+}
