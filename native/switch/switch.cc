@@ -108,7 +108,7 @@ void Switch::set_port_state(PortId port, PortState state) {
 }
 
 Result<TraceOutcome> Switch::trace(PortId port, std::span<const std::byte> frame, uint64_t now_ns) {
-  if (frame.size() > kFrameBytesMax) return Error{EMSGSIZE, "a frame has at most 65000 bytes"};
+  if (frame.size() > kFrameBytesMax) return Error{EMSGSIZE, "a frame has at most 65535 bytes"};
   if (trace_pool_ == nullptr) {
     auto pool = PacketPool::create(kTracePool);
     if (!pool) return pool.error();
