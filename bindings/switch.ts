@@ -187,6 +187,8 @@ export interface DataPlane {
     options: LinkOptions & {
       readonly addresses: readonly IpAddress[];
       readonly ports: readonly number[];
+      /** Whether NVGRE is taken and sent, too. */
+      readonly nvgre: boolean;
       readonly mtu?: number | undefined;
       readonly kind?: 'tap' | 'udp' | undefined;
     },

@@ -375,6 +375,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     const auto ports = object.Get("ports").As<Napi::Array>();
     for (uint32_t i = 0; i < ports.Length(); ++i)
       options.ports.push_back(static_cast<uint16_t>(ports.Get(i).As<Napi::Number>().Uint32Value()));
+    options.nvgre = flag_at(object, "nvgre");
     const std::string kind = text_at(object, "kind");
     if (kind == "tap") options.kind = UnderlayKind::tap;
     if (kind == "udp") options.kind = UnderlayKind::udp;

@@ -27,10 +27,6 @@ constexpr std::size_t kHeadCopied = 320;
 constexpr std::size_t kTrainPackets = 64;
 constexpr std::size_t kTrainBytes = 65000;
 
-std::size_t outer_bytes(uint8_t version) {
-  return kEthernetBytes + (version == 4 ? 20u : 40u) + kUdpHeader;
-}
-
 socklen_t fill_address(sockaddr_storage& storage, uint8_t version, const void* bytes, uint16_t port) {
   storage = {};
   if (version == 4) {
@@ -47,41 +43,46 @@ socklen_t fill_address(sockaddr_storage& storage, uint8_t version, const void* b
   return sizeof(address);
 }
 
-Result<Fd> open_socket(const IpPrefix& address, uint16_t port, bool shared) {
+Result<Fd> open_socket(const IpPrefix& address, TunnelSocket kind, bool shared) {
   const int family = address.version == 4 ? AF_INET : AF_INET6;
-  Fd fd(::socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd.valid()) return Error::from_errno(errno, "UDP socket");
+  const bool udp = kind.protocol == kIpUdp;
+  Fd fd(::socket(family, (udp ? SOCK_DGRAM : SOCK_RAW) | SOCK_CLOEXEC | SOCK_NONBLOCK, kind.protocol));
+  if (!fd.valid()) return Error::from_errno(errno, udp ? "UDP socket" : "GRE socket");
   const int one = 1;
   const int socket = fd.get();
   if (family == AF_INET6) ::setsockopt(socket, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-  if (shared && ::setsockopt(socket, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0)
+  if (udp && shared && ::setsockopt(socket, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0)
     return Error::from_errno(errno, "sharing a UDP port");
   // Without CAP_NET_ADMIN the buffers stay as large as the system allows everybody.
   ::setsockopt(socket, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof(int));
   ::setsockopt(socket, SOL_SOCKET, SO_SNDBUFFORCE, &kSendBufferBytes, sizeof(int));
   sockaddr_storage storage;
-  const socklen_t length = fill_address(storage, address.version, address.bytes.data(), port);
-  if (::bind(socket, reinterpret_cast<sockaddr*>(&storage), length) < 0)
-    return Error::from_errno(errno, "UDP port " + std::to_string(port) + " of " + address.text());
+  const socklen_t length = fill_address(storage, address.version, address.bytes.data(), kind.port);
+  if (::bind(socket, reinterpret_cast<sockaddr*>(&storage), length) < 0) {
+    const std::string what = udp ? "UDP port " + std::to_string(kind.port) : "GRE";
+    return Error::from_errno(errno, what + " of " + address.text());
+  }
   return fd;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<TunnelReceiver>> TunnelReceiver::open(const IpPrefix& address, uint16_t port,
+Result<std::unique_ptr<TunnelReceiver>> TunnelReceiver::open(const IpPrefix& address, TunnelSocket kind,
                                                              uint32_t mtu) {
-  auto fd = open_socket(address, port, true);
+  auto fd = open_socket(address, kind, true);
   if (!fd) return fd.error();
   const int one = 1;
   if (address.version == 4) {
     ::setsockopt(fd->get(), IPPROTO_IP, IP_RECVTOS, &one, sizeof(one));
   } else {
     ::setsockopt(fd->get(), IPPROTO_IPV6, IPV6_RECVTCLASS, &one, sizeof(one));
-    ::setsockopt(fd->get(), IPPROTO_UDP, kNoChecksum6Receive, &one, sizeof(one));
   }
-  // Before 5.0 there are no trains, and datagrams come one by one.
-  ::setsockopt(fd->get(), IPPROTO_UDP, UDP_GRO, &one, sizeof(one));
-  std::unique_ptr<TunnelReceiver> receiver(new TunnelReceiver(address, port, mtu));  // NOLINT
+  if (kind.protocol == kIpUdp) {
+    if (address.version == 6) ::setsockopt(fd->get(), IPPROTO_UDP, kNoChecksum6Receive, &one, sizeof(one));
+    // Before 5.0 there are no trains, and datagrams come one by one.
+    ::setsockopt(fd->get(), IPPROTO_UDP, UDP_GRO, &one, sizeof(one));
+  }
+  std::unique_ptr<TunnelReceiver> receiver(new TunnelReceiver(address, kind, mtu));  // NOLINT
   receiver->fd_ = std::move(*fd);
   return receiver;
 }
@@ -137,7 +138,10 @@ int TunnelReceiver::fill(PacketPool& pool, QueueCounters::Receive& counters) {
 
 void TunnelReceiver::understand(Slot& slot, const msghdr& message) {
   slot.offset = 0;
-  slot.segment = slot.length;
+  // A raw IPv4 socket gives the IP header, too.
+  if (kind_.protocol != kIpUdp && address_.version == 4 && slot.length > 0)
+    slot.offset = std::min(slot.length, (load8(slot.body->bytes) & 15u) * 4u);
+  slot.segment = slot.length - slot.offset;
   slot.train = false;
   slot.traffic_class = 0;
   slot.body->used = slot.length;
@@ -158,21 +162,27 @@ void TunnelReceiver::understand(Slot& slot, const msghdr& message) {
   }
 }
 
+std::size_t TunnelReceiver::outer_bytes() const {
+  const std::size_t transport = kind_.protocol == kIpUdp ? kUdpHeader : 0;
+  return kEthernetBytes + (address_.version == 4 ? 20u : 40u) + transport;
+}
+
 void TunnelReceiver::write_outer(Packet& packet, const Slot& slot, std::size_t payload) const {
   std::byte* frame = packet.data();
-  std::memset(frame, 0, outer_bytes(address_.version));
+  std::memset(frame, 0, outer_bytes());
   std::byte* ip = frame + kEthernetBytes;
   std::byte* udp = ip + (address_.version == 4 ? 20 : 40);
+  const std::size_t length = payload + (kind_.protocol == kIpUdp ? kUdpHeader : 0);
   uint16_t source_port = 0;
   if (address_.version == 4) {
     const auto& source = reinterpret_cast<const sockaddr_in&>(slot.source);
     store16(frame + 12, kEtherIpv4);
     store8(ip, 0x45);
     store8(ip + 1, slot.traffic_class);
-    store16(ip + 2, static_cast<uint16_t>(20 + kUdpHeader + payload));
+    store16(ip + 2, static_cast<uint16_t>(20 + length));
     store16(ip + 6, 0x4000);
     store8(ip + 8, 64);
-    store8(ip + 9, IPPROTO_UDP);
+    store8(ip + 9, kind_.protocol);
     std::memcpy(ip + 12, &source.sin_addr, 4);
     std::memcpy(ip + 16, address_.bytes.data(), 4);
     store16(ip + 10, static_cast<uint16_t>(~checksum_sum({ip, 20})));
@@ -181,22 +191,23 @@ void TunnelReceiver::write_outer(Packet& packet, const Slot& slot, std::size_t p
     const auto& source = reinterpret_cast<const sockaddr_in6&>(slot.source);
     store16(frame + 12, kEtherIpv6);
     store16(ip, static_cast<uint16_t>(0x6000 | slot.traffic_class << 4));
-    store16(ip + 4, static_cast<uint16_t>(kUdpHeader + payload));
-    store8(ip + 6, IPPROTO_UDP);
+    store16(ip + 4, static_cast<uint16_t>(length));
+    store8(ip + 6, kind_.protocol);
     store8(ip + 7, 64);
     std::memcpy(ip + 8, &source.sin6_addr, 16);
     std::memcpy(ip + 24, address_.bytes.data(), 16);
     source_port = ntohs(source.sin6_port);
   }
+  if (kind_.protocol != kIpUdp) return;
   store16(udp, source_port);
-  store16(udp + 2, port_);
-  store16(udp + 4, static_cast<uint16_t>(kUdpHeader + payload));
+  store16(udp + 2, kind_.port);
+  store16(udp + 4, static_cast<uint16_t>(length));
 }
 
 Packet* TunnelReceiver::make_packet(Slot& slot, uint32_t length, PacketPool& pool) {
   Packet* packet = pool.take();
   if (packet == nullptr) return nullptr;
-  const std::size_t outer = outer_bytes(address_.version);
+  const std::size_t outer = outer_bytes();
   const std::size_t copied = length <= kHeadCapacity - outer ? length : kHeadCopied;
   std::memcpy(packet->data() + outer, slot.body->bytes + slot.offset, copied);
   packet->head_length = static_cast<uint32_t>(outer + copied);
@@ -219,7 +230,7 @@ DropReason TunnelReceiver::judge(Packet& packet, uint32_t length) const {
   const Headers& inner = layout.inner;
   const bool tcp = inner.ip_protocol == kIpTcp;
   const bool whole = inner.ip_version != 0 && inner.transport != kNoHeader && !inner.fragment;
-  const bool over = length + outer_bytes(address_.version) - kEthernetBytes > mtu_;
+  const bool over = length + outer_bytes() - kEthernetBytes > mtu_;
   if (!whole || (!tcp && inner.ip_protocol != kIpUdp)) return DropReason::none;
 
   const std::byte* frame = packet.data();
@@ -239,7 +250,7 @@ DropReason TunnelReceiver::judge(Packet& packet, uint32_t length) const {
   offload.gso_size = static_cast<uint16_t>(mtu_ + kEthernetBytes - headers);
   offload.header_length = static_cast<uint16_t>(headers);
   offload.tunnel = true;
-  offload.outer_transport = layout.outer.transport;
+  offload.outer_transport = kind_.protocol == kIpUdp ? layout.outer.transport : layout.outer.payload;
   offload.inner_network = inner.network;
   return DropReason::none;
 }
@@ -274,11 +285,12 @@ ReceiveEnd TunnelReceiver::receive(Batch& batch, PacketPool& pool, QueueCounters
   return ReceiveEnd::more;
 }
 
-Result<std::unique_ptr<TunnelSender>> TunnelSender::open(const IpPrefix& address, bool trains) {
-  std::unique_ptr<TunnelSender> sender(new TunnelSender(address));  // NOLINT: private constructor
+Result<std::unique_ptr<TunnelSender>> TunnelSender::open(const IpPrefix& address, uint8_t protocol,
+                                                         bool trains) {
+  std::unique_ptr<TunnelSender> sender(new TunnelSender(address, protocol));  // NOLINT: private constructor
   sender->trains_ = trains;
   for (Fd& fd : sender->fds_) {
-    auto opened = open_socket(address, 0, false);
+    auto opened = open_socket(address, {protocol, 0}, false);
     if (!opened) return opened.error();
     fd = std::move(*opened);
     // The outer packet is never fragmented: what does not fit comes back as EMSGSIZE.
@@ -286,7 +298,7 @@ Result<std::unique_ptr<TunnelSender>> TunnelSender::open(const IpPrefix& address
     const int level = address.version == 4 ? int{IPPROTO_IP} : int{IPPROTO_IPV6};
     const int option = address.version == 4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER;
     if (::setsockopt(fd.get(), level, option, &discover, sizeof(discover)) < 0)
-      return Error::from_errno(errno, "path MTU discovery of a UDP socket");
+      return Error::from_errno(errno, "path MTU discovery of a tunnel socket");
   }
   return sender;
 }
@@ -300,17 +312,18 @@ TunnelSender::Train TunnelSender::gather(std::span<Packet*> packets) {
   for (Packet* packet : packets) {
     Headers outer;
     const bool parsed = parse_frame(vnet::view_of(*packet), 0, outer) == DropReason::none;
-    if (!parsed || outer.ip_version != address_.version || outer.ip_protocol != kIpUdp ||
-        packet->offload.gso != Gso::none || outer.transport == kNoHeader)
+    const bool udp = protocol_ == kIpUdp;
+    if (!parsed || outer.ip_version != address_.version || outer.ip_protocol != protocol_ ||
+        packet->offload.gso != Gso::none || (udp && outer.transport == kNoHeader))
       break;
     const std::byte* frame = packet->data();
     const std::byte* ip = frame + outer.network;
-    const std::size_t headers = outer.transport + kUdpHeader;
+    const std::size_t headers = udp ? outer.transport + kUdpHeader : outer.payload;
     const auto payload = static_cast<uint32_t>(packet->length() - headers);
     sockaddr_storage destination;
     const socklen_t length =
         fill_address(destination, address_.version, ip + (address_.version == 4 ? 16 : 24),
-                     load16(frame + outer.transport + 2));
+                     udp ? load16(frame + outer.transport + 2) : uint16_t{0});
     const uint8_t traffic_class =
         address_.version == 4 ? load8(ip + 1) : static_cast<uint8_t>(load16(ip) >> 4);
     if (train.packets == 0) {
@@ -318,7 +331,7 @@ TunnelSender::Train TunnelSender::gather(std::span<Packet*> packets) {
       train.destination = destination;
       train.destination_length = length;
       train.traffic_class = traffic_class;
-      train.hash = load16(frame + outer.transport);
+      train.hash = udp ? load16(frame + outer.transport) : uint16_t{0};
     } else if (!trains_ || train.packets == kTrainPackets || payload > train.segment ||
                bytes + payload > kTrainBytes || bytes % train.segment != 0 ||
                traffic_class != train.traffic_class ||

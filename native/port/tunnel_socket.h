@@ -1,4 +1,5 @@
-// UDP sockets that receive and send tunnel packets, and the outer headers that a socket hides.
+// Sockets that receive and send tunnel packets, UDP or (NVGRE) raw GRE ones, and the outer headers that a
+// socket hides.
 //
 //   datagram(s) from the kernel:   | tunnel | inner frame |            one, or a train of equal ones
 //   (UDP_GRO),
@@ -26,11 +27,17 @@
 
 namespace penstock::net {
 
+struct TunnelSocket {
+  uint8_t protocol;  // UDP or GRE
+  uint16_t port;     // of UDP
+};
+
 // One bound socket and what is read of it but not handed out yet.
 class TunnelReceiver {
  public:
-  // In the calling thread's network namespace; several on one address and port share it by flow.
-  static Result<std::unique_ptr<TunnelReceiver>> open(const IpPrefix& address, uint16_t port, uint32_t mtu);
+  // In the calling thread's network namespace; several UDP sockets on one address and port share it by flow.
+  static Result<std::unique_ptr<TunnelReceiver>> open(const IpPrefix& address, TunnelSocket kind,
+                                                      uint32_t mtu);
   ~TunnelReceiver();
 
   // Adds packets to the batch until it is full (more) or the socket is empty (drained).
@@ -53,18 +60,19 @@ class TunnelReceiver {
     uint8_t traffic_class = 0;
   };
 
-  TunnelReceiver(const IpPrefix& address, uint16_t port, uint32_t mtu)
-      : address_(address), port_(port), mtu_(mtu) {}
+  TunnelReceiver(const IpPrefix& address, TunnelSocket kind, uint32_t mtu)
+      : address_(address), kind_(kind), mtu_(mtu) {}
   // -1: nothing to read; otherwise how many slots were filled, 0 when there was no buffer.
   int fill(PacketPool& pool, QueueCounters::Receive& counters);
   void understand(Slot& slot, const msghdr& message);
   Packet* make_packet(Slot& slot, uint32_t length, PacketPool& pool);
+  std::size_t outer_bytes() const;
   void write_outer(Packet& packet, const Slot& slot, std::size_t payload) const;
   DropReason judge(Packet& packet, uint32_t length) const;
   void let_go(Slot& slot);
 
   IpPrefix address_;
-  uint16_t port_;
+  TunnelSocket kind_;
   uint32_t mtu_;
   Fd fd_;
   std::array<Slot, kVector> slots_;
@@ -75,11 +83,12 @@ class TunnelReceiver {
 // the packet's own (its flow hash) chooses among them.
 class TunnelSender {
  public:
-  static Result<std::unique_ptr<TunnelSender>> open(const IpPrefix& address, bool trains);
+  static Result<std::unique_ptr<TunnelSender>> open(const IpPrefix& address, uint8_t protocol, bool trains);
   // Takes every packet, all with outer headers of this address's IP version. A send buffer that is full holds
   // four megabytes already: what does not fit is dropped (tx-full), there is nothing to hold back behind it.
   void transmit(std::span<Packet*> packets, QueueCounters::Transmit& counters);
   uint8_t ip_version() const { return address_.version; }
+  uint8_t ip_protocol() const { return protocol_; }
 
  private:
   static constexpr std::size_t kSockets = 4;
@@ -93,11 +102,12 @@ class TunnelSender {
     uint16_t hash = 0;
   };
 
-  explicit TunnelSender(const IpPrefix& address) : address_(address) {}
+  TunnelSender(const IpPrefix& address, uint8_t protocol) : address_(address), protocol_(protocol) {}
   Train gather(std::span<Packet*> packets);
   int send(const Train& train);
 
   IpPrefix address_;
+  uint8_t protocol_;
   bool trains_ = false;
   std::array<Fd, kSockets> fds_;
   std::size_t pieces_count_ = 0;

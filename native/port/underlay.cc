@@ -3,8 +3,10 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "native/packet/parse.h"
+#include "native/packet/wire.h"
 #include "native/port/tunnel_socket.h"
 #include "native/port/vnet_header.h"
 
@@ -15,20 +17,23 @@ class UnderlayQueue final : public PortQueue {
   UnderlayQueue(UnderlayPort& port, PortQueue* tap, const QueueCounters* tap_counters)
       : port_(port), tap_(tap), tap_counters_(tap_counters) {}
 
-  Result<void> open(const UnderlayOptions& options, bool trains) {
+  Result<void> open(const UnderlayOptions& options, bool first, bool trains) {
     poll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
     if (!poll_.valid()) return Error::from_errno(errno, "epoll");
     for (const IpPrefix& address : options.addresses) {
-      for (const uint16_t port : options.ports) {
-        auto receiver = TunnelReceiver::open(address, port, options.mtu);
+      std::vector<TunnelSocket> kinds;
+      for (const uint16_t port : options.ports) kinds.push_back({wire::kIpUdp, port});
+      if (options.nvgre && first) kinds.push_back({wire::kIpGre, 0});
+      for (const TunnelSocket kind : kinds) {
+        auto receiver = TunnelReceiver::open(address, kind, options.mtu);
         if (!receiver) return receiver.error();
         if (auto done = watch((*receiver)->descriptor(), EPOLLIN); !done) return done;
         receivers_.push_back(std::move(*receiver));
       }
       if (tap_ != nullptr) continue;
-      auto sender = TunnelSender::open(address, trains);
-      if (!sender) return sender.error();
-      senders_.push_back(std::move(*sender));
+      if (auto done = open_sender(address, wire::kIpUdp, trains); !done) return done;
+      if (!options.nvgre) continue;
+      if (auto done = open_sender(address, wire::kIpGre, false); !done) return done;
     }
     return {};
   }
@@ -57,6 +62,13 @@ class UnderlayQueue final : public PortQueue {
   const QueueCounters& counters() const { return counters_; }
 
  private:
+  Result<void> open_sender(const IpPrefix& address, uint8_t protocol, bool trains) {
+    auto sender = TunnelSender::open(address, protocol, trains);
+    if (!sender) return sender.error();
+    senders_.push_back(std::move(*sender));
+    return {};
+  }
+
   Result<void> watch(int fd, uint32_t events) {
     epoll_event event{.events = events, .data = {.fd = fd}};
     if (::epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return {};
@@ -71,15 +83,16 @@ class UnderlayQueue final : public PortQueue {
     return ReceiveEnd::more;
   }
 
-  // Runs of packets of one IP version, each to its sender.
+  // Runs of packets of one IP version and protocol, each to its sender.
   std::size_t send(std::span<Packet*> packets) {
     std::size_t taken = 0;
     while (taken < packets.size()) {
-      const uint8_t version = version_of(*packets[taken]);
+      const auto way = way_of(*packets[taken]);
       std::size_t end = taken + 1;
-      while (end < packets.size() && version_of(*packets[end]) == version) ++end;
-      const auto sender = std::find_if(senders_.begin(), senders_.end(),
-                                       [&](const auto& one) { return one->ip_version() == version; });
+      while (end < packets.size() && way_of(*packets[end]) == way) ++end;
+      const auto sender = std::find_if(senders_.begin(), senders_.end(), [&](const auto& one) {
+        return std::pair(one->ip_version(), one->ip_protocol()) == way;
+      });
       if (sender == senders_.end()) {
         for (; taken < end; ++taken)
           drop_packet(packets[taken], DropReason::no_route, counters_.transmit.drops);
@@ -91,9 +104,11 @@ class UnderlayQueue final : public PortQueue {
     return taken;
   }
 
-  static uint8_t version_of(const Packet& packet) {
+  // IP version and protocol outside; zeros for what has none.
+  static std::pair<uint8_t, uint8_t> way_of(const Packet& packet) {
     Headers outer;
-    return parse_frame(vnet::view_of(packet), 0, outer) == DropReason::none ? outer.ip_version : 0;
+    if (parse_frame(vnet::view_of(packet), 0, outer) != DropReason::none) return {0, 0};
+    return {outer.ip_version, outer.ip_protocol};
   }
 
   // The tap counts what it transmits; shown as ours, by the transmitting worker.
@@ -186,7 +201,7 @@ Result<std::unique_ptr<UnderlayPort>> UnderlayPort::open(const UnderlayOptions& 
       PortQueue* tap = port->tap_ == nullptr ? nullptr : &port->tap_->queue(i);
       const QueueCounters* counters = port->tap_ == nullptr ? nullptr : &port->tap_->counters(i);
       auto queue = std::make_unique<UnderlayQueue>(*port, tap, counters);
-      if (auto opened = queue->open(options, port->probe_.udp_segment); !opened) return opened;
+      if (auto opened = queue->open(options, i == 0, port->probe_.udp_segment); !opened) return opened;
       port->queues_.push_back(std::move(queue));
     }
     return {};

@@ -7,6 +7,9 @@
 //   udp    our engine has segmented; datagrams of one size and    the same sockets
 //          destination go as one train (UDP_SEGMENT)
 //
+// NVGRE, where asked for, comes and (udp) goes by a raw socket for GRE. The kernel gives every such socket a
+// copy of each packet: there is one, of the first queue.
+//
 // Addresses stay the host's: the tunnel address is one of its own. For `tap` the tap alone is told to forward
 // and to accept packets from a local source address, which is gone with it; nothing else of the host changes.
 // Which kind works here is found out by `probe_underlay`, never guessed from versions.
@@ -46,6 +49,7 @@ struct UnderlayOptions {
   std::string space;                 // path of the host's network namespace, empty: the current one
   std::vector<IpPrefix> addresses;   // tunnel addresses, the host's own; at least one
   std::vector<uint16_t> ports = {4789};
+  bool nvgre = false;  // take and send NVGRE, too
   uint32_t queues = 1;
   uint32_t mtu = 1500;               // of the path: IP bytes with all outer headers
   std::optional<UnderlayKind> kind;  // unset: what the probe finds best

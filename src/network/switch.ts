@@ -104,11 +104,16 @@ interface Attached {
   readonly identity: string;
 }
 
-function identityOf(port: PortConfig): string {
+/** Whether `port` is an underlay that a network sends NVGRE by. */
+function carriesNvgre(config: SwitchConfig, port: string): boolean {
+  return Object.values(config.networks).some((one) => one.tunnel === 'nvgre' && one.underlay === port);
+}
+
+function identityOf(port: PortConfig, nvgre: boolean): string {
   const { tap, interface: link, underlay, script, namespace, queues, mtu, mac, address } = port;
   const text = (_: string, value: unknown): unknown =>
     typeof value === 'bigint' ? value.toString(16) : value;
-  return JSON.stringify({ tap, link, underlay, script, namespace, queues, mtu, mac, address }, text);
+  return JSON.stringify({ tap, link, underlay, script, namespace, queues, mtu, mac, address, nvgre }, text);
 }
 
 export class Switch implements AsyncDisposable {
@@ -435,7 +440,7 @@ export class Switch implements AsyncDisposable {
   async #apply(config: SwitchConfig, gateways = this.#kept(config)): Promise<void> {
     const fresh = new Map<string, Attached>();
     const changed = (name: string, port: PortConfig): boolean =>
-      this.#attached.get(name)?.identity !== identityOf(port);
+      this.#attached.get(name)?.identity !== identityOf(port, carriesNvgre(config, name));
     const next = (name: string): number | undefined => (fresh.get(name) ?? this.#attached.get(name))?.number;
     const numbers = {
       network: (name: string) => this.#networks.of(name),
@@ -451,8 +456,7 @@ export class Switch implements AsyncDisposable {
         ([name]) => config.ports[name] === undefined || changed(name, config.ports[name]),
       );
       if (leaving.length > 0) await this.#letGo(leaving.map(([name]) => name));
-      for (const [name, port] of replaced)
-        fresh.set(name, { number: await this.#attach(name, port), identity: identityOf(port) });
+      for (const [name, port] of replaced) fresh.set(name, await this.#attach(config, name, port));
       if (fresh.size > 0) native = compile(config, { ...numbers, port: next }, gateways);
       await kernel('apply the configuration', this.plane.apply(native));
     } catch (error) {
@@ -499,7 +503,7 @@ export class Switch implements AsyncDisposable {
   async #restore(): Promise<void> {
     const missing = Object.entries(this.#config.ports).filter(([name]) => !this.#attached.has(name));
     for (const [name, port] of missing)
-      this.#attached.set(name, { number: await this.#attach(name, port), identity: identityOf(port) });
+      this.#attached.set(name, await this.#attach(this.#config, name, port));
     if (missing.length > 0)
       await kernel(
         'restore the configuration',
@@ -522,7 +526,12 @@ export class Switch implements AsyncDisposable {
     };
   }
 
-  #attach(name: string, port: PortConfig): Promise<number> {
+  async #attach(config: SwitchConfig, name: string, port: PortConfig): Promise<Attached> {
+    const nvgre = carriesNvgre(config, name);
+    return { number: await this.#attachPort(name, port, nvgre), identity: identityOf(port, nvgre) };
+  }
+
+  #attachPort(name: string, port: PortConfig, nvgre: boolean): Promise<number> {
     const { namespace, queues, mtu, mac } = port;
     const at = `attach port ${name}`;
     if (port.tap !== undefined)
@@ -547,6 +556,7 @@ export class Switch implements AsyncDisposable {
           kind,
           addresses,
           ports: TUNNEL_PORTS,
+          nvgre,
         }),
       );
     }

@@ -8,7 +8,8 @@ import { run, SetupFailure } from './run.mjs';
 
 /**
  * `phase`: 'run' rows are needed by every set-up, 'test' rows only by `npm test`. `packages`: alternatives, the first one
- * that the distribution has is installed; a function is asked when the row is missing.
+ * that the distribution has is installed; a function is asked when the row is missing. `services`: what the package starts
+ * on its own, stopped and disabled again after it was installed here: the tests start what they need themselves.
  */
 const TABLE = [
   { what: 'C++ compiler', phase: 'run', present: () => command('g++') || command('c++'), packages: ['g++'] },
@@ -59,6 +60,18 @@ const TABLE = [
   { what: 'rsync', phase: 'test', present: () => command('rsync'), packages: ['rsync'] },
   { what: 'tshark', phase: 'test', present: () => command('tshark'), packages: ['tshark'] },
   { what: 'ip', phase: 'test', present: () => command('ip'), packages: ['iproute2'] },
+  { what: 'nft', phase: 'test', present: () => command('nft'), packages: ['nftables'] },
+  { what: 'iperf3', phase: 'test', present: () => command('iperf3'), packages: ['iperf3'] },
+  { what: 'ping', phase: 'test', present: () => command('ping'), packages: ['iputils-ping'] },
+  { what: 'ethtool', phase: 'test', present: () => command('ethtool'), packages: ['ethtool'] },
+  { what: 'tcpdump', phase: 'test', present: () => command('tcpdump'), packages: ['tcpdump'] },
+  {
+    what: 'Open vSwitch',
+    phase: 'test',
+    present: () => command('ovs-vswitchd'),
+    packages: ['openvswitch-switch'],
+    services: ['openvswitch-switch', 'ovs-vswitchd', 'ovsdb-server'],
+  },
   { what: 'fio', phase: 'test', present: () => command('fio'), packages: ['fio'] },
   { what: 'setfattr', phase: 'test', present: () => command('setfattr'), packages: ['attr'] },
   { what: 'spin', phase: 'test', present: () => command('spin'), packages: ['spin'] },
@@ -98,6 +111,13 @@ export async function systemPackages({ test, say }) {
       env: environment,
       advice: `run "apt-get install ${names.join(' ')}" by hand and look at its messages`,
     });
+    const services = rows.flatMap((row) => row.services ?? []);
+    if (services.length > 0 && existsSync('/run/systemd/system')) {
+      await run('systemctl', ['disable', '--now', ...services], {
+        log: 'services',
+        advice: 'the package starts them, the tests do not need them',
+      });
+    }
   }
   const left = missingRows(test);
   if (left.length > 0) {

@@ -12,6 +12,7 @@ import { clang } from '../support/native-build.js';
 const TOOLS = [
   ...['g++', 'make', 'python3', 'clang-format-14', 'cmake', 'ninja'],
   ...['git', 'sqlite3', 'tshark', 'ip', 'fio', 'setfattr', 'setfacl', 'spin'],
+  ...['nft', 'iperf3', 'ping', 'ethtool', 'tcpdump', 'ovs-vswitchd'],
 ];
 
 const isRoot = process.getuid?.() === 0;
