@@ -39,8 +39,9 @@ inline constexpr std::size_t kHeadroom = 256;
 inline constexpr std::size_t kHeadStorage = 2048;
 inline constexpr std::size_t kHeadCapacity = kHeadStorage - kHeadroom;
 inline constexpr std::size_t kBodyCapacity = 65536;
-// A frame with all its headers has at most so many bytes: lengths of IP, UDP and of the kernel's interfaces are
-// 16 bits wide. Not less: what Linux builds by itself (65 226 bytes, GSO_LEGACY_MAX_SIZE) fits with outer headers.
+// A frame with all its headers has at most so many bytes: lengths of IP, UDP and of the kernel's interfaces
+// are 16 bits wide. Not less: what Linux builds by itself (65 226 bytes, GSO_LEGACY_MAX_SIZE) fits with outer
+// headers.
 inline constexpr std::size_t kFrameBytesMax = 65535;
 // A coalesced frame has at most this many pieces beside its head.
 inline constexpr std::size_t kSlicesMax = 64;

@@ -23,6 +23,8 @@ constexpr int kReceiveBufferBytes = 8 << 20;
 constexpr int kSendBufferBytes = 4 << 20;
 constexpr std::size_t kVlanBytes = 4;
 constexpr std::size_t kVectorMin = kBatchBytes / kBodyCapacity;
+// Asked for at a low rate: buffers that come back empty cost more than a second call.
+constexpr std::size_t kVectorLow = 8;
 // Sends gathered into one system call.
 constexpr std::size_t kSendVector = kBatchPackets;
 constexpr std::size_t kSendPieces = 4 * kBatchPackets + kSlicesMax;
@@ -114,7 +116,8 @@ class PacketSocketQueue final : public PortQueue {
   Fd fd_;
   std::atomic<uint32_t> generation_{0};
   QueueCounters counters_;
-  std::size_t expected_bytes_ = 2048;  // per frame, a moving average: superframes want short vectors
+  std::size_t expected_bytes_ = 2048;        // per frame, a moving average: superframes want short vectors
+  std::size_t expected_count_ = kVectorLow;  // twice what the last call gave
   uint32_t drains_ = 0;
   std::array<Slot, kBatchPackets> slots_;
   std::array<mmsghdr, kBatchPackets> messages_;
@@ -149,13 +152,14 @@ std::size_t PacketSocketQueue::arm(std::size_t wanted, PacketPool& pool) {
 
 ReceiveEnd PacketSocketQueue::receive(Batch& batch, PacketPool& pool) {
   std::size_t wanted = std::clamp(kBatchBytes / expected_bytes_, kVectorMin, kBatchPackets);
-  wanted = std::min(wanted, kBatchPackets - batch.count);
+  wanted = std::min({wanted, kBatchPackets - batch.count, expected_count_});
   const std::size_t armed = arm(wanted, pool);
   if (armed == 0) return read_away();
   int got = 0;
   do got = ::recvmmsg(fd_.get(), messages_.data(), static_cast<unsigned>(armed), MSG_DONTWAIT, nullptr);
   while (got < 0 && errno == EINTR);
   const int failure = got < 0 ? errno : 0;
+  expected_count_ = std::max(kVectorLow, 2 * static_cast<std::size_t>(std::max(got, 0)));
   const DropReason refusal = refusal_of(port_.state());
   for (std::size_t i = 0; i < armed; ++i) {
     if (failure == 0 && static_cast<int>(i) < got) {

@@ -88,7 +88,12 @@ Result<std::unique_ptr<TunnelReceiver>> TunnelReceiver::open(const IpPrefix& add
 }
 
 TunnelReceiver::~TunnelReceiver() {
+  release();
+}
+
+void TunnelReceiver::release() {
   for (Slot& slot : slots_) let_go(slot);
+  next_ = filled_ = 0;
 }
 
 void TunnelReceiver::let_go(Slot& slot) {
@@ -97,14 +102,17 @@ void TunnelReceiver::let_go(Slot& slot) {
 }
 
 int TunnelReceiver::fill(PacketPool& pool, QueueCounters::Receive& counters) {
-  std::array<mmsghdr, kVector> messages{};
+  std::array<mmsghdr, kVector> messages;
+  const std::size_t wanted =
+      std::clamp(std::min(kBatchBytes / expected_bytes_, expected_count_), kVectorMin, kVector);
   std::size_t armed = 0;
-  for (; armed < kVector; ++armed) {
+  for (; armed < wanted; ++armed) {
     Slot& slot = slots_[armed];
     slot.body = pool.take_body();
     if (slot.body == nullptr) break;
     slot.body->references = 1;
     slot.piece = {slot.body->bytes, kBodyCapacity};
+    messages[armed] = {};
     msghdr& message = messages[armed].msg_hdr;
     message.msg_name = &slot.source;
     message.msg_namelen = sizeof(slot.source);
@@ -124,12 +132,15 @@ int TunnelReceiver::fill(PacketPool& pool, QueueCounters::Receive& counters) {
   do got = ::recvmmsg(fd_.get(), messages.data(), static_cast<unsigned>(armed), MSG_DONTWAIT, nullptr);
   while (got < 0 && errno == EINTR);
   if (got < 0 && errno != EAGAIN) counters.failures.add();
+  expected_count_ = got < 0 ? 0 : 2 * static_cast<std::size_t>(got);
+  short_ = got < static_cast<int>(armed);
   for (std::size_t i = 0; i < armed; ++i) {
     if (static_cast<int>(i) >= got) {
       let_go(slots_[i]);
       continue;
     }
     slots_[i].length = messages[i].msg_len;
+    expected_bytes_ = (expected_bytes_ * 7 + messages[i].msg_len) / 8 + 1;
     understand(slots_[i], messages[i].msg_hdr);
     ++filled_;
   }
@@ -257,8 +268,9 @@ DropReason TunnelReceiver::judge(Packet& packet, uint32_t length) const {
 
 ReceiveEnd TunnelReceiver::receive(Batch& batch, PacketPool& pool, QueueCounters::Receive& counters) {
   std::size_t bytes = 0;
+  short_ = false;
   while (!batch.full() && bytes < kBatchBytes) {
-    if (next_ == filled_ && fill(pool, counters) < 0) return ReceiveEnd::drained;
+    if (next_ == filled_ && (short_ || fill(pool, counters) < 0)) return ReceiveEnd::drained;
     if (next_ == filled_) continue;
     Slot& slot = slots_[next_];
     const uint32_t length = std::min(slot.segment, slot.length - slot.offset);

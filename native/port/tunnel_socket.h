@@ -39,6 +39,8 @@ class TunnelReceiver {
   static Result<std::unique_ptr<TunnelReceiver>> open(const IpPrefix& address, TunnelSocket kind,
                                                       uint32_t mtu);
   ~TunnelReceiver();
+  // Gives up what was read and not handed out; before the pool that it was read into goes.
+  void release();
 
   // Adds packets to the batch until it is full (more) or the socket is empty (drained).
   ReceiveEnd receive(Batch& batch, PacketPool& pool, QueueCounters::Receive& counters);
@@ -46,7 +48,8 @@ class TunnelReceiver {
   bool pending() const { return next_ < filled_; }
 
  private:
-  static constexpr std::size_t kVector = 8;
+  static constexpr std::size_t kVector = 16;
+  static constexpr std::size_t kVectorMin = 4;
 
   struct Slot {
     BodyBuffer* body = nullptr;  // held by a reference of ours
@@ -77,6 +80,10 @@ class TunnelReceiver {
   Fd fd_;
   std::array<Slot, kVector> slots_;
   std::size_t next_ = 0, filled_ = 0;
+  std::size_t expected_bytes_ =
+      2048;                         // per datagram or train, a moving average: long ones want short vectors
+  std::size_t expected_count_ = 0;  // twice what the last call gave
+  bool short_ = false;              // the last call gave less than it was asked for
 };
 
 // Sends encapsulated packets that need no segmentation. Some source ports for the multipath of the underlay:

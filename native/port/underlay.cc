@@ -13,6 +13,8 @@
 namespace penstock::net {
 
 class UnderlayQueue final : public PortQueue {
+  static constexpr uint32_t kBatchesFromOne = 8;
+
  public:
   UnderlayQueue(UnderlayPort& port, PortQueue* tap, const QueueCounters* tap_counters)
       : port_(port), tap_(tap), tap_counters_(tap_counters) {}
@@ -39,14 +41,20 @@ class UnderlayQueue final : public PortQueue {
   }
 
   ReceiveEnd receive(Batch& batch, PacketPool& pool) override {
-    // A socket after the other, beginning with the one that filled the last batch: none starves.
+    // The socket that had packets is asked again, and it alone: what others hold keeps the descriptor
+    // readable. Every few batches another one is the first, so that none starves.
+    if (++batches_ % kBatchesFromOne == 0) turn_ = (turn_ + 1) % receivers_.size();
+    ReceiveEnd end = ReceiveEnd::drained;
     for (std::size_t i = 0; i < receivers_.size(); ++i) {
-      if (receivers_[turn_]->receive(batch, pool, counters_.receive) == ReceiveEnd::more)
-        return refuse(batch);
+      end = receivers_[turn_]->receive(batch, pool, counters_.receive);
+      if (batch.count > 0 || end == ReceiveEnd::more) break;
       turn_ = (turn_ + 1) % receivers_.size();
     }
     refuse(batch);
-    return ReceiveEnd::drained;
+    // What a socket's receiver has read already nobody would be woken for.
+    const bool waits = std::any_of(receivers_.begin(), receivers_.end(),
+                                   [](const auto& receiver) { return receiver->pending(); });
+    return waits ? ReceiveEnd::more : end;
   }
 
   std::size_t transmit(std::span<Packet*> packets) override {
@@ -60,6 +68,9 @@ class UnderlayQueue final : public PortQueue {
   // Readable when a socket is. Nobody waits for it to be writable: transmit takes every packet.
   int descriptor() const override { return poll_.get(); }
   const QueueCounters& counters() const { return counters_; }
+  void release() {
+    for (const auto& receiver : receivers_) receiver->release();
+  }
 
  private:
   Result<void> open_sender(const IpPrefix& address, uint8_t protocol, bool trains) {
@@ -75,12 +86,11 @@ class UnderlayQueue final : public PortQueue {
     return Error::from_errno(errno, "epoll of an underlay socket");
   }
 
-  ReceiveEnd refuse(Batch& batch) {
+  void refuse(Batch& batch) {
     const DropReason refusal = refusal_of(port_.state());
-    if (refusal == DropReason::none) return ReceiveEnd::more;
+    if (refusal == DropReason::none) return;
     for (Packet* packet : batch.all()) drop_packet(packet, refusal, counters_.receive.drops);
     batch.clear();
-    return ReceiveEnd::more;
   }
 
   // Runs of packets of one IP version and protocol, each to its sender.
@@ -135,6 +145,7 @@ class UnderlayQueue final : public PortQueue {
   std::vector<std::unique_ptr<TunnelReceiver>> receivers_;
   std::vector<std::unique_ptr<TunnelSender>> senders_;
   std::size_t turn_ = 0;
+  uint32_t batches_ = 0;
   QueueCounters counters_;
 };
 
@@ -148,6 +159,10 @@ PortQueue& UnderlayPort::queue(std::size_t index) {
 
 const QueueCounters& UnderlayPort::counters(std::size_t index) const {
   return queues_.at(index)->counters();
+}
+
+void UnderlayPort::release_waiting() {
+  for (const auto& queue : queues_) queue->release();
 }
 
 PortOffloads UnderlayPort::offloads() const {

@@ -71,6 +71,7 @@ class UnderlayPort final : public PortBase {
   std::size_t queues() const override { return queues_.size(); }
   PortQueue& queue(std::size_t index) override;
   const QueueCounters& counters(std::size_t index) const override;
+  void release_waiting() override;
 
   UnderlayKind kind() const { return kind_; }
   const UnderlayProbe& probe() const { return probe_; }

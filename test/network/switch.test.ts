@@ -239,4 +239,42 @@ describe.skipIf(unavailable !== undefined)('an overlay of two switches', () => {
       expect(view.peers[0]!.transmitted).toBeGreaterThan(0);
     });
   }
+
+  test('an underlay that is busy with one tunnel does not forget the others', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('h1', 'h2', 'g1', 'g2');
+    lab.ip('h1', `link add wire type veth peer name wire netns ${lab.space('h2')}`);
+    await using first = await Switch.start();
+    await using second = await Switch.start();
+    const guests = [
+      ['vxlan', 'blue', '10.88.0'],
+      ['geneve', 'green', '10.89.0'],
+      ['nvgre', 'red', '10.90.0'],
+    ] as const;
+    for (const [i, plane] of [first, second].entries()) {
+      const [host, guest] = [`h${i + 1}`, `g${i + 1}`];
+      const [local, peer] = [`10.99.0.${i + 1}`, `10.99.0.${2 - i}`];
+      lab.ip(host, 'link set wire mtu 1600 up');
+      lab.ip(host, `addr add ${local}/24 dev wire`);
+      const shared = { vni: 42, underlay: 'wire', local, peers: [peer] };
+      const namespace = lab.path(guest);
+      await plane.apply({
+        networks: Object.fromEntries(guests.map(([tunnel, name]) => [name, { tunnel, ...shared }])),
+        ports: {
+          ...Object.fromEntries(guests.map(([, name]) => [name, { tap: name, namespace, network: name }])),
+          wire: { underlay: 'udp', namespace: lab.path(host), address: local, mtu: 1600 },
+        },
+      });
+      for (const [, name, subnet] of guests) lab.ip(guest, `addr add ${subnet}.${i + 1}/24 dev ${name}`);
+    }
+    await lab.serveIperf('g2');
+    const flood = lab.iperf('g1', '10.88.0.2', '-u', '-b', '0', '-l', '64', '-t', '3');
+    for (const [, , subnet] of guests) {
+      const answer = await lab.run('g1', 'ping', '-c', '10', '-i', '0.05', '-W', '1', `${subnet}.2`);
+      expect(answer).toMatch(/(10|9|8|7|6|5) received/);
+    }
+    expect((await flood).end.sum!.packets).toBeGreaterThan(1000);
+    expect(second.stats().ports.wire!.drops).toEqual({});
+  });
 });
