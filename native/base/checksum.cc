@@ -45,11 +45,6 @@ uint64_t sum_words(std::byte* to, const std::byte* from, std::size_t length) {
   return sum;
 }
 
-template <bool kCopy>
-uint64_t sum_portable(std::byte* to, const std::byte* from, std::size_t length) {
-  return sum_words<kCopy>(to, from, length);
-}
-
 #if defined(__x86_64__)
 template <bool kCopy>
 uint64_t sum_sse2(std::byte* to, const std::byte* from, std::size_t length) {
@@ -125,7 +120,7 @@ Kernel kernel_of(ChecksumKernel kernel) {
   if (kernel == ChecksumKernel::sse2) return sum_sse2<kCopy>;
 #endif
   (void)kernel;
-  return sum_portable<kCopy>;
+  return sum_words<kCopy>;
 }
 
 ChecksumKernel best_kernel() {

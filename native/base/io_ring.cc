@@ -52,8 +52,6 @@ constexpr unsigned kRegisterSendMessage = 31;
 
 constexpr uint64_t kOffsetQueues = 0;
 constexpr uint64_t kOffsetSubmissions = 0x10000000;
-constexpr uint32_t kNeedsTaskrun =
-    (1 << 1) | (1 << 2);  // completions that overflowed, or unfinished commands
 
 int errno_of(long result) {
   return result < 0 ? errno : 0;
@@ -125,7 +123,6 @@ Result<IoRing> IoRing::create(uint32_t submissions, uint32_t completions) {
   };
   ring.submission_head_ = word(out.head);
   ring.submission_tail_ = word(out.tail);
-  ring.submission_flags_ = word(out.flags);
   ring.completion_head_ = word(in.head);
   ring.completion_tail_ = word(in.tail);
   ring.completions_ = reinterpret_cast<IoCompletion*>(ring.queues_.memory + in.entries);
@@ -171,10 +168,6 @@ std::optional<IoCompletion> IoRing::complete() {
 
 bool IoRing::has_completion() const {
   return *completion_head_ != load(completion_tail_);
-}
-
-bool IoRing::has_work() const {
-  return (load(submission_flags_) & kNeedsTaskrun) != 0;
 }
 
 // The synchronous form of IORING_OP_MSG_RING, which needs no ring of the sender's own.

@@ -74,8 +74,6 @@ class IoRing {
   int submit(bool wait);
   std::optional<IoCompletion> complete();
   bool has_completion() const;
-  // The kernel has something that submit() will bring.
-  bool has_work() const;
 
   // ---- Of any thread. An errno: EBADFD before enable().
   int ring() const;
@@ -98,7 +96,6 @@ class IoRing {
   Mapping submissions_;
   uint32_t* submission_head_ = nullptr;  // the kernel's
   uint32_t* submission_tail_ = nullptr;
-  uint32_t* submission_flags_ = nullptr;
   uint32_t* completion_head_ = nullptr;
   uint32_t* completion_tail_ = nullptr;  // the kernel's
   IoCompletion* completions_ = nullptr;

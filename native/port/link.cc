@@ -165,19 +165,6 @@ Result<std::vector<IpPrefix>> link_addresses(int index) {
   return found;
 }
 
-Result<void> add_link_address(int index, const IpPrefix& address) {
-  NetlinkMessage message(RTM_NEWADDR, kCreate);
-  ifaddrmsg header{};
-  header.ifa_family = static_cast<uint8_t>(family_of(address));
-  header.ifa_prefixlen = address.length;
-  header.ifa_index = static_cast<uint32_t>(index);
-  if (address.version == 6) header.ifa_flags = IFA_F_NODAD;
-  message.header(header);
-  message.attribute(IFA_LOCAL, bytes_of(address));
-  message.attribute(IFA_ADDRESS, bytes_of(address));
-  return route_request(message, "adding address " + address.text());
-}
-
 Result<void> add_link_route(int index, const IpPrefix& destination, const IpPrefix* source) {
   NetlinkMessage message(RTM_NEWROUTE, kCreate);
   rtmsg header{};

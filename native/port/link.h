@@ -47,7 +47,6 @@ Result<void> set_link_mac(const std::string& name, const MacAddress& mac);
 
 // Addresses that somebody gave the interface: all but link-local ones that the kernel made itself.
 Result<std::vector<IpPrefix>> link_addresses(int index);
-Result<void> add_link_address(int index, const IpPrefix& address);
 // A route to `destination` by this interface; `source` may be null, else it is the preferred source.
 Result<void> add_link_route(int index, const IpPrefix& destination, const IpPrefix* source);
 // A permanent neighbour entry.

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "native/base/histogram.h"
-#include "native/base/mpsc_ring.h"
 #include "native/base/spsc_ring.h"
 
 namespace penstock {
@@ -70,54 +69,6 @@ TEST_CASE("an SPSC ring carries every element once and in order between two thre
     if (count == 0) std::this_thread::yield();
   }
   producer.join();
-  CHECK(in_order);
-  CHECK(owned.ring.empty());
-}
-
-TEST_CASE("an MPSC ring is bounded and first in, first out") {
-  OwnedRing<MpscRing<int>> owned(4);
-  auto& ring = owned.ring;
-  CHECK(ring.empty());
-  for (int lap = 0; lap < 3; ++lap) {
-    for (int i = 0; i < 4; ++i) CHECK(ring.push(lap * 10 + i));
-    CHECK_FALSE(ring.push(99));
-    std::array<int, 8> out{};
-    REQUIRE(ring.pop(out) == 4);
-    for (int i = 0; i < 4; ++i) CHECK(out[static_cast<std::size_t>(i)] == lap * 10 + i);
-    CHECK(ring.empty());
-  }
-}
-
-TEST_CASE("an MPSC ring keeps each producer's order and loses nothing") {
-  constexpr uint32_t kProducers = 3;
-  constexpr uint32_t kElements = 40'000;
-  struct Element {
-    uint32_t producer;
-    uint32_t number;
-  };
-  OwnedRing<MpscRing<Element>> owned(32);
-  std::vector<std::thread> producers;
-  for (uint32_t id = 0; id < kProducers; ++id) {
-    producers.emplace_back([&owned, id] {
-      for (uint32_t number = 0; number < kElements;) {
-        if (owned.ring.push(Element{id, number}))
-          ++number;
-        else
-          std::this_thread::yield();
-      }
-    });
-  }
-  std::array<uint32_t, kProducers> next{};
-  std::array<Element, 16> batch{};
-  bool in_order = true;
-  for (uint64_t seen = 0; seen < uint64_t{kProducers} * kElements;) {
-    const std::size_t count = owned.ring.pop(batch);
-    for (std::size_t i = 0; i < count; ++i)
-      in_order = in_order && batch[i].number == next[batch[i].producer]++;
-    seen += count;
-    if (count == 0) std::this_thread::yield();
-  }
-  for (std::thread& producer : producers) producer.join();
   CHECK(in_order);
   CHECK(owned.ring.empty());
 }
