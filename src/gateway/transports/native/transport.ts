@@ -61,6 +61,8 @@ const RING_BYTES = 1 << 20;
 const REPLY_BYTES = 1 << 20;
 /** Records of one turn, so that a flood of requests does not starve timers and sockets. */
 const RECORDS_PER_TURN = 512;
+/** What is forgotten meanwhile comes with it: after an rm -r, many for one transaction. */
+const FORGOTTEN_DELAY_MS = 10;
 const NO_GROUP = 0xffff_ffff;
 const NO_GROUPS: readonly number[] = [];
 
@@ -242,9 +244,7 @@ export class NativeFuseTransport implements FuseTransport {
     }
     const { slot, ino, uid, gid, pid, group } = ring;
     if (kind === RECORD_FORGOTTEN) {
-      this.#operations
-        .forgotten?.(this.#session.takeForgotten())
-        .catch((error: unknown) => this.#errno(error));
+      setTimeout(() => this.#forgotten(), FORGOTTEN_DELAY_MS).unref();
       return;
     }
     if (slot === NO_SLOT) {
@@ -268,6 +268,11 @@ export class NativeFuseTransport implements FuseTransport {
   /** The kernel has its answer; should the operation fail, nobody but the log can be told. */
   #tell(kind: number, context: UpcallContext): void {
     this.#run(kind, context).catch((error: unknown) => this.#errno(error));
+  }
+
+  #forgotten(): void {
+    if (this.#stopped) return;
+    this.#operations.forgotten?.(this.#session.takeForgotten()).catch((error: unknown) => this.#errno(error));
   }
 
   #run(kind: number, context: UpcallContext): Promise<Encode> {
