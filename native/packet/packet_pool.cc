@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 namespace penstock::net {
 namespace {
@@ -211,7 +212,22 @@ void PacketPool::release(Packet* packet) {
                                                 std::memory_order_relaxed));
 }
 
+void PacketPool::release(BodyBuffer* body) {
+  PacketPool* home = body->home;
+  if (home->owner_ == this_thread()) return home->release_body(body);
+  BodyBuffer* top = home->returned_bodies_.load(std::memory_order_relaxed);
+  do body->next_free = top;
+  while (!home->returned_bodies_.compare_exchange_weak(top, body, std::memory_order_release,
+                                                       std::memory_order_relaxed));
+}
+
 std::size_t PacketPool::collect() {
+  BodyBuffer* body = returned_bodies_.exchange(nullptr, std::memory_order_acquire);
+  while (body != nullptr) {
+    BodyBuffer* next = std::exchange(body->next_free, nullptr);
+    release_body(body);
+    body = next;
+  }
   Packet* packet = returned_.exchange(nullptr, std::memory_order_acquire);
   std::size_t count = 0;
   for (; packet != nullptr; ++count) {

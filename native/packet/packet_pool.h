@@ -6,6 +6,8 @@
 //
 //   foreign worker:  packet->next = top;  CAS top -> packet        (Treiber push, release order)
 //   home worker:     list = exchange(top, null), acquire order      (takes all: no ABA)
+//
+// A body that a port still holds when it leaves goes home the same way, from the thread that takes it down.
 #pragma once
 
 #include <atomic>
@@ -60,6 +62,8 @@ class PacketPool {
 
   // Gives the packet up, from any worker.
   static void release(Packet* packet);
+  // Gives up the one reference that a port holds on a body, from any thread.
+  static void release(BodyBuffer* body);
   // Takes back what other workers returned; how many packets.
   std::size_t collect();
 
@@ -83,6 +87,7 @@ class PacketPool {
   std::size_t free_bodies_ = 0;
   const void* owner_ = nullptr;  // identifies the home thread
   alignas(64) std::atomic<Packet*> returned_{nullptr};
+  std::atomic<BodyBuffer*> returned_bodies_{nullptr};
 };
 
 }  // namespace penstock::net

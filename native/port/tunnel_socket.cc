@@ -97,8 +97,7 @@ void TunnelReceiver::release() {
 }
 
 void TunnelReceiver::let_go(Slot& slot) {
-  BodyBuffer* body = std::exchange(slot.body, nullptr);
-  if (body != nullptr && --body->references == 0) body->home->put_back(body);
+  if (BodyBuffer* body = std::exchange(slot.body, nullptr); body != nullptr) PacketPool::release(body);
 }
 
 int TunnelReceiver::fill(PacketPool& pool, QueueCounters::Receive& counters) {

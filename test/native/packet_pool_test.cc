@@ -124,6 +124,30 @@ TEST_CASE("a copy shares nothing with a packet of another home") {
   CHECK(away->free_packets() == 1);
 }
 
+TEST_CASE("a body that a leaving port still holds comes home while the worker goes on with others") {
+  auto pool = make_pool({.packets = 4, .bodies = 3, .slice_tables = 1});
+  for (int round = 0; round < 2000; ++round) {
+    // Read, and handed out in part: a packet and the port both refer to it.
+    BodyBuffer* shared = pool->take_body();
+    REQUIRE(shared != nullptr);
+    shared->references = 1;
+    shared->used = 100;
+    Packet* packet = pool->take();
+    REQUIRE(pool->append(*packet, shared, 0, 100));
+    BodyBuffer* unread = pool->take_body();
+    REQUIRE(unread != nullptr);
+    unread->references = 1;
+    std::thread control([&] {
+      for (BodyBuffer* body : {shared, unread}) PacketPool::release(body);
+    });
+    for (int other = 0; other < 10; ++other) PacketPool::release(with_body(*pool, 10));
+    PacketPool::release(packet);
+    control.join();
+    pool->collect();
+    REQUIRE(pool->free_bodies() == 3);
+  }
+}
+
 TEST_CASE("packets given up on other threads come home, bodies with them") {
   constexpr int kThreads = 3;
   constexpr int kSlots = 64;
