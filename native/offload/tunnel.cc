@@ -28,16 +28,6 @@ uint16_t source_port(uint32_t hash) {
   return static_cast<uint16_t>(0xc000 | hash >> 18);
 }
 
-void shift_offload(Offload& offload, int bytes) {
-  const auto move = [bytes](uint16_t& offset) { offset = static_cast<uint16_t>(offset + bytes); };
-  if (offload.gso != Gso::none) move(offload.header_length);
-  if (offload.checksum == ChecksumState::partial) move(offload.checksum_start);
-  if (offload.tunnel) {
-    move(offload.outer_transport);
-    move(offload.inner_network);
-  }
-}
-
 // What the inner packet sums to, from the outer payload's start to the end of the frame, read as little as
 // can be. `headers` are the inner ones; `from` is the outer payload's first byte.
 uint16_t sum_inner(const Packet& packet, const Headers& headers, std::size_t from) {
@@ -142,7 +132,7 @@ void push_outer(Packet& packet, const TunnelTemplate& path, std::size_t tunnel_b
   layout.outer = path.headers();
   layout.tunnel = path.path().kind;
   layout.tunnel_header = static_cast<uint16_t>(outer_bytes);
-  shift_offload(packet.offload, added);
+  packet.offload.shift(added);
 
   std::byte* ip = frame + layout.outer.network;
   const std::size_t ip_length = packet.length() - layout.outer.network;
@@ -289,7 +279,7 @@ DropReason decapsulate(Packet& packet, TunnelInfo& info, const DecapsulateOption
     if (inner_known) {
       offload.tunnel = offload.outer_checksum = false;
       offload.outer_transport = offload.inner_network = 0;
-      shift_offload(offload, -removed);
+      offload.shift(-removed);
     } else {
       offload = Offload{};
     }

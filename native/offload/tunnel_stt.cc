@@ -144,13 +144,7 @@ DropReason restore_stt_vlan(Packet& packet) {
   // The STT header still stands in front of the frame that was pulled.
   const uint16_t tag = load16(packet.data() - kSttBytes + kSttVlan);
   if ((tag & kSttVlanValid) == 0) return DropReason::none;
-  std::byte* frame = packet.push(kVlanBytes);
-  std::memmove(frame, frame + kVlanBytes, 2 * kMacBytes);
-  store16(frame + 2 * kMacBytes, kEtherVlan);
-  store16(frame + 2 * kMacBytes + 2, static_cast<uint16_t>(tag & ~kSttVlanValid));
-  Offload& offload = packet.offload;
-  if (offload.checksum == ChecksumState::partial) offload.checksum_start += kVlanBytes;
-  if (offload.gso != Gso::none) offload.header_length += kVlanBytes;
+  insert_vlan(packet, kEtherVlan, static_cast<uint16_t>(tag & ~kSttVlanValid));
   return parse(packet);
 }
 

@@ -87,6 +87,16 @@ struct Offload {
   uint16_t checksum_offset = 0;  // from checksum_start
   uint16_t outer_transport = 0;  // offset of the outer UDP header; of GRE for NVGRE, which no port takes
   uint16_t inner_network = 0;    // offset of the inner IP header
+
+  // Moves every offset that means something: headers were put before the frame, or taken from it.
+  void shift(int bytes) {
+    const auto move = [bytes](uint16_t& offset) { offset = static_cast<uint16_t>(offset + bytes); };
+    if (gso != Gso::none) move(header_length);
+    if (checksum == ChecksumState::partial) move(checksum_start);
+    if (!tunnel) return;
+    move(outer_transport);
+    move(inner_network);
+  }
 };
 
 // Where the headers are; offsets from data(), 0xffff where there is none. Filled by the parser, shifted by

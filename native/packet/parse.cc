@@ -265,6 +265,15 @@ std::size_t network_length(const std::byte* frame, const Headers& headers) {
   return 0;
 }
 
+void insert_vlan(Packet& packet, uint16_t type, uint16_t tci) {
+  constexpr std::size_t kAddresses = 2 * kMacBytes;
+  std::byte* frame = packet.push(kVlanBytes);
+  std::memmove(frame, frame + kVlanBytes, kAddresses);
+  store16(frame + kAddresses, type);
+  store16(frame + kAddresses + 2, tci);
+  packet.offload.shift(static_cast<int>(kVlanBytes));
+}
+
 Headers shifted(const Headers& headers, int bytes) {
   Headers moved = headers;
   for (uint16_t* offset : {&moved.ethernet, &moved.network, &moved.transport, &moved.payload}) {

@@ -63,6 +63,10 @@ inline uint16_t vlan_tag(const std::byte* frame, const Headers& headers, std::si
   return wire::load16(frame + headers.ethernet + wire::kEthernetBytes + wire::kVlanBytes * index);
 }
 
+// Puts a tag behind the addresses and moves the offload state along; the layout stays what it was. Requires
+// four bytes of headroom.
+void insert_vlan(Packet& packet, uint16_t type, uint16_t tci);
+
 // Every offset of `headers` moved by `bytes` (encapsulation: positive).
 Headers shifted(const Headers& headers, int bytes);
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "native/packet/parse.h"
 #include "native/port/fanout.h"
 #include "native/port/vnet_header.h"
 
@@ -21,7 +22,6 @@ constexpr std::size_t kHeaderBytes = 10;
 constexpr uint32_t kQueuesMax = 256;
 constexpr int kReceiveBufferBytes = 8 << 20;
 constexpr int kSendBufferBytes = 4 << 20;
-constexpr std::size_t kVlanBytes = 4;
 constexpr std::size_t kVectorMin = kBatchBytes / kBodyCapacity;
 // Asked for at a low rate: buffers that come back empty cost more than a second call.
 constexpr std::size_t kVectorLow = 8;
@@ -62,20 +62,6 @@ Result<Fd> open_socket(int index) {
   if (::setsockopt(socket, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership, sizeof(membership)) < 0)
     return Error::from_errno(errno, "promiscuity of a packet socket");
   return fd;
-}
-
-// The tag goes back between the addresses and the type; everything behind it moves by four.
-void restore_vlan(Packet& packet, uint16_t type, uint16_t tag) {
-  std::byte* data = packet.push(kVlanBytes);
-  std::memmove(data, data + kVlanBytes, 12);
-  const uint16_t words[2] = {htons(type), htons(tag)};
-  std::memcpy(data + 12, words, sizeof(words));
-  Offload& offload = packet.offload;
-  if (offload.checksum == ChecksumState::partial) offload.checksum_start += kVlanBytes;
-  if (offload.gso != Gso::none) offload.header_length += kVlanBytes;
-  if (!offload.tunnel) return;
-  offload.outer_transport += kVlanBytes;
-  offload.inner_network += kVlanBytes;
 }
 
 }  // namespace
@@ -210,7 +196,7 @@ DropReason PacketSocketQueue::interpret(Slot& slot, const mmsghdr& message, Pack
     std::memcpy(&data, CMSG_DATA(control), sizeof(data));
     if ((data.tp_status & TP_STATUS_VLAN_VALID) == 0) continue;
     const bool typed = (data.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0;
-    restore_vlan(packet, typed ? data.tp_vlan_tpid : uint16_t{ETH_P_8021Q}, data.tp_vlan_tci);
+    insert_vlan(packet, typed ? data.tp_vlan_tpid : uint16_t{ETH_P_8021Q}, data.tp_vlan_tci);
   }
   return DropReason::none;
 }

@@ -10,7 +10,5 @@ namespace penstock::net {
 void pop_vlan(Packet& packet);
 // False when there is no headroom.
 bool push_vlan(Packet& packet, uint16_t vlan);
-// Moves the offsets of the layout and of the offload metadata.
-void shift_offsets(Packet& packet, int bytes);
 
 }  // namespace penstock::net
