@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 
+#include "native/base/boot_id.h"
 #include "native/cache/cache.h"
 #include "native/cache/replay.h"
 
@@ -27,14 +27,6 @@ std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
 
-// Changes with every boot of the kernel; /proc tells no sizes, so it is read as a stream.
-std::string kernel_boot_id() {
-  std::ifstream stream("/proc/sys/kernel/random/boot_id");
-  std::string id;
-  stream >> id;
-  return id;
-}
-
 }  // namespace
 
 Cache::Cache(CacheOptions options)
@@ -47,7 +39,7 @@ Result<std::shared_ptr<Cache>> Cache::open(CacheOptions options) {
     while (bytes < kSegmentBytesDefault && bytes * kSegmentsPerBudget < options.budget_bytes) bytes *= 2;
     options.segment_bytes = bytes;
   }
-  if (options.boot_id.empty()) options.boot_id = kernel_boot_id();
+  if (options.boot_id.empty()) options.boot_id = penstock::boot_id();
   const std::shared_ptr<Cache> cache(new Cache(std::move(options)));
   if (auto opened = cache->open_directory(); !opened) return opened.error();
   if (auto recovered = cache->recover(); !recovered) return recovered.error();

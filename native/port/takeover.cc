@@ -7,17 +7,18 @@
 
 #include <sstream>
 
+#include "native/base/boot_id.h"
+
 namespace penstock::net {
 namespace {
 
 constexpr const char* kFirstLine = "penstock takeover 1";
 constexpr std::size_t kJournalBytesMax = 4096;
 
-std::string boot_id() {
-  const Fd fd(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
-  char buffer[64];
-  const ssize_t got = fd.valid() ? ::read(fd.get(), buffer, sizeof(buffer)) : 0;
-  return got > 36 ? std::string(buffer, 36) : std::string("unknown");
+// A word of the journal: never empty.
+std::string this_boot() {
+  const std::string id = boot_id();
+  return id.empty() ? "unknown" : id;
 }
 
 std::string ipv6_switch(const std::string& link) {
@@ -97,7 +98,7 @@ Result<std::size_t> Takeover::restore_stale(const std::string& directory) {
     if (!fd.valid() || !lock_if_free(fd.get())) continue;
     Journal journal;
     const bool whole = parse_journal(read_all(fd.get()), journal);
-    if (whole && journal.boot == boot_id()) {
+    if (whole && journal.boot == this_boot()) {
       // A namespace that can't be found under its name any more has ended, and its interfaces with it.
       const auto space = NetworkNamespace::open(journal.space_path);
       if (space && space->inode() == journal.space_inode) {
@@ -148,7 +149,7 @@ Result<std::unique_ptr<Takeover>> Takeover::begin(const NetworkNamespace& space,
   std::unique_ptr<Takeover> taken(new Takeover());  // NOLINT: private constructor
   taken->space_ = std::make_unique<NetworkNamespace>(space);
   Journal& journal = taken->journal_;
-  journal.boot = boot_id();
+  journal.boot = this_boot();
   journal.space_inode = space.inode();
   journal.space_path = space.path().empty() ? "" : space.path();
   journal.index = facts->index;

@@ -18,16 +18,12 @@
 #include "native/pipeline/hold_back.h"
 #include "native/port/packet_socket_port.h"
 #include "native/port/tap_port.h"
+#include "test/native/tools/forwarder.h"
 
 using namespace penstock;
 using namespace penstock::net;
 
 namespace {
-
-[[noreturn]] void fail(const std::string& message) {
-  std::fprintf(stderr, "%s\n", message.c_str());
-  std::exit(1);
-}
 
 struct Opened {
   std::unique_ptr<Port> port;
@@ -176,19 +172,15 @@ void print_counters(Port& port, const char* end) {
     const QueueCounters& counters = port.counters(i);
     std::printf(
         "%s{\"rx\":%lu,\"rxBytes\":%lu,\"rxSuper\":%lu,\"tx\":%lu,\"txBytes\":%lu,\"txSuper\":%lu,"
-        "\"lost\":%lu,\"blocked\":%lu,\"failures\":%lu,\"drops\":{",
+        "\"lost\":%lu,\"blocked\":%lu,\"failures\":%lu,",
         i == 0 ? "" : ",", counters.receive.packets.get(), counters.receive.bytes.get(),
         counters.receive.superframes.get(), counters.transmit.packets.get(), counters.transmit.bytes.get(),
         counters.transmit.superframes.get(), counters.receive.lost.get(), counters.transmit.blocked.get(),
         counters.receive.failures.get());
-    const char* separator = "";
-    for (std::size_t reason = 1; reason < kDropReasons; ++reason) {
-      const uint64_t drops = counters.receive.drops[reason].get() + counters.transmit.drops[reason].get();
-      if (drops == 0) continue;
-      std::printf("%s\"%s\":%lu", separator, std::string(kDropReasonNames[reason]).c_str(), drops);
-      separator = ",";
-    }
-    std::printf("}}");
+    print_drops([&](std::size_t reason) {
+      return counters.receive.drops[reason].get() + counters.transmit.drops[reason].get();
+    });
+    std::printf("}");
   }
   std::printf("]}%s", end);
 }

@@ -19,16 +19,12 @@
 #include "native/packet/parse.h"
 #include "native/port/tap_port.h"
 #include "native/port/underlay.h"
+#include "test/native/tools/forwarder.h"
 
 using namespace penstock;
 using namespace penstock::net;
 
 namespace {
-
-[[noreturn]] void fail(const std::string& message) {
-  std::fprintf(stderr, "%s\n", message.c_str());
-  std::exit(1);
-}
 
 class Plane {
  public:
@@ -166,16 +162,11 @@ int main(int argc, char** argv) {
     std::printf("{");
     print_direction("rx", counters.receive);
     print_direction("tx", counters.transmit);
-    std::printf("\"drops\":{");
-    const char* separator = "";
-    for (std::size_t reason = 1; reason < kDropReasons; ++reason) {
-      const uint64_t drops = counters.receive.drops[reason].get() + counters.transmit.drops[reason].get() +
-                             plane.dropped[reason];
-      if (drops == 0) continue;
-      std::printf("%s\"%s\":%lu", separator, std::string(kDropReasonNames[reason]).c_str(), drops);
-      separator = ",";
-    }
-    std::printf("}}\n");
+    print_drops([&](std::size_t reason) {
+      return counters.receive.drops[reason].get() + counters.transmit.drops[reason].get() +
+             plane.dropped[reason];
+    });
+    std::printf("}\n");
     std::fflush(stdout);
   }
   ::eventfd_write(stop.get(), 1);
