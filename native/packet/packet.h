@@ -52,8 +52,8 @@ class PacketPool;
 struct BodyBuffer {
   PacketPool* home = nullptr;
   BodyBuffer* next_free = nullptr;  // or the next that is on its way home
-  uint32_t references = 0;  // home worker only
-  uint32_t used = 0;        // bytes [0, used) were written by ingress and are immutable now
+  uint32_t references = 0;          // home worker only
+  uint32_t used = 0;                // bytes [0, used) were written by ingress and are immutable now
   alignas(64) std::byte bytes[kBodyCapacity];
 };
 
