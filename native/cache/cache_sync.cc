@@ -43,10 +43,7 @@ void spread(std::size_t count, std::size_t helpers_max, Work work) {
 }  // namespace
 
 Result<void> Cache::sync(uint64_t ino) {
-  if (closed_.load(std::memory_order_relaxed)) return Error{EBADF, "the cache is closed"};
-  counters_.syncs.fetch_add(1, std::memory_order_relaxed);
-  if (auto synced = sync_file(ino); !synced) return synced;
-  return log_->sync_all();
+  return sync_files(std::span(&ino, 1)).front();
 }
 
 bool Cache::has_data_to_sync(uint64_t ino) const {

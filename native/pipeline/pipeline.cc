@@ -184,15 +184,18 @@ std::optional<StallReport> Pipeline::inspect(uint32_t index, uint64_t now_ns) {
     stalls_[index].now.store(false, std::memory_order_relaxed);
     return std::nullopt;
   }
-  if (movement.reported || now_ns - movement.since_ns < settings_.stall_ns) return std::nullopt;
+  if (now_ns - movement.since_ns < settings_.stall_ns) return std::nullopt;
+  // Once, and again when it hangs elsewhere: it may have been waiting for a processor at first.
+  const uint32_t node = worker.current_node();
+  if (movement.reported && movement.node == node) return std::nullopt;
+  if (!movement.reported) stalls_[index].count.add();
   movement.reported = true;
-  stalls_[index].count.add();
+  movement.node = node;
   stalls_[index].now.store(true, std::memory_order_relaxed);
   StallReport report;
   report.worker = index;
   report.for_ns = now_ns - movement.since_ns;
   report.waiting = waiting;
-  const uint32_t node = worker.current_node();
   for (const auto& [key, state] : nodes_)
     if (state->id == node) report.node = state->name;
   return report;

@@ -118,6 +118,7 @@ class Pipeline {
     uint64_t rounds = 0;
     uint64_t since_ns = 0;
     bool reported = false;
+    uint32_t node = 0;  // where, as it was reported
   };
   struct Stalls {
     penstock::Counter count;

@@ -128,7 +128,7 @@ export const cacheFaults: readonly PlantedFault[] = [
     name: 'log-not-synced-by-fsync',
     breaks: 'fsync returns after the records of the file are durable',
     file: 'native/cache/cache_sync.cc',
-    edits: [['return with_log ? log_->sync_all() : Result<void>();', 'return {};']],
+    edits: [['const Result<void> logged = log_->sync_all();', 'const Result<void> logged;']],
     caughtBy: promise('a file that was fsynced is there after a power loss'),
   },
   {
