@@ -17,7 +17,7 @@ export async function mountVolume(options: MountVolumeOptions): Promise<MountedV
   const store = absoluteStore(options.store);
   const cacheDirectory = resolve(options.cacheDirectory ?? defaultCacheDirectory(store, volume));
   const mountpoint = canonicalMountpoint(resolve(options.mountpoint));
-  prepareMountpoint(mountpoint, { create: false });
+  await prepareMountpoint(mountpoint, { create: false });
   return volumeProvider.mount({
     transport: 'native',
     fsync: 'local',

@@ -48,7 +48,7 @@ export class VolumeRole implements Role {
       throw new DaemonError('ALREADY_RUNNING', message);
     }
     try {
-      const wasDead = prepareMountpoint(mountpoint, { create: config.createMountpoint });
+      const wasDead = await prepareMountpoint(mountpoint, { create: config.createMountpoint });
       if (wasDead) logger.warn({ mountpoint }, 'took away the mount of a daemon that is gone');
       if (config.format) {
         const { created } = await provider.formatStore({

@@ -1,6 +1,6 @@
 // Looks at a directory before something is mounted on it, and clears away what a killed daemon left: a mount whose other
 // end is gone answers ENOTCONN to everything until it is detached.
-import { execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import {
   accessSync,
   constants,
@@ -13,6 +13,9 @@ import {
   statSync,
 } from 'node:fs';
 import { basename, delimiter, dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const DETACH_POLL_MS = 5;
 
 export interface MountEntry {
   readonly mountpoint: string;
@@ -80,28 +83,38 @@ export function isDeadMount(path: string): boolean {
   }
 }
 
-/** Takes a mount out of the tree at once; processes that still use it keep their descriptors. */
-export function detach(path: string): void {
+/**
+ * Takes a mount out of the tree; processes that still use it keep their descriptors. Resolves when the path is free: the
+ * program that does it goes on for as long as the kernel forgets the inodes of that mount, seconds for a million.
+ */
+export async function detach(path: string): Promise<void> {
+  const mounted = mountAt(path);
   const [program, argv] =
-    process.getuid?.() === 0 ? ['umount', ['-l', path]] : ['fusermount3', ['-u', '-z', path]];
-  try {
-    execFileSync(program as string, argv as string[], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      encoding: 'utf8',
-    });
-  } catch (error) {
-    const said = String((error as { stderr?: unknown }).stderr ?? '').trim() || (error as Error).message;
-    throw new MountpointError('EBUSY', `cannot detach the dead mount on ${path}: ${said}`);
-  }
+    process.getuid?.() === 0
+      ? (['umount', ['-l', path]] as const)
+      : (['fusermount3', ['-u', '-z', path]] as const);
+  let refusal: string | undefined;
+  let isDone = false;
+  const child = execFile(program, argv, (error, _stdout, stderr) => {
+    isDone = true;
+    if (error !== null) refusal = stderr.trim() || error.message;
+  });
+  while (!isDone && mountAt(path)?.device === mounted?.device) await sleep(DETACH_POLL_MS);
+  child.unref();
+  if (refusal !== undefined)
+    throw new MountpointError('EBUSY', `cannot detach the dead mount on ${path}: ${refusal}`);
 }
 
 /**
  * Makes sure that something can be mounted on `path` (canonical); a dead mount there is detached. Answers whether one was.
  * With `create` an absent directory is made.
  */
-export function prepareMountpoint(path: string, options: { readonly create: boolean }): boolean {
+export async function prepareMountpoint(
+  path: string,
+  options: { readonly create: boolean },
+): Promise<boolean> {
   const dead = isDeadMount(path);
-  if (dead) detach(path);
+  if (dead) await detach(path);
   const mounted = mountAt(path);
   if (mounted !== undefined) {
     const what = `${mounted.type}${mounted.source === '' ? '' : ` from ${mounted.source}`}`;

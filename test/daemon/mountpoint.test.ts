@@ -28,18 +28,18 @@ test('mountinfo, with optional fields and a blank in a name', () => {
   ]);
 });
 
-test('what is mounted already is refused by name', () => {
+test('what is mounted already is refused by name', async () => {
   expect(mountAt('/proc')).toMatchObject({ type: 'proc' });
-  expect(() => prepareMountpoint('/proc', { create: false })).toThrow(
+  await expect(prepareMountpoint('/proc', { create: false })).rejects.toThrow(
     /\/proc is already a mountpoint \(proc/,
   );
 });
 
-test('an absent mountpoint is made when asked to', () => {
+test('an absent mountpoint is made when asked to', async () => {
   const path = join(directory, 'new/deep');
-  expect(() => prepareMountpoint(path, { create: false })).toThrow(/mkdir -p/);
-  expect(prepareMountpoint(path, { create: true })).toBe(false);
-  expect(prepareMountpoint(path, { create: false })).toBe(false);
+  await expect(prepareMountpoint(path, { create: false })).rejects.toThrow(/mkdir -p/);
+  expect(await prepareMountpoint(path, { create: true })).toBe(false);
+  expect(await prepareMountpoint(path, { create: false })).toBe(false);
 });
 
 test('the canonical path goes through links and tolerates absence', () => {

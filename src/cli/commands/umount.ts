@@ -27,7 +27,7 @@ export function register(program: Command, context: Context): void {
     .action(async (path: string, options: Options) => {
       const mountpoint = canonicalMountpoint(resolve(context.directory, path));
       if (!isServed(context, mountpoint) && isDeadMount(mountpoint)) {
-        detach(mountpoint);
+        await detach(mountpoint);
         print(
           context,
           options,
