@@ -3,12 +3,12 @@
 //   --files 1000000 --bytes 100 --rounds 3
 //
 // The measured code is native (cache-reopen.cc), compiled as the addon is.
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { packageRoot } from '../bindings/load.js';
+import { sourceFiles } from '../test/support/source-files.js';
+import { output } from './output.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -18,30 +18,23 @@ const { values: options } = parseArgs({
   },
 });
 
-const run = (command: string, argv: readonly string[]) =>
-  execFileSync(command, argv, { cwd: packageRoot(), encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
-
 const directory = mkdtempSync(join(tmpdir(), 'penstock-bench-'));
 try {
   const program = join(directory, 'cache-reopen');
-  const sources = ['native/cache', 'native/base'].flatMap((folder) =>
-    readdirSync(join(packageRoot(), folder))
-      .filter((name) => name.endsWith('.cc'))
-      .map((name) => `${folder}/${name}`),
-  );
+  const sources = sourceFiles(['native/cache', 'native/base'], /\.cc$/);
   const flags = ['-std=c++20', '-O2', '-I.', '-pthread'];
-  run(process.env.CXX ?? 'c++', [...flags, 'bench/cache-reopen.cc', ...sources, '-o', program]);
+  output(process.env.CXX ?? 'c++', [...flags, 'bench/cache-reopen.cc', ...sources, '-o', program]);
   const cache = join(directory, 'cache');
-  run(program, ['fill', cache, options.files, options.bytes]);
+  output(program, ['fill', cache, options.files, options.bytes]);
   // Whatever the background thread has indexed by now, all of it is indexed after this one.
-  run(program, ['open', cache, options.files, 'maintain']);
+  output(program, ['open', cache, options.files, 'maintain']);
   const medianOf = (found: number[]) => found.sort((a, b) => a - b)[Math.floor(found.length / 2)] ?? 0;
   const measure = (label: string) => {
     const milliseconds: number[] = [];
     let bytes = 0;
     let records = 0;
     for (let round = 0; round < Number(options.rounds); round++) {
-      const line = run(program, ['open', cache, options.files]).trim().split(' ').map(Number);
+      const line = output(program, ['open', cache, options.files]).trim().split(' ').map(Number);
       milliseconds.push(line[0] ?? 0);
       bytes = line[1] ?? 0;
       records = line[2] ?? 0;

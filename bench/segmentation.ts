@@ -9,20 +9,9 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { packageRoot } from '../bindings/load.js';
 import { sourceFiles } from '../test/support/source-files.js';
+import { output } from './output.js';
 import { type Measurement, table } from './report.js';
-
-function output(program: string, argv: readonly string[]): string {
-  const { status, stdout, error } = spawnSync(program, argv, {
-    cwd: packageRoot(),
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  if (error !== undefined) throw error;
-  if (status !== 0) throw new Error(`${program} ended with ${status}`);
-  return stdout;
-}
 
 /** Compiler and linker flags of DPDK; undefined when it is not installed. */
 function dpdkFlags(): { readonly compile: string[]; readonly link: string[] } | undefined {

@@ -5,13 +5,12 @@
 //
 // Aim: 8 million packets a second. Medians of rounds that alternate, in processor time of the one thread; a loaded machine costs
 // caches all the same, so its load is part of what is printed.
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { packageRoot } from '../bindings/load.js';
 import { sourceFiles } from '../test/support/source-files.js';
+import { output } from './output.js';
 import { type Measurement, median, table } from './report.js';
 
 const NATIVE = ['base', 'packet', 'offload', 'pipeline', 'port', 'switch'].map((part) => `native/${part}`);
@@ -19,17 +18,6 @@ const NATIVE = ['base', 'packet', 'offload', 'pipeline', 'port', 'switch'].map((
 const { values: options } = parseArgs({
   options: { rounds: { type: 'string', default: '10' }, json: { type: 'string' } },
 });
-
-function output(program: string, argv: readonly string[]): string {
-  const { status, stdout, error } = spawnSync(program, argv, {
-    cwd: packageRoot(),
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  if (error !== undefined) throw error;
-  if (status !== 0) throw new Error(`${program} ended with ${status}`);
-  return stdout;
-}
 
 const directory = mkdtempSync(join(tmpdir(), 'penstock-bench-'));
 try {

@@ -41,6 +41,17 @@ export function unlinkEntry(
   const inode = view.existing(slot.ino);
   if (isDirectory(inode)) throw errno('EISDIR', 'the name is a directory');
   checkSticky(context, directory, inode);
+  return takeEntry(view, context, directory, slot, inode, isOpen);
+}
+
+function takeEntry(
+  view: View,
+  context: Context,
+  directory: Inode,
+  slot: Slot,
+  inode: Inode,
+  isOpen: IsOpen,
+): Unlinked {
   removeEntry(slot);
   directory.mtime = context.now;
   directory.ctime = context.now;
@@ -108,12 +119,8 @@ export function removeDirectoryEntry(
   if (!isDirectory(inode)) throw errno('ENOTDIR', 'the name is not a directory');
   checkSticky(context, directory, inode);
   requireEmpty(view, inode);
-  removeEntry(slot);
   directory.nlink -= 1;
-  directory.mtime = context.now;
-  directory.ctime = context.now;
-  view.touch(directory);
-  return loseLink(view, context, inode, isOpen);
+  return takeEntry(view, context, directory, slot, inode, isOpen);
 }
 
 /** The session closed its last handle of an orphan. Nothing to do if the inode is none, or is gone. */
