@@ -1,4 +1,4 @@
-// npm run million: a million files in one volume, created, listed, walked, recovered after kill -9, walked again, removed;
+// npm run million: a million files in one volume, created, listed, walked, recovered after kill -9, walked again, checked, removed;
 // with the resident memory of the daemon in each phase.
 //   --count 1000000 --bytes 100 --cache-size 1G [--root DIR: any directory, without the kill]
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -21,6 +21,15 @@ const { values: options } = parseArgs({
     root: { type: 'string' },
   },
 });
+
+/** In MiB. */
+interface Resident {
+  readonly resident: number;
+  readonly anonymous: number;
+}
+
+const describe = ({ resident, anonymous }: Resident): string =>
+  `${resident.toFixed(0)} MiB resident (${anonymous.toFixed(0)} anonymous)`;
 
 /** Highest resident memory in MiB since the last `take`, and of it what is not backed by a file. */
 class MemorySampler implements Disposable {
@@ -45,7 +54,7 @@ class MemorySampler implements Disposable {
     }, SAMPLE_MS);
   }
 
-  take(): { resident: number; anonymous: number } {
+  take(): Resident {
     const taken = { resident: this.#resident, anonymous: this.#anonymous };
     this.#resident = 0;
     this.#anonymous = 0;
@@ -75,11 +84,9 @@ try {
       .split(' ')
       .map(Number);
     if (found !== count) throw new Error(`${label}: ${found} files instead of ${count}`);
-    const { resident, anonymous } = sampler.take();
-    residentMax = Math.max(residentMax, resident);
-    const memory = mount
-      ? `, daemon ${resident.toFixed(0)} MiB resident (${anonymous.toFixed(0)} anonymous)`
-      : '';
+    const taken = sampler.take();
+    residentMax = Math.max(residentMax, taken.resident);
+    const memory = mount ? `, daemon ${describe(taken)}` : '';
     const rate = (count / (seconds ?? 1)).toFixed(0);
     process.stdout.write(`${label.padEnd(20)} ${(seconds ?? 0).toFixed(1)} s, ${rate} files/s${memory}\n`);
   };
@@ -91,17 +98,22 @@ try {
     const start = performance.now();
     await mount.mount();
     const recoveryMs = performance.now() - start;
-    const { resident, anonymous } = sampler.take();
-    residentMax = Math.max(residentMax, resident);
-    const memory = `daemon ${resident.toFixed(0)} MiB resident (${anonymous.toFixed(0)} anonymous)`;
-    process.stdout.write(`mounted after kill -9 in ${recoveryMs.toFixed(0)} ms, ${memory}\n`);
+    const recovered = sampler.take();
+    residentMax = Math.max(residentMax, recovered.resident);
+    process.stdout.write(
+      `mounted after kill -9 in ${recoveryMs.toFixed(0)} ms, daemon ${describe(recovered)}\n`,
+    );
     const { mountMs } = (await mount.status()) as { mountMs: Record<string, number> };
     const phases = Object.entries(mountMs).map(([name, ms]) => `${name} ${ms} ms`);
     process.stdout.write(`  of which ${phases.join(', ')}\n`);
     if (recoveryMs > MOUNT_MS_MAX) shortfalls.push(`mounting took more than ${MOUNT_MS_MAX} ms`);
     await phase('walk', 'walk after the kill');
+    const checkStart = performance.now();
     await mount.fsck();
-    process.stdout.write('fsck is clean\n');
+    const checkSeconds = ((performance.now() - checkStart) / 1000).toFixed(1);
+    const checked = sampler.take();
+    residentMax = Math.max(residentMax, checked.resident);
+    process.stdout.write(`fsck is clean         ${checkSeconds} s, daemon ${describe(checked)}\n`);
   }
   await phase('remove');
   if (residentMax > RESIDENT_MIB_MAX) shortfalls.push(`more than ${RESIDENT_MIB_MAX} MiB resident`);

@@ -40,6 +40,8 @@ import { TokenTable } from './tokens.js';
 export const STORE_FORMAT = 2;
 const IDENTITY_FILE = 'penstock.json';
 const STORAGE_NODE_ID = 1;
+/** What fsck names one by one; the rest it counts. */
+const PROBLEMS_MAX = 20_000;
 
 interface StoreIdentity {
   readonly format: number;
@@ -265,7 +267,12 @@ export class EmbeddedService implements AsyncDisposable {
   ): Promise<EmbeddedFsckReport> {
     const report = await this.metadata.fsck(volume);
     const problems = report.findings.map(({ code, message }) => ({ message: `${code}: ${message}` }));
-    for (const message of await this.node.check()) problems.push({ message: `storage: ${message}` });
+    let leftOut = report.findingsLeftOut;
+    const add = (message: string): void => {
+      if (problems.length < PROBLEMS_MAX) problems.push({ message });
+      else leftOut += 1;
+    };
+    for (const message of await this.node.check()) add(`storage: ${message}`);
     const { metadata } = await this.#open(volume);
     let stripesChecked = 0;
     for await (const stripe of knownStripes(metadata.cluster, metadata.keys)) {
@@ -274,12 +281,11 @@ export class EmbeddedService implements AsyncDisposable {
       const { id, version } = stripe;
       await this.storage(stripe.node)
         .presence(id, version, 0, 1)
-        .catch((error: Error) =>
-          problems.push({ message: `stripe ${id} version ${version}: ${error.message}` }),
-        );
+        .catch((error: Error) => add(`stripe ${id} version ${version}: ${error.message}`));
       if (stripesChecked % 1024 === 0) progress(Math.min(stripesChecked, report.inodes), report.inodes);
     }
     progress(report.inodes, report.inodes);
+    if (leftOut > 0) problems.push({ message: `and ${leftOut} more` });
     return { inodesChecked: report.inodes, stripesChecked, problems };
   }
 

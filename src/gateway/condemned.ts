@@ -5,6 +5,8 @@ import type { GatewayCache } from './cache-contract.js';
 export interface CondemnedOptions {
   readonly cache: Pick<GatewayCache, 'condemn' | 'forget'>;
   readonly sync: () => Promise<void>;
+  /** So many more removals are durable. */
+  readonly onForgotten: (count: number) => void;
   readonly intervalMs: number;
   readonly onError: (error: unknown) => void;
 }
@@ -66,5 +68,6 @@ export class Condemned {
     }
     for (const ino of inos) this.#options.cache.forget(ino);
     this.forgotten += inos.length;
+    this.#options.onForgotten(inos.length);
   }
 }

@@ -178,9 +178,10 @@ async function assemble(
   const caller = session.caller(0, 0);
   const storage = (node: number) => service.storage(node);
   const openFiles = new OpenFiles();
-  const condemned = new Condemned({
+  const condemned: Condemned = new Condemned({
     cache,
     sync: () => session.namespace.sync(),
+    onForgotten: (count) => publisher.removed(count),
     intervalMs: CONDEMNED_INTERVAL_MS,
     onError: (error) => logger.error({ error }, 'removals cannot be made durable'),
   });

@@ -40,6 +40,8 @@ const BYTES_PER_BATCH = 64 * 1024 * 1024;
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 30_000;
 const RELEASES_PER_ROUND = 4096;
+/** While files are being removed their space is given back after so many, else when that pauses. */
+const REMOVALS_WAITING_MAX = 1 << 16;
 const CLEAN_WAIT_MS_MAX = 60_000;
 /** How long a file that cannot be uploaded is left alone at most. */
 const QUARANTINE_MS_MAX = 300_000;
@@ -64,6 +66,9 @@ export class Publisher {
   #retryMs = 0;
   #stopped = false;
   #isPressed = false;
+  /** Removals whose stripes may still be in storage; a mount before this one may have left some. */
+  #removals = 1;
+  #removalsSeen = 0;
   #cleanWaiters: Array<() => void> = [];
   readonly counters = {
     batches: 0,
@@ -99,6 +104,11 @@ export class Publisher {
   pressed(): void {
     this.#isPressed = true;
     this.#schedule(0);
+  }
+
+  /** So many files were removed for good: what they had in storage is dropped soon. */
+  removed(count: number): void {
+    this.#removals += count;
   }
 
   /**
@@ -175,15 +185,17 @@ export class Publisher {
   /** Tells the storage nodes which old versions nothing refers to any more. */
   async dropReleased(): Promise<void> {
     const { session, storage } = this.#options;
+    const removals = this.#removals;
     for (;;) {
       const released = await session.namespace.takeReleased(RELEASES_PER_ROUND);
-      if (released.length === 0) return;
+      if (released.length === 0) break;
       await session.namespace.sync();
       const nodes = new Set(released.map((version) => version.node));
       for (const node of nodes) await storage(node).drop(released.filter((version) => version.node === node));
       await session.namespace.confirmReleased(released);
       this.counters.versionsDropped += released.length;
     }
+    this.#removals = Math.max(0, this.#removals - removals);
   }
 
   #schedule(delayMs: number): void {
@@ -229,9 +241,15 @@ export class Publisher {
       this.#isPressed = false;
       files += await this.#batch();
     }
-    if (files > 0) await this.dropReleased();
-    else this.#wakeCleanWaiters();
+    if (files > 0 || this.#areRemovalsDue()) await this.dropReleased();
+    if (files === 0) this.#wakeCleanWaiters();
     return files;
+  }
+
+  #areRemovalsDue(): boolean {
+    const isPaused = this.#removals === this.#removalsSeen;
+    this.#removalsSeen = this.#removals;
+    return this.#removals > 0 && (isPaused || this.#removals >= REMOVALS_WAITING_MAX);
   }
 
   /** One batch at a time. */

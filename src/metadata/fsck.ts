@@ -6,11 +6,20 @@
 //   orphans belong to live sessions                         used pages and inodes equal what is counted
 //   reservations add up, no share is overdrawn              no transaction across nodes is left unsettled
 //   every stripe belongs to a file or a pending delete      stripes of one file do not overlap
+//
+// Memory does not grow with the volume. What stands on one inode's own records is judged as they pass, for they are
+// adjacent. Names are counted in windows of inodes (fsck-window.ts):
+//
+//   records in key order ── inode by inode ──> own checks ──> window ── full ──> all entries, those of the window counted
+//                                                                └──────────────── next window <── judged, emptied
+//
+// Orphans and pending deletes are kept in memory: they are of files that somebody has open, and of large ones.
 import type { KeyRange, KeyValue, KvEngine } from '../kv/engine.js';
 import type { Cluster } from './cluster.js';
 import { InodeFlag, ROOT_INO, SHARD_COUNT } from './contract.js';
 import { decodeEntry, type EntryRecord } from './entry-record.js';
-import { decodeInode, type Inode, isDirectory, isRegular, S_IFMT } from './inode-record.js';
+import { NameWindow, type WindowInode } from './fsck-window.js';
+import { decodeInode, type Inode, isDirectory, isRegular, S_IFDIR } from './inode-record.js';
 import { isIntent } from './intent.js';
 import {
   coordinatorRange,
@@ -53,13 +62,21 @@ export interface Finding {
 }
 
 export interface FsckReport {
+  /** The first of them; `findingsLeftOut` says how many more there are. */
   readonly findings: readonly Finding[];
+  readonly findingsLeftOut: number;
   readonly inodes: number;
   readonly entries: number;
   readonly stripes: number;
 }
 
 const PAGE = 1024;
+/** Inodes whose names are counted at once, 25 bytes each; a larger volume has its entries read once for each so many. */
+const WINDOW_INODES = 1 << 19;
+/** Findings beyond these are counted: a volume that has so many needs no list. */
+const FINDINGS_MAX = 10_000;
+/** Directories known to lead to the root, so that a walk upwards may stop. */
+const KNOWN_DIRECTORIES_MAX = 1 << 16;
 
 /** Reads a range in pages: `start` moves behind the last key. */
 export async function* walk(engine: KvEngine, range: KeyRange): AsyncGenerator<KeyValue> {
@@ -79,33 +96,49 @@ interface NodeCount {
   reserved: number;
 }
 
+/** What the records of one inode add up to; they are adjacent, entries first. */
+class InodeRecords {
+  inode: Inode | undefined;
+  entries = 0;
+  subdirectories = 0;
+  xattrBytes = 0;
+  flags = 0;
+  stripes = 0;
+  stripesEnd = 0;
+  isSymlink = false;
+  isUnsettled = false;
+
+  constructor(readonly ino: number) {}
+}
+
 class Check {
   readonly findings: Finding[] = [];
-  readonly inodes = new Map<number, Inode>();
-  readonly entries: Array<{ directory: number; entry: EntryRecord }> = [];
+  findingsLeftOut = 0;
   readonly orphans = new Map<number, number>();
   readonly pending = new Set<number>();
-  readonly xattrs = new Map<number, { bytes: number; flags: number }>();
-  readonly stripeEnds = new Map<number, number>();
-  readonly symlinks = new Set<number>();
   readonly counts: NodeCount[];
   readonly usages: Usage[] = [];
+  readonly #rooted = new Set<number>([ROOT_INO]);
+  inodes = 0;
+  entries = 0;
   stripes = 0;
 
   constructor(
     readonly cluster: Cluster,
     readonly keys: VolumeKeys,
+    readonly window: NameWindow,
   ) {
     this.counts = cluster.nodes.map(() => ({ pages: 0, inodes: 0, reserved: 0 }));
   }
 
   find(code: FindingCode, message: string): void {
-    this.findings.push({ code, message });
+    if (this.findings.length < FINDINGS_MAX) this.findings.push({ code, message });
+    else this.findingsLeftOut += 1;
   }
 
+  /** The records that belong to the node and not to an inode. */
   async readNode(node: number): Promise<void> {
     const { engine } = this.cluster.nodes[node]!;
-    for await (const pair of walk(engine, this.keys.shards(0, SHARD_COUNT - 1))) this.#record(node, pair);
     for await (const { key, value } of walk(engine, this.keys.orphans())) {
       const session = readU64(key, 7);
       const fence = await engine.transact((txn) => txn.get(sessionKey(session)));
@@ -135,113 +168,172 @@ class Check {
     }
   }
 
-  #record(node: number, { key, value }: KeyValue): void {
-    const { ino, kind, rest } = parseInodeKey(key);
-    if (this.cluster.map.node(shardOf(ino)) !== node) {
-      this.find('misplaced', `inode ${ino} has a record on node ${node}`);
-    }
-    if (kind === Kind.lock) return;
-    if (isIntent(value)) {
-      this.find('unsettled-intent', `record '${String.fromCharCode(kind)}' of inode ${ino}`);
-    } else if (kind === Kind.inode) {
-      const inode = decodeInode(ino, value);
-      this.inodes.set(ino, inode);
-      this.counts[node]!.inodes += 1;
-      this.counts[node]!.pages += inode.pages;
-    } else if (kind === Kind.entry) {
-      const entry = decodeEntry(value);
-      if (entry.ino !== 0) this.entries.push({ directory: ino, entry });
-    } else if (kind === Kind.xattr) {
-      const seen = this.xattrs.get(ino) ?? { bytes: 0, flags: 0 };
-      seen.bytes += rest.length + 1;
-      seen.flags |= flagOfName(rest.toString('latin1'));
-      this.xattrs.set(ino, seen);
-    } else if (kind === Kind.stripe) {
-      this.stripes += 1;
-      const { offset, length } = decodeStripe(key, value);
-      if (offset < (this.stripeEnds.get(ino) ?? 0)) {
-        this.find('overlapping-stripes', `inode ${ino} at offset ${offset}`);
-      }
-      this.stripeEnds.set(ino, offset + length);
-    } else if (kind === Kind.symlink) this.symlinks.add(ino);
-  }
-
-  namespace(): void {
-    const names = new Map<number, number>();
-    const subdirectories = new Map<number, number>();
-    for (const { directory, entry } of this.entries) {
-      const inode = this.inodes.get(entry.ino);
-      const holder = this.inodes.get(directory);
-      const what = `entry "${entry.name.toString('latin1')}" of directory ${directory}`;
-      if (holder === undefined || !isDirectory(holder) || holder.nlink === 0)
-        this.find('stray-record', `${what}: no such directory`);
-      if (inode === undefined) {
-        this.find('dangling-entry', `${what} names inode ${entry.ino}, which is gone`);
+  /** Every inode of the node, and the names of those that lie where they belong. */
+  async readInodes(node: number): Promise<void> {
+    const { engine } = this.cluster.nodes[node]!;
+    let records: InodeRecords | undefined;
+    for await (const pair of walk(engine, this.keys.shards(0, SHARD_COUNT - 1))) {
+      const { ino, kind, rest } = parseInodeKey(pair.key);
+      if (this.cluster.map.node(shardOf(ino)) !== node) {
+        this.find('misplaced', `inode ${ino} has a record on node ${node}`);
         continue;
       }
-      if ((inode.mode & S_IFMT) !== entry.type) this.find('wrong-type', `${what} has the wrong type`);
-      names.set(entry.ino, (names.get(entry.ino) ?? 0) + 1);
-      if (!isDirectory(inode)) continue;
-      subdirectories.set(directory, (subdirectories.get(directory) ?? 0) + 1);
-      if (inode.parent !== directory) this.find('wrong-parent', `${what}: ".." is inode ${inode.parent}`);
+      if (records?.ino !== ino) {
+        if (records !== undefined) this.#endInode(node, records);
+        if (this.window.isFull) {
+          this.window.end(ino);
+          await this.#judgeWindow(node);
+        }
+        records = new InodeRecords(ino);
+      }
+      this.#record(records, kind, rest, pair);
     }
-    for (const inode of this.inodes.values()) this.#inode(inode, names, subdirectories);
-    for (const inode of this.inodes.values()) {
-      if (isDirectory(inode) && !this.orphans.has(inode.ino)) this.#reachesRoot(inode);
-    }
+    if (records !== undefined) this.#endInode(node, records);
+    this.window.end();
+    await this.#judgeWindow(node);
   }
 
-  #inode(inode: Inode, names: Map<number, number>, subdirectories: Map<number, number>): void {
-    const { ino } = inode;
-    const named = names.get(ino) ?? 0;
-    const orphan = this.orphans.has(ino);
-    if (isDirectory(inode) && !orphan) {
-      if (ino !== ROOT_INO && named !== 1)
-        this.find(named === 0 ? 'unnamed-inode' : 'many-parents', `directory ${ino} has ${named} names`);
-      const links = 2 + (subdirectories.get(ino) ?? 0);
-      if (inode.nlink !== links) this.find('wrong-nlink', `directory ${ino}: ${inode.nlink}, not ${links}`);
-    } else {
-      if (inode.nlink !== named) this.find('wrong-nlink', `inode ${ino}: ${inode.nlink}, not ${named}`);
-      if (named === 0 && !orphan) this.find('unnamed-inode', `inode ${ino} has no name and no session`);
-      if (named > 0 && orphan) this.find('orphan-named', `inode ${ino} is an orphan and has a name`);
+  #record(records: InodeRecords, kind: number, rest: Buffer, { key, value }: KeyValue): void {
+    const { ino } = records;
+    if (kind === Kind.lock) return;
+    if (isIntent(value)) {
+      records.isUnsettled = true;
+      this.find('unsettled-intent', `record '${String.fromCharCode(kind)}' of inode ${ino}`);
+    } else if (kind === Kind.inode) {
+      records.inode = decodeInode(ino, value);
+    } else if (kind === Kind.entry) {
+      const entry = decodeEntry(value);
+      if (entry.ino === 0) return;
+      records.entries += 1;
+      if (entry.type === S_IFDIR) records.subdirectories += 1;
+    } else if (kind === Kind.xattr) {
+      records.xattrBytes += rest.length + 1;
+      records.flags |= flagOfName(rest.toString('latin1'));
+    } else if (kind === Kind.stripe) {
+      const { offset, length } = decodeStripe(key, value);
+      if (offset < records.stripesEnd) this.find('overlapping-stripes', `inode ${ino} at offset ${offset}`);
+      records.stripes += 1;
+      records.stripesEnd = offset + length;
+    } else if (kind === Kind.symlink) records.isSymlink = true;
+  }
+
+  #endInode(node: number, records: InodeRecords): void {
+    const { ino, inode } = records;
+    this.entries += records.entries;
+    this.stripes += records.stripes;
+    if (records.entries > 0 && (inode === undefined || !isDirectory(inode) || inode.nlink === 0)) {
+      this.find('stray-record', `${records.entries} entries of directory ${ino}: no such directory`);
     }
-    const xattrs = this.xattrs.get(ino) ?? { bytes: 0, flags: 0 };
-    if (xattrs.bytes !== inode.listBytes) {
-      this.find('wrong-xattr-size', `inode ${ino}: ${inode.listBytes}, not ${xattrs.bytes}`);
+    if (inode === undefined) {
+      if (!records.isUnsettled) this.#strays(records);
+      return;
     }
-    const flags = xattrs.flags | (xattrs.bytes > 0 ? InodeFlag.HasXattr : 0);
+    this.inodes += 1;
+    this.counts[node]!.inodes += 1;
+    this.counts[node]!.pages += inode.pages;
+    const { xattrBytes } = records;
+    if (xattrBytes !== inode.listBytes) {
+      this.find('wrong-xattr-size', `inode ${ino}: ${inode.listBytes}, not ${xattrBytes}`);
+    }
+    const flags = records.flags | (xattrBytes > 0 ? InodeFlag.HasXattr : 0);
     if (flags !== inode.flags) this.find('wrong-flags', `inode ${ino}: ${inode.flags}, not ${flags}`);
     if (inode.pages > 0 && !isRegular(inode))
       this.find('stray-record', `inode ${ino} is no file, but has pages`);
+    if (isDirectory(inode) && !this.orphans.has(ino)) {
+      const links = 2 + records.subdirectories;
+      if (inode.nlink !== links) this.find('wrong-nlink', `directory ${ino}: ${inode.nlink}, not ${links}`);
+    }
+    this.window.add(inode);
   }
 
-  #reachesRoot(inode: Inode): void {
-    let at: Inode | undefined = inode;
-    for (let depth = 0; at !== undefined && at.ino !== ROOT_INO; depth++) {
-      if (depth > this.inodes.size) {
-        this.find('cycle', `directory ${inode.ino} does not lead to the root`);
+  #strays({ ino, xattrBytes, isSymlink, stripes }: InodeRecords): void {
+    if (xattrBytes > 0) this.find('stray-record', `extended attributes of inode ${ino}, which is gone`);
+    if (isSymlink) this.find('stray-record', `symlink target of inode ${ino}, which is gone`);
+    if (stripes > 0 && !this.pending.has(ino))
+      this.find('stray-record', `stripes of inode ${ino}, which is gone`);
+  }
+
+  /** Counts the names of the window's inodes, in all directories, and judges them. */
+  async #judgeWindow(node: number): Promise<void> {
+    for (const { engine } of this.cluster.nodes) {
+      for await (const { key, value } of walk(engine, this.keys.shards(0, SHARD_COUNT - 1))) {
+        if (key[11] !== Kind.entry || isIntent(value)) continue;
+        const entry = decodeEntry(value);
+        const isHere = entry.ino !== 0 && this.cluster.map.node(shardOf(entry.ino)) === node;
+        if (isHere && this.window.covers(entry.ino)) this.#name(parseInodeKey(key).ino, entry);
+      }
+    }
+    for (let at = 0; at < this.window.size; at++) {
+      const inode = this.window.inode(at);
+      this.#links(inode);
+      if (inode.type === S_IFDIR && !this.orphans.has(inode.ino)) await this.#reachesRoot(inode);
+    }
+    this.window.begin();
+  }
+
+  #name(directory: number, entry: EntryRecord): void {
+    const what = () => `entry "${entry.name.toString('latin1')}" of directory ${directory}`;
+    const at = this.window.find(entry.ino);
+    if (at < 0) {
+      this.find('dangling-entry', `${what()} names inode ${entry.ino}, which is gone`);
+      return;
+    }
+    const { type, parent } = this.window.inode(at);
+    this.window.countName(at);
+    if (type !== entry.type) this.find('wrong-type', `${what()} has the wrong type`);
+    if (type === S_IFDIR && parent !== directory)
+      this.find('wrong-parent', `${what()}: ".." is inode ${parent}`);
+  }
+
+  #links({ ino, type, nlink, named }: WindowInode): void {
+    const orphan = this.orphans.has(ino);
+    if (type === S_IFDIR && !orphan) {
+      if (ino !== ROOT_INO && named !== 1)
+        this.find(named === 0 ? 'unnamed-inode' : 'many-parents', `directory ${ino} has ${named} names`);
+      return;
+    }
+    if (nlink !== named) this.find('wrong-nlink', `inode ${ino}: ${nlink}, not ${named}`);
+    if (named === 0 && !orphan) this.find('unnamed-inode', `inode ${ino} has no name and no session`);
+    if (named > 0 && orphan) this.find('orphan-named', `inode ${ino} is an orphan and has a name`);
+  }
+
+  /** Walks up; a mark that moves on at every power of two of steps finds a cycle without remembering the way. */
+  async #reachesRoot({ ino, parent }: WindowInode): Promise<void> {
+    const way = [ino];
+    let at = parent;
+    let mark = ino;
+    for (let steps = 1; !this.#rooted.has(at); steps++) {
+      const above = await this.#parentOf(at);
+      if (above === undefined) {
+        this.find('wrong-parent', `directory ${ino} hangs below a missing one`);
         return;
       }
-      at = this.inodes.get(at.parent);
+      if (at === mark) {
+        this.find('cycle', `directory ${ino} does not lead to the root`);
+        return;
+      }
+      if ((steps & (steps - 1)) === 0) mark = at;
+      if (way.length < KNOWN_DIRECTORIES_MAX) way.push(at);
+      at = above;
     }
-    if (at === undefined) this.find('wrong-parent', `directory ${inode.ino} hangs below a missing one`);
+    if (this.#rooted.size + way.length > KNOWN_DIRECTORIES_MAX) {
+      this.#rooted.clear();
+      this.#rooted.add(ROOT_INO);
+    }
+    for (const passed of way) this.#rooted.add(passed);
   }
 
-  strays(): void {
-    for (const ino of this.xattrs.keys()) {
-      if (!this.inodes.has(ino))
-        this.find('stray-record', `extended attributes of inode ${ino}, which is gone`);
-    }
-    for (const ino of this.symlinks) {
-      if (!this.inodes.has(ino)) this.find('stray-record', `symlink target of inode ${ino}, which is gone`);
-    }
-    for (const ino of this.stripeEnds.keys()) {
-      if (!this.inodes.has(ino) && !this.pending.has(ino)) {
-        this.find('stray-record', `stripes of inode ${ino}, which is gone`);
-      }
-    }
+  async #parentOf(ino: number): Promise<number | undefined> {
+    const node = this.cluster.map.node(shardOf(ino));
+    const { engine } = this.cluster.nodes[node]!;
+    const record = await engine.transact((txn) => txn.get(this.keys.inode(ino)));
+    return record === undefined || isIntent(record) ? undefined : decodeInode(ino, record).parent;
+  }
+
+  async orphanRecords(): Promise<void> {
     for (const ino of this.orphans.keys()) {
-      if (!this.inodes.has(ino)) this.find('stray-record', `orphan record of inode ${ino}, which is gone`);
+      if ((await this.#parentOf(ino)) === undefined)
+        this.find('stray-record', `orphan record of inode ${ino}, which is gone`);
     }
   }
 
@@ -284,20 +376,18 @@ function flagOfName(name: string): number {
   return name === 'security.capability' ? InodeFlag.HasCapability : 0;
 }
 
+/** `windowInodes`: how many inodes have their names counted at once. */
 export async function fsck(
   cluster: Cluster,
   keys: VolumeKeys,
   quota: { pages: number; inodes: number },
+  windowInodes = WINDOW_INODES,
 ): Promise<FsckReport> {
-  const check = new Check(cluster, keys);
+  const check = new Check(cluster, keys, new NameWindow(windowInodes));
   for (const { index } of cluster.nodes) await check.readNode(index);
-  check.namespace();
-  check.strays();
+  for (const { index } of cluster.nodes) await check.readInodes(index);
+  await check.orphanRecords();
   check.usage(quota);
-  return {
-    findings: check.findings,
-    inodes: check.inodes.size,
-    entries: check.entries.length,
-    stripes: check.stripes,
-  };
+  const { findings, findingsLeftOut, inodes, entries, stripes } = check;
+  return { findings, findingsLeftOut, inodes, entries, stripes };
 }

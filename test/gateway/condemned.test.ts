@@ -10,6 +10,7 @@ function begin(sync: (events: string[]) => Promise<void>) {
       forget: (ino) => events.push(`forget ${ino}`),
     },
     sync: () => sync(events),
+    onForgotten: (count) => events.push(`${count} forgotten`),
     intervalMs: 60_000,
     onError: (error) => events.push(`error ${(error as Error).message}`),
   });
@@ -32,12 +33,12 @@ test('a removed file is condemned at once, and forgotten only when its removal i
   expect(events).toEqual(['condemn 7', 'condemn 8']);
   durable();
   await settled;
-  expect(events).toEqual(['condemn 7', 'condemn 8', 'synced', 'forget 7']);
+  expect(events).toEqual(['condemn 7', 'condemn 8', 'synced', 'forget 7', '1 forgotten']);
   const rest = condemned.settle();
   await Promise.resolve();
   durable();
   await rest;
-  expect(events.slice(4)).toEqual(['synced', 'forget 8']);
+  expect(events.slice(5)).toEqual(['synced', 'forget 8', '1 forgotten']);
   expect(condemned.forgotten).toBe(2);
 });
 
@@ -51,5 +52,5 @@ test('a removal that cannot be made durable is kept, and forgotten later', async
   expect(events).toEqual(['condemn 7']);
   fails = false;
   await condemned.settle();
-  expect(events).toEqual(['condemn 7', 'forget 7']);
+  expect(events).toEqual(['condemn 7', 'forget 7', '1 forgotten']);
 });

@@ -1,9 +1,9 @@
 // The publisher's order and its behaviour under failure, with a cache, a service and a store that are played.
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { Session } from '../../src/access/contract.js';
 import type { GatewayCache, PublishSnapshot } from '../../src/gateway/cache-contract.js';
 import { Publisher } from '../../src/gateway/publisher.js';
-import type { Publish, PublishResult } from '../../src/metadata/contract.js';
+import type { Publish, PublishResult, ReleasedStripe } from '../../src/metadata/contract.js';
 import type { StageItem, StorageNode } from '../../src/storage/contract.js';
 
 const MIB = 1024 * 1024;
@@ -26,6 +26,8 @@ class World {
   /** Inodes of which metadata has another version by the time they are published. */
   readonly stale = new Set<number>();
   readonly dropped: number[] = [];
+  /** Stripes that nothing in metadata refers to any more. */
+  released: ReleasedStripe[] = [];
   storeIsDown = false;
   clockMs = 0;
   #nextId = 1;
@@ -88,6 +90,7 @@ class World {
         this.dirty.add(ino);
       },
       dirtyState: () => ({
+        oldestDirtyMs: 0,
         dirtyFiles: this.dirty.size,
         dirtyBytes: this.dirty.size * 4096,
         inFlightBytes: 0,
@@ -118,7 +121,10 @@ class World {
       sync: async () => {
         this.steps.push('sync');
       },
-      takeReleased: async () => [],
+      takeReleased: async () => [...this.released],
+      confirmReleased: async (confirmed: readonly ReleasedStripe[]) => {
+        this.released = this.released.filter(({ id }) => !confirmed.some((stripe) => stripe.id === id));
+      },
     };
   }
 
@@ -133,6 +139,7 @@ class World {
         if (bad !== undefined) throw Object.assign(new Error('a cached page is damaged'), { code: 'EIO' });
       },
       drop: async (versions: ReadonlyArray<{ id: number }>) => {
+        if (this.storeIsDown) throw Object.assign(new Error('no answer'), { code: 'EIO' });
         this.dropped.push(...versions.map(({ id }) => id));
       },
     };
@@ -221,4 +228,22 @@ test('a file that changed in the service stays dirty; the others of its batch ar
   expect(world.published).toEqual([2]);
   expect([...world.dirty]).toEqual([1]);
   expect(world.inFlight.size).toBe(0);
+});
+
+test('what removed files had in storage is dropped without anything being uploaded', async () => {
+  const world = worldWith();
+  world.released = [{ id: 5, version: 1, node: 1 }]; // Left by a mount that was killed.
+  world.publisher.start();
+  try {
+    await vi.waitFor(() => expect(world.dropped).toEqual([5]));
+    world.released = [{ id: 6, version: 1, node: 1 }];
+    world.storeIsDown = true;
+    world.publisher.removed(1);
+    await vi.waitFor(() => expect(world.errors).not.toEqual([]));
+    world.storeIsDown = false;
+    await vi.waitFor(() => expect(world.dropped).toEqual([5, 6]));
+    expect(world.released).toEqual([]);
+  } finally {
+    await world.publisher.stop();
+  }
 });

@@ -1,8 +1,9 @@
 // fsck finds what it is there to find: each kind of damage, planted by hand, is named.
 import { beforeEach, expect, test } from 'vitest';
 import type { KvTransaction } from '../../src/kv/engine.js';
+import { PAGE_SIZE } from '../../src/metadata/contract.js';
 import { encodeEntry } from '../../src/metadata/entry-record.js';
-import type { FindingCode } from '../../src/metadata/fsck.js';
+import { type Finding, type FindingCode, fsck } from '../../src/metadata/fsck.js';
 import { decodeInode, encodeInode, type Inode } from '../../src/metadata/inode-record.js';
 import { encodeDecision, encodeIntent } from '../../src/metadata/intent.js';
 import { coordinatorKey, type VolumeKeys } from '../../src/metadata/keys.js';
@@ -118,10 +119,20 @@ damages.forEach(([code, damage], at) => {
     await bench.engines[0]!.transact((txn) => {
       if (code === 'overlapping-stripes') txn.put(keys.stripe(file, 1), encodeStripe(stripe(MIB, MIB)));
     });
-    const codes = (await bench.service.fsck('v')).findings.map((finding) => finding.code);
-    expect(codes).toContain(code);
+    const { findings } = await bench.service.fsck('v');
+    expect(findings.map((finding) => finding.code)).toContain(code);
+    // Names counted for few inodes at once: nothing is lost or said twice between the windows.
+    const [record] = await bench.service.volumes();
+    const quota = { pages: record!.bytesQuota / PAGE_SIZE, inodes: record!.inodesQuota };
+    for (const windowInodes of [1, 2, 3]) {
+      const inWindows = await fsck(bench.service.cluster, keys, quota, windowInodes);
+      expect(sorted(inWindows.findings)).toEqual(sorted(findings));
+    }
   });
 });
+
+const sorted = (findings: readonly Finding[]): string[] =>
+  findings.map(({ code, message }) => `${code}: ${message}`).sort();
 
 test('orphan-without-session', async () => {
   await bench.volume.unlink(root, dir, name('file'), opened);
@@ -137,4 +148,31 @@ test('misplaced: a record on a node that does not hold its shard', async () => {
   const record = encodeEntry(0, REG, 4097, name('x'));
   await wide.engines[2]!.transact((txn) => txn.put(wide.volume.keys.entry(1, 0, 99), record));
   expect((await wide.service.fsck('v')).findings.map(({ code }) => code)).toContain('misplaced');
+});
+
+test('names in other windows, on other nodes, and far below the root are all found', async () => {
+  const wide = await makeBench(memoryEngines(3));
+  const { volume, service } = wide;
+  let parent = 1;
+  for (let depth = 0; depth < 40; depth++) {
+    parent = (await volume.makeDirectory(root, parent, name(`d${depth}`), 0o755)).ino;
+    const made = await volume.makeNode(root, parent, name('file'), REG | 0o644, 0);
+    await volume.link(root, made.ino, 1, name(`link${depth}`));
+  }
+  const [record] = await service.volumes();
+  const quota = { pages: record!.bytesQuota / PAGE_SIZE, inodes: record!.inodesQuota };
+  for (const windowInodes of [1, 7, 1000]) {
+    const report = await fsck(service.cluster, volume.keys, quota, windowInodes);
+    expect(report).toEqual({ findings: [], findingsLeftOut: 0, inodes: 81, entries: 120, stripes: 0 });
+  }
+});
+
+test('a volume with very many faults has the first of them named and the others counted', async () => {
+  const faults = 12_000;
+  await bench.engines[0]!.transact((txn) => {
+    for (let at = 1; at <= faults; at++) txn.put(keys.symlink(file + 4096 * at), Buffer.from('x'));
+  });
+  const { findings, findingsLeftOut } = await bench.service.fsck('v');
+  expect(findings.length + findingsLeftOut).toBe(faults);
+  expect(findingsLeftOut).toBe(2000);
 });
