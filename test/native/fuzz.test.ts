@@ -8,7 +8,7 @@ import { packageRoot } from '../../bindings/load.js';
 import { buildNative, FUZZ, sanitizedLauncher } from '../support/native-build.js';
 
 const sources = join(packageRoot(), 'test/native/fuzz');
-const seconds = Number(process.env.PENSTOCK_FUZZ_SECONDS ?? '3');
+const seconds = Number(process.env.PENSTOCK_FUZZ_SECONDS ?? '5');
 const fuzzers = readdirSync(sources)
   .filter((name) => name.endsWith('_fuzz.cc'))
   .map((name) => name.slice(0, -'.cc'.length))

@@ -15,6 +15,8 @@ export interface Flavour {
   /** Value for -fsanitize. */
   readonly sanitize: string;
   readonly fuzz?: boolean;
+  /** Counts the lines that run, for llvm-cov. */
+  readonly coverage?: boolean;
   /** Compiler option; -O1 when absent. */
   readonly optimise?: string;
 }
@@ -24,6 +26,7 @@ export const THREAD: Flavour = { name: 'tsan', sanitize: 'thread' };
 /** Without sanitizers and optimised, for benchmarks. */
 export const MEASURE: Flavour = { name: 'plain', sanitize: '', optimise: '-O2' };
 export const FUZZ: Flavour = { name: 'fuzz', sanitize: 'address,undefined', fuzz: true };
+export const COVERAGE: Flavour = { name: 'coverage', sanitize: '', fuzz: true, coverage: true };
 
 export function clang(): string {
   const found = ['clang++-14', 'clang++'].find((name) => spawnSync(name, ['--version']).status === 0);
@@ -43,6 +46,7 @@ export async function buildNative(flavour: Flavour, targets: readonly string[]):
       `-DCMAKE_CXX_COMPILER=${clang()}`,
       `-DPENSTOCK_SANITIZE=${flavour.sanitize}`,
       `-DPENSTOCK_FUZZ=${flavour.fuzz ? 'ON' : 'OFF'}`,
+      `-DPENSTOCK_COVERAGE=${flavour.coverage ? 'ON' : 'OFF'}`,
       `-DPENSTOCK_OPTIMISE=${flavour.optimise ?? '-O1'}`,
     ]);
   }
