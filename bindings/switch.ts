@@ -47,7 +47,7 @@ export interface NativeSwitchConfig {
   readonly networks: readonly NativeNetwork[];
   /** Records of native/switch/rule_record.h. */
   readonly rules: Uint8Array;
-  readonly groups: readonly Uint8Array[];
+  readonly groups: ReadonlyArray<{ readonly name: string; readonly rules: Uint8Array }>;
   readonly meters: ReadonlyArray<{ readonly id: bigint } & NativeRate>;
   readonly mirrors: ReadonlyArray<{
     readonly from: number | undefined;
@@ -147,6 +147,17 @@ export interface NativeConnection {
   readonly answers: Traffic;
 }
 
+export interface NativePortRestored {
+  /** Connections that went into the table. */
+  readonly connections: number;
+  /** That were there already and have gone on since. */
+  readonly kept: number;
+  /** That found no room. */
+  readonly withoutRoom: number;
+  /** Behind the port from now on; the tag of the port where it has one. */
+  readonly addresses: ReadonlyArray<{ readonly mac: bigint; readonly vlan?: number }>;
+}
+
 export interface PlaneSettings {
   /** 0 or absent: by the number of processors. */
   readonly workers?: number;
@@ -197,7 +208,15 @@ export interface DataPlane {
   attachRing(handle: unknown): Promise<number>;
   detach(port: number): Promise<void>;
   apply(config: NativeSwitchConfig): Promise<void>;
-  setPortState(port: number, state: 'up' | 'blocked'): void;
+  setPortState(port: number, state: 'up' | 'blocked'): Promise<void>;
+  /** What is for the port's stations goes to that peer from now on. EINVAL: a network of the port does not reach it. */
+  forwardPort(port: number, peer: IpAddress): Promise<void>;
+  /** native/switch/port_image.h */
+  exportPort(port: number): Promise<Uint8Array>;
+  /** EINVAL: no such image, or damaged; EPROTO: of another version; EXDEV: of a port of other networks or groups; EFBIG. */
+  importPort(port: number, image: Uint8Array): Promise<NativePortRestored>;
+  /** Puts a frame of 14 to 1514 bytes in as if the port had received it. False: no such port, or 65 536 wait already. */
+  announce(port: number, frame: Uint8Array): boolean;
   tick(): Promise<void>;
   trace(port: number, frame: Uint8Array): NativeTrace;
   port(port: number): NativePortFacts | undefined;

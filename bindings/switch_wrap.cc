@@ -170,9 +170,10 @@ Result<SwitchConfig> config_of(const Napi::Object& object) {
   config.rules = std::move(*rules);
   const auto groups = object.Get("groups").As<Napi::Array>();
   for (uint32_t i = 0; i < groups.Length(); ++i) {
-    auto group = read_group(bytes_of(groups.Get(i)));
+    const auto one = groups.Get(i).As<Napi::Object>();
+    auto group = read_group(bytes_of(one.Get("rules")));
     if (!group) return group.error();
-    config.groups.push_back({std::move(*group)});
+    config.groups.push_back({text_at(one, "name"), std::move(*group)});
   }
   for_each(object, "meters", [&](const Napi::Object& one) {
     config.meters.push_back({big_at(one, "id"), rate_of(one)});
@@ -275,6 +276,10 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
                                           InstanceMethod<&DataPlaneWrap::detach>("detach"),
                                           InstanceMethod<&DataPlaneWrap::apply>("apply"),
                                           InstanceMethod<&DataPlaneWrap::set_port_state>("setPortState"),
+                                          InstanceMethod<&DataPlaneWrap::forward_port>("forwardPort"),
+                                          InstanceMethod<&DataPlaneWrap::export_port>("exportPort"),
+                                          InstanceMethod<&DataPlaneWrap::import_port>("importPort"),
+                                          InstanceMethod<&DataPlaneWrap::announce>("announce"),
                                           InstanceMethod<&DataPlaneWrap::tick>("tick"),
                                           InstanceMethod<&DataPlaneWrap::trace>("trace"),
                                           InstanceMethod<&DataPlaneWrap::port_facts>("port"),
@@ -316,6 +321,10 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     if (plane_ != nullptr) return false;
     to_js_error(Env(), Error{EBADF, "the switch is stopped"}).ThrowAsJavaScriptException();
     return true;
+  }
+
+  static PortId port_at(const Napi::CallbackInfo& info, std::size_t index) {
+    return static_cast<PortId>(info[index].As<Napi::Number>().Uint32Value());
   }
 
   static Napi::Value number_of(Napi::Env env, PortId id) { return Napi::Number::New(env, id); }
@@ -423,9 +432,72 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
   Napi::Value set_port_state(const Napi::CallbackInfo& info) {
     if (refuse_stopped()) return Env().Undefined();
     const std::string name = info[1].As<Napi::String>();
-    plane_->set_port_state(static_cast<PortId>(info[0].As<Napi::Number>().Uint32Value()),
-                           name == "up" ? PortState::up : PortState::blocked);
-    return Env().Undefined();
+    const PortState state = name == "up" ? PortState::up : PortState::blocked;
+    return on_pool(Value(), [plane = plane_, id = port_at(info, 0), state]() -> Result<void> {
+      plane->set_port_state(id, state);
+      return {};
+    });
+  }
+
+  // forwardPort(port, address): what is for the port goes to that peer from now on.
+  Napi::Value forward_port(const Napi::CallbackInfo& info) {
+    if (refuse_stopped()) return Env().Undefined();
+    const auto address = info[1].As<Napi::Object>();
+    const auto version = static_cast<uint8_t>(number_at(address, "version"));
+    return on_pool(Value(), [plane = plane_, id = port_at(info, 0), ip = address_of(address), version] {
+      return plane->forward_port(id, ip, version);
+    });
+  }
+
+  // exportPort(port): its image, a buffer.
+  Napi::Value export_port(const Napi::CallbackInfo& info) {
+    if (refuse_stopped()) return Env().Undefined();
+    return on_pool(
+        Value(),
+        [plane = plane_, id = port_at(info, 0)] {
+          return plane->forwarding().export_port(id, monotonic_ns());
+        },
+        [](Napi::Env env, const std::vector<std::byte>& image) -> Napi::Value {
+          return Napi::Buffer<std::byte>::Copy(env, image.data(), image.size());
+        });
+  }
+
+  // importPort(port, image): what became of it.
+  Napi::Value import_port(const Napi::CallbackInfo& info) {
+    if (refuse_stopped()) return Env().Undefined();
+    const auto bytes = bytes_of(info[1]);
+    return on_pool(
+        Value(),
+        [plane = plane_, id = port_at(info, 0), image = std::vector<std::byte>(bytes.begin(), bytes.end())] {
+          return plane->forwarding().import_port(id, image, monotonic_ns());
+        },
+        [](Napi::Env env, const PortRestored& restored) -> Napi::Value {
+          auto object = Napi::Object::New(env);
+          object.Set("connections", count(env, restored.connections));
+          object.Set("kept", count(env, restored.connections_kept));
+          object.Set("withoutRoom", count(env, restored.connections_full));
+          auto addresses = Napi::Array::New(env, restored.addresses.size());
+          for (uint32_t i = 0; i < restored.addresses.size(); ++i) {
+            const PortRestored::Address& address = restored.addresses[i];
+            auto one = Napi::Object::New(env);
+            one.Set("mac", Napi::BigInt::New(env, address.mac));
+            if (address.vlan != kUntagged) one.Set("vlan", Napi::Number::New(env, address.vlan));
+            addresses.Set(i, one);
+          }
+          object.Set("addresses", addresses);
+          return object;
+        });
+  }
+
+  // announce(port, frame): as if the port had received it. False: no such port, or no room now.
+  Napi::Value announce(const Napi::CallbackInfo& info) {
+    if (refuse_stopped()) return Env().Undefined();
+    const auto frame = bytes_of(info[1]);
+    if (frame.size() < 14 || frame.size() > Announcer::kFrameMax) {
+      Napi::RangeError::New(Env(), "an announcement has 14 to 1514 bytes").ThrowAsJavaScriptException();
+      return Env().Undefined();
+    }
+    return Napi::Boolean::New(Env(), plane_->announce(port_at(info, 0), frame));
   }
 
   Napi::Value tick(const Napi::CallbackInfo&) {

@@ -166,6 +166,7 @@ void push_outer(Packet& packet, const TunnelTemplate& path, std::size_t tunnel_b
 DropReason encapsulate(Packet& packet, const TunnelTemplate& path, uint32_t vni,
                        std::span<const std::byte> options) {
   if (packet.offload.tunnel) return DropReason::malformed;
+  if (path.path().passed_on && path.path().kind == TunnelKind::geneve) options = kGenevePassedOn;
   std::size_t added = path.bytes().size();
   switch (path.path().kind) {
     case TunnelKind::none:

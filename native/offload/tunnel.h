@@ -36,6 +36,9 @@ struct TunnelPath {
   uint8_t dscp = 0;
   bool outer_checksum = false;       // of the outer UDP; without it zero is sent (RFC 7348, RFC 6935)
   uint16_t stt_segment_size = 1400;  // payload bytes of each TCP-like segment, STT only
+  // VXLAN and GENEVE: says that the frame came through a tunnel already, and that its source is not to be
+  // learned from this one (TunnelInfo::passed_on). GENEVE: instead of other options.
+  bool passed_on = false;
 };
 
 // The outer headers of a path, made once.
@@ -65,6 +68,9 @@ struct TunnelInfo {
   uint64_t context = 0;  // STT's 64 bits; otherwise the VNI
   // GENEVE options as they came, in the packet's headroom: valid until the packet is given away or pushed to.
   std::span<const std::byte> options;
+  // The sender is not where the frame began: it passed on what had come to it through a tunnel. VXLAN: the
+  // "don't learn" bit of draft-smith-vxlan-group-policy; GENEVE: an option of ours (tunnel_geneve.h).
+  bool passed_on = false;
 };
 
 struct DecapsulateOptions {

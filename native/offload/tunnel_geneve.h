@@ -3,6 +3,9 @@
 //   | Ver 2 | Opt Len 6 | O C rsvd 6 | protocol 0x6558 | VNI 24 | reserved 8 | options, 4 bytes each ...
 #pragma once
 
+#include <array>
+#include <cstring>
+
 #include "native/offload/tunnel.h"
 #include "native/packet/wire.h"
 
@@ -11,13 +14,29 @@ namespace penstock::net {
 inline constexpr std::size_t kGeneveOptionsMax = 124;
 inline constexpr uint8_t kGeneveControl = 0x80, kGeneveCritical = 0x40, kGeneveOptionCritical = 0x80;
 
-// Options whose first byte of the type says so are critical, and the header must announce them.
-inline bool geneve_options_critical(std::span<const std::byte> options) {
+// What was passed on carries this option: class 0xff00 (experimental, RFC 8926 6), type 1, no data.
+inline constexpr std::array<std::byte, 4> kGenevePassedOn{std::byte{0xff}, std::byte{0}, std::byte{1},
+                                                          std::byte{0}};
+
+// Calls with the first byte of each option until that answers true.
+template <typename Found>
+bool any_geneve_option(std::span<const std::byte> options, Found found) {
   for (std::size_t at = 0; at + 4 <= options.size();) {
-    if ((wire::load8(options.data() + at + 2) & kGeneveOptionCritical) != 0) return true;
+    if (found(options.data() + at)) return true;
     at += 4 + (wire::load8(options.data() + at + 3) & 0x1f) * std::size_t{4};
   }
   return false;
+}
+
+// Options whose first byte of the type says so are critical, and the header must announce them.
+inline bool geneve_options_critical(std::span<const std::byte> options) {
+  return any_geneve_option(
+      options, [](const std::byte* at) { return (wire::load8(at + 2) & kGeneveOptionCritical) != 0; });
+}
+
+inline bool geneve_passed_on(std::span<const std::byte> options) {
+  return any_geneve_option(
+      options, [](const std::byte* at) { return std::memcmp(at, kGenevePassedOn.data(), 3) == 0; });
 }
 
 inline void push_geneve(Packet& packet, const TunnelTemplate& path, uint32_t vni,
@@ -39,6 +58,7 @@ inline DropReason read_geneve(const std::byte* header, TunnelInfo& info) {
   info.vni = wire::load32(header + 4) >> 8;
   info.context = info.vni;
   info.options = {header + wire::kGeneveBytes, (wire::load8(header) & 0x3f) * std::size_t{4}};
+  info.passed_on = geneve_passed_on(info.options);
   return DropReason::none;
 }
 

@@ -21,6 +21,8 @@ namespace penstock::net {
   X(tx_error, "tx-error", "the kernel refused it on the egress port")                            \
   X(port_down, "port-down", "the egress port is not up")                                         \
   X(port_blocked, "port-blocked", "the port is blocked until its peer resumes")                  \
+  X(port_moved, "port-moved", "its port was handed over to another host")                        \
+  X(forward_loop, "forward-loop", "it was passed on once and its port is not here either")       \
   X(hairpin, "hairpin", "it would leave by the port it came from")                               \
   X(no_route, "no-route", "no port or peer of its network takes it")                             \
   X(unknown_network, "unknown-network", "a tunnel packet of a network that is not configured")   \

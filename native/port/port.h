@@ -76,7 +76,8 @@ class Port {
   virtual void release_waiting() {}
 
   virtual PortState state() const = 0;
-  // up, blocked or forward_to_peer; `down` is the interface's to say and shows instead while it lasts.
+  // up, blocked or forward_to_peer; `down` is the interface's to say and shows instead of the first two while
+  // it lasts.
   virtual void set_state(PortState state) = 0;
   // Called from another thread whenever state, MTU or a generation changed. Set once, before traffic.
   virtual void on_change(std::function<void()> changed) = 0;

@@ -18,9 +18,11 @@ class PortBase : public Port {
   std::string_view name() const override { return name_; }
   uint32_t mtu() const override { return mtu_.load(std::memory_order_relaxed); }
   PortState state() const override {
-    // Relaxed: a packet more or less passes beside a change of state.
-    return link_up_.load(std::memory_order_relaxed) ? wanted_.load(std::memory_order_relaxed)
-                                                    : PortState::down;
+    // Relaxed: a packet more or less passes beside a change of state. Of a port that was handed over the
+    // interface is of no interest any more.
+    const PortState wanted = wanted_.load(std::memory_order_relaxed);
+    const bool shown = link_up_.load(std::memory_order_relaxed) || wanted == PortState::forward_to_peer;
+    return shown ? wanted : PortState::down;
   }
   void set_state(PortState state) override {
     wanted_.store(state == PortState::down ? PortState::blocked : state, std::memory_order_relaxed);
@@ -53,8 +55,9 @@ constexpr DropReason refusal_of(PortState state) {
     case PortState::down:
       return DropReason::port_down;
     case PortState::blocked:
-    case PortState::forward_to_peer:
       return DropReason::port_blocked;
+    case PortState::forward_to_peer:
+      return DropReason::port_moved;
   }
   return DropReason::port_down;
 }

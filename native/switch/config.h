@@ -148,6 +148,7 @@ struct GroupRule {
 };
 
 struct GroupConfig {
+  std::string name;
   std::vector<GroupRule> rules;
 };
 

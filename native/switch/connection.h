@@ -78,4 +78,26 @@ struct Connection {
   }
 };
 
+// A connection as it was at one moment, for another switch: times are relative, nothing refers to anything.
+struct ConnectionSnapshot {
+  ConnectionKey original;
+  ConnectionKey reply;
+  uint8_t tcp_state = 0;  // TcpState
+  bool replied = false;
+  uint8_t fin_seen = 0;  // bit per direction
+  uint32_t expires_seconds = 0;
+  std::array<uint32_t, 2> ack_max{};
+  std::array<uint64_t, 2> packets{};
+  std::array<uint64_t, 2> bytes{};
+  uint16_t mark = 0;
+  Mac source_mac = 0;
+  Mac destination_mac = 0;
+  Mac translated_source_mac = 0;
+  Mac translated_destination_mac = 0;
+
+  bool operator==(const ConnectionSnapshot&) const = default;
+};
+
+ConnectionSnapshot snapshot_of(const Connection& connection, uint32_t now_s);
+
 }  // namespace penstock::net

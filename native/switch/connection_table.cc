@@ -25,6 +25,13 @@ void add(std::atomic<uint64_t>& counter, uint64_t amount) {
   counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
 }
 
+// Whether the connection has counted at least the packets of the snapshot, both ways.
+bool has_seen(const Connection& connection, const ConnectionSnapshot& snapshot) {
+  for (std::size_t i = 0; i < 2; ++i)
+    if (connection.packets[i].load(std::memory_order_relaxed) < snapshot.packets[i]) return false;
+  return true;
+}
+
 }  // namespace
 
 // Locks one shard, or two in the order of their addresses.
@@ -160,6 +167,39 @@ bool ConnectionTable::make_room(std::size_t shard_index, uint32_t now_s) {
   return removed > 0;
 }
 
+// Makes the free `connection` what the snapshot says; its id. Both shards are locked by the caller.
+uint64_t ConnectionTable::place(Shard& home, Shard& other, Connection& connection,
+                                const ConnectionSnapshot& snapshot, uint32_t expires_s) {
+  const uint64_t id = next_id_.fetch_add(1, std::memory_order_relaxed);
+  connection.original = snapshot.original;
+  connection.reply = snapshot.reply;
+  connection.translated = !(snapshot.reply == snapshot.original.reversed());
+  connection.tcp_state.store(snapshot.tcp_state, std::memory_order_relaxed);
+  connection.replied.store(snapshot.replied, std::memory_order_relaxed);
+  connection.fin_seen.store(snapshot.fin_seen, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < 2; ++i) {
+    connection.ack_max[i].store(snapshot.ack_max[i], std::memory_order_relaxed);
+    connection.packets[i].store(snapshot.packets[i], std::memory_order_relaxed);
+    connection.bytes[i].store(snapshot.bytes[i], std::memory_order_relaxed);
+  }
+  connection.admitted.store(0, std::memory_order_relaxed);
+  connection.mark.store(snapshot.mark, std::memory_order_relaxed);
+  connection.source_mac = snapshot.source_mac;
+  connection.destination_mac = snapshot.destination_mac;
+  connection.translated_source_mac = snapshot.translated_source_mac;
+  connection.translated_destination_mac = snapshot.translated_destination_mac;
+  connection.expires_s.store(expires_s, std::memory_order_relaxed);
+  connection.nodes[0] =
+      Connection::Node{&connection, nullptr, directed_hash(snapshot.original, seed_), Direction::original};
+  connection.nodes[1] =
+      Connection::Node{&connection, nullptr, directed_hash(snapshot.reply, seed_), Direction::reply};
+  link(home, connection.nodes[0]);
+  link(other, connection.nodes[1]);
+  connection.id.store(id, std::memory_order_release);
+  size_.fetch_add(1, std::memory_order_relaxed);
+  return id;
+}
+
 ConnectionTable::Found ConnectionTable::create(const ConnectionKey& original, const ConnectionKey& reply,
                                                const Stations& stations, uint32_t now_s) {
   Shard& home = shard_of(original);
@@ -167,6 +207,12 @@ ConnectionTable::Found ConnectionTable::create(const ConnectionKey& original, co
   const auto home_index = static_cast<std::size_t>(&home - shards_.data());
   const uint64_t original_hash = directed_hash(original, seed_);
   const uint64_t reply_hash = directed_hash(reply, seed_);
+  const ConnectionSnapshot fresh{.original = original,
+                                 .reply = reply,
+                                 .source_mac = stations.source,
+                                 .destination_mac = stations.destination,
+                                 .translated_source_mac = stations.translated_source,
+                                 .translated_destination_mac = stations.translated_destination};
   for (int attempt = 0; attempt < 2; ++attempt) {
     {
       const Locks locks(home, other);
@@ -174,31 +220,7 @@ ConnectionTable::Found ConnectionTable::create(const ConnectionKey& original, co
         return Found{node->connection, node->connection->id.load(std::memory_order_relaxed), node->direction};
       if (locate(other, reply, reply_hash, now_s) != nullptr) return {};
       if (Connection* connection = allocate(home, home_index)) {
-        const uint64_t id = next_id_.fetch_add(1, std::memory_order_relaxed);
-        connection->original = original;
-        connection->reply = reply;
-        connection->translated = !(reply == original.reversed());
-        connection->tcp_state.store(0, std::memory_order_relaxed);
-        connection->replied.store(false, std::memory_order_relaxed);
-        connection->fin_seen.store(0, std::memory_order_relaxed);
-        for (std::size_t i = 0; i < 2; ++i) {
-          connection->ack_max[i].store(0, std::memory_order_relaxed);
-          connection->packets[i].store(0, std::memory_order_relaxed);
-          connection->bytes[i].store(0, std::memory_order_relaxed);
-        }
-        connection->admitted.store(0, std::memory_order_relaxed);
-        connection->mark.store(0, std::memory_order_relaxed);
-        connection->source_mac = stations.source;
-        connection->destination_mac = stations.destination;
-        connection->translated_source_mac = stations.translated_source;
-        connection->translated_destination_mac = stations.translated_destination;
-        connection->expires_s.store(now_s + timeouts_.tcp_syn_sent, std::memory_order_relaxed);
-        connection->nodes[0] = Connection::Node{connection, nullptr, original_hash, Direction::original};
-        connection->nodes[1] = Connection::Node{connection, nullptr, reply_hash, Direction::reply};
-        link(home, connection->nodes[0]);
-        link(other, connection->nodes[1]);
-        connection->id.store(id, std::memory_order_release);
-        size_.fetch_add(1, std::memory_order_relaxed);
+        const uint64_t id = place(home, other, *connection, fresh, now_s + timeouts_.tcp_syn_sent);
         created_.fetch_add(1, std::memory_order_relaxed);
         return Found{connection, id, Direction::original};
       }
@@ -207,6 +229,74 @@ ConnectionTable::Found ConnectionTable::create(const ConnectionKey& original, co
   }
   refused_.fetch_add(1, std::memory_order_relaxed);
   return {};
+}
+
+// Ends the connection that one of whose tuples is `key`, if there is one. No lock is held by the caller.
+void ConnectionTable::end(const ConnectionKey& key, uint32_t now_s) {
+  const Found found = find(key, now_s);
+  if (!found) return;
+  sweep(found.connection->home_shard, [&found](const Connection& connection) {
+    return &connection == found.connection && connection.id.load(std::memory_order_relaxed) == found.id;
+  });
+}
+
+ConnectionTable::Restored ConnectionTable::restore(const ConnectionSnapshot& snapshot, uint32_t now_s) {
+  Shard& home = shard_of(snapshot.original);
+  Shard& other = shard_of(snapshot.reply);
+  const auto home_index = static_cast<std::size_t>(&home - shards_.data());
+  bool full = false;
+  // A worker may open one of its tuples again between the ending of the last and the next look.
+  for (int attempt = 0; attempt < 4; ++attempt) {
+    if (full && !make_room(home_index, now_s)) break;
+    full = false;
+    {
+      const Locks locks(home, other);
+      const Connection::Node* mine =
+          locate(home, snapshot.original, directed_hash(snapshot.original, seed_), now_s);
+      const Connection::Node* answers =
+          locate(other, snapshot.reply, directed_hash(snapshot.reply, seed_), now_s);
+      if (mine == nullptr && answers == nullptr) {
+        Connection* connection = allocate(home, home_index);
+        if (connection != nullptr) {
+          place(home, other, *connection, snapshot, now_s);
+          const uint32_t most = timeout_of(*connection);
+          connection->expires_s.store(now_s + std::min(snapshot.expires_seconds, most),
+                                      std::memory_order_relaxed);
+          return Restored::added;
+        }
+        full = true;
+      } else if (mine != nullptr && answers != nullptr && mine->connection == answers->connection &&
+                 mine->direction == Direction::original && has_seen(*mine->connection, snapshot)) {
+        return Restored::kept;
+      }
+    }
+    if (full) continue;
+    end(snapshot.original, now_s);
+    end(snapshot.reply, now_s);
+  }
+  refused_.fetch_add(1, std::memory_order_relaxed);
+  return Restored::full;
+}
+
+ConnectionSnapshot snapshot_of(const Connection& connection, uint32_t now_s) {
+  const uint32_t expires_s = connection.expires_s.load(std::memory_order_relaxed);
+  ConnectionSnapshot snapshot{.original = connection.original,
+                              .reply = connection.reply,
+                              .tcp_state = connection.tcp_state.load(std::memory_order_relaxed),
+                              .replied = connection.replied.load(std::memory_order_relaxed),
+                              .fin_seen = connection.fin_seen.load(std::memory_order_relaxed),
+                              .expires_seconds = before(now_s, expires_s) ? expires_s - now_s : 0,
+                              .mark = connection.mark.load(std::memory_order_relaxed),
+                              .source_mac = connection.source_mac,
+                              .destination_mac = connection.destination_mac,
+                              .translated_source_mac = connection.translated_source_mac,
+                              .translated_destination_mac = connection.translated_destination_mac};
+  for (std::size_t i = 0; i < 2; ++i) {
+    snapshot.ack_max[i] = connection.ack_max[i].load(std::memory_order_relaxed);
+    snapshot.packets[i] = connection.packets[i].load(std::memory_order_relaxed);
+    snapshot.bytes[i] = connection.bytes[i].load(std::memory_order_relaxed);
+  }
+  return snapshot;
 }
 
 uint32_t ConnectionTable::timeout_of(const Connection& connection) const {

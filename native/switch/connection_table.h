@@ -78,6 +78,12 @@ class ConnectionTable {
   Found create(const ConnectionKey& original, const ConnectionKey& reply, const Stations& stations,
                uint32_t now_s);
 
+  // Takes over a connection of another switch, which ends no later than its state allows here. `kept`: the
+  // same one was here already and has counted at least as many packets (it was taken over before, and has
+  // gone on here); any other that has one of the tuples ends. `full`: there is no room.
+  enum class Restored : uint8_t { added, kept, full };
+  Restored restore(const ConnectionSnapshot& snapshot, uint32_t now_s);
+
   // Accounts a packet and moves the state; false: the packet cannot belong to the connection (counted as
   // invalid).
   bool advance(const Found& found, const Segment& segment, uint32_t now_s);
@@ -112,6 +118,9 @@ class ConnectionTable {
   Connection::Node* locate(Shard& shard, const ConnectionKey& key, uint64_t hash, uint32_t now_s);
   Connection* allocate(Shard& shard, std::size_t index);
   Connection* victim(Shard& shard);
+  uint64_t place(Shard& home, Shard& other, Connection& connection, const ConnectionSnapshot& snapshot,
+                 uint32_t expires_s);
+  void end(const ConnectionKey& key, uint32_t now_s);
   void link(Shard& shard, Connection::Node& node);
   void unlink(Shard& shard, Connection::Node& node);
   void remove(Connection& connection);

@@ -9,6 +9,9 @@ Result<std::unique_ptr<DataPlane>> DataPlane::start(DataPlaneSettings settings) 
   auto links = LinkWatch::start();
   if (!links) return links.error();
   plane->links_ = std::move(*links);
+  auto announcer = Announcer::open();
+  if (!announcer) return announcer.error();
+  plane->announcer_ = std::move(*announcer);
   auto pipeline = Pipeline::create(std::move(settings.pipeline));
   if (!pipeline) return pipeline.error();
   plane->pipeline_ = std::move(*pipeline);
@@ -41,6 +44,9 @@ Graph DataPlane::graph() const {
     stages.push_back(graph.stage("switch/" + std::to_string(worker), worker, switch_->stage(worker)));
     ends.push_back(graph.stage("absent/" + std::to_string(worker), worker, *absent_[worker]));
   }
+  const StageId announced = graph.stage("announce", 0, *announcer_);
+  graph.connect(announced, stages[0]);
+  graph.connect(graph.receive("receive/announcements", 0, *announcer_, kNoPort), announced);
   for (std::size_t id = 0; id < ports_.size(); ++id) {
     Port* port = ports_[id].port.get();
     std::vector<StageId> transmits;
@@ -76,8 +82,12 @@ Result<PortId> DataPlane::attach(std::shared_ptr<Port> port, LinkListener* liste
     ports_[id].stages.push_back(std::make_unique<CoalesceStage>(taken->as_underlay() != nullptr));
   const auto number = static_cast<PortId>(id);
   switch_->set_port_state(number, PortState::up);
-  Pipeline* pipeline = pipeline_.get();
-  taken->on_change([pipeline] { pipeline->look_again(); });
+  // Nothing but the link watch changes an MTU, and it does not know the port yet.
+  switch_->set_port_mtu(number, taken->mtu());
+  taken->on_change([this, taken, number] {
+    switch_->set_port_mtu(number, taken->mtu());
+    pipeline_->look_again();
+  });
   if (auto applied = pipeline_->apply(graph()); !applied) {
     ports_[id] = Attached{};
     return applied.error();
@@ -152,6 +162,16 @@ Port* DataPlane::port(PortId id) const {
 void DataPlane::set_port_state(PortId id, PortState state) {
   if (Port* known = port(id)) known->set_state(state);
   switch_->set_port_state(id, state);
+}
+
+Result<void> DataPlane::forward_port(PortId id, const IpAddress& peer, uint8_t ip_version) {
+  if (auto done = switch_->forward_port(id, peer, ip_version, monotonic_ns()); !done) return done;
+  if (Port* known = port(id)) known->set_state(PortState::forward_to_peer);
+  return {};
+}
+
+bool DataPlane::announce(PortId id, std::span<const std::byte> frame) {
+  return port(id) != nullptr && announcer_->put(id, frame);
 }
 
 void DataPlane::tick() {

@@ -24,6 +24,7 @@
 #include "native/pipeline/pipeline.h"
 #include "native/port/link_watch.h"
 #include "native/port/port.h"
+#include "native/switch/announcer.h"
 #include "native/switch/coalesce_stage.h"
 #include "native/switch/switch.h"
 
@@ -47,7 +48,7 @@ class DataPlane {
   Result<PortId> attach(std::shared_ptr<Port> port, LinkListener* listener);
   // The configuration must have forgotten the port. ENOENT for a number that is not attached.
   Result<void> detach(PortId id);
-  // What the port's kernel side can do and its MTU are filled in here.
+  // What the port's kernel side can do and its MTU are filled in here; a later change of the MTU is followed.
   Result<void> apply(SwitchConfig config);
 
   Port* port(PortId id) const;
@@ -58,7 +59,12 @@ class DataPlane {
   Coalesced coalesced(PortId id) const;
   Switch& forwarding() { return *switch_; }
   Pipeline& pipeline() { return *pipeline_; }
+  // The calls of the switch of the same name; the port and its queues are told as well.
   void set_port_state(PortId id, PortState state);
+  Result<void> forward_port(PortId id, const IpAddress& peer, uint8_t ip_version);
+  // Puts a frame into the switch as if the port had received it (announcer.h). False: no such port, or no
+  // room.
+  bool announce(PortId id, std::span<const std::byte> frame);
   // Forgets what has aged. Call it about once a second.
   void tick();
 
@@ -87,6 +93,7 @@ class DataPlane {
 
   std::unique_ptr<LinkWatch> links_;
   std::vector<std::unique_ptr<Absent>> absent_;
+  std::unique_ptr<Announcer> announcer_;
   std::vector<Attached> ports_;  // by number; a null port is free
   std::unique_ptr<Pipeline> pipeline_;
   std::unique_ptr<Switch> switch_;

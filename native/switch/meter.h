@@ -51,11 +51,15 @@ class Meter {
     const uint64_t arrival = theoretical_ns_.load(std::memory_order_relaxed);
     return arrival > now_ns ? arrival - now_ns : 0;
   }
+  // No debt is larger than a used-up burst and one superframe on top.
   void restore_debt(uint64_t debt_ns, uint64_t now_ns) {
-    theoretical_ns_.store(now_ns + debt_ns, std::memory_order_relaxed);
+    const uint64_t most = burst_ns_.load(std::memory_order_relaxed) + nanoseconds(kFrameBytesMost);
+    theoretical_ns_.store(now_ns + (debt_ns < most ? debt_ns : most), std::memory_order_relaxed);
   }
 
  private:
+  static constexpr uint64_t kFrameBytesMost = 65536;
+
   // 128 bits: a superframe on a meter of one bit a second is 4e20 ps.
   uint64_t nanoseconds(uint64_t bytes) const {
     const auto ps = static_cast<unsigned __int128>(bytes) * ps_per_byte_.load(std::memory_order_relaxed);

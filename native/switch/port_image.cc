@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 
 #include "native/base/crc32c.h"
 
@@ -12,12 +11,13 @@ namespace {
 constexpr char kMagic[] = {'P', 'N', 'S', 'T', 'P', 'O', 'R', 'T'};
 constexpr std::size_t kHeaderBytes = 16, kSumBytes = 4;
 constexpr std::size_t kAddressBytes = 16, kMeterBytes = 16, kConnectionBytes = 168;
-constexpr std::size_t kNetworksMax = 4096, kNameMax = 64;
+constexpr std::size_t kNamesMax = 4096;
 constexpr uint64_t kMacMax = (1ULL << 48) - 1;
-constexpr uint8_t kTcpStateMax = 7;  // TcpState::closed
+constexpr auto kTcpStateMax = static_cast<uint8_t>(TcpState::closed);
 constexpr uint8_t kReplied = 1, kFinShift = 1, kFins = 3;
 
-enum class Section : uint32_t { networks = 1, addresses = 2, meters = 3, connections = 4 };
+enum class Section : uint32_t { networks = 1, addresses = 2, meters = 3, connections = 4, groups = 5 };
+constexpr uint32_t kSectionMax = 5;
 
 class Writer {
  public:
@@ -33,6 +33,10 @@ class Writer {
     put(static_cast<uint32_t>(section));
     put(uint32_t{0});
     body_ = bytes_.size();
+  }
+  void begin(Section section, std::size_t record_bytes) {
+    begin(section);
+    put(static_cast<uint32_t>(record_bytes));
   }
   void end() { patch(body_ - 4, static_cast<uint32_t>(bytes_.size() - body_)); }
   void patch(std::size_t at, uint32_t value) {
@@ -109,6 +113,15 @@ void put_connection(Writer& to, const PortImage::Connection& one) {
   to.pad(6);
 }
 
+void put_names(Writer& to, Section section, const std::vector<std::string>& names) {
+  to.begin(section);
+  for (const std::string& name : names) {
+    to.put(static_cast<uint8_t>(name.size()));
+    to.copy(std::as_bytes(std::span(name)));
+  }
+  to.end();
+}
+
 PortImage::Connection take_connection(Reader from) {
   PortImage::Connection one;
   const FlowKey original = take_direction(from, 0);
@@ -147,6 +160,10 @@ const char* nonsense(const PortImage::Connection& one, std::size_t networks) {
   return nullptr;
 }
 
+Error too_big() {
+  return Error{EFBIG, "the state of a port: more than 64 MiB"};
+}
+
 Error bad(const std::string& what) {
   return Error{EINVAL, "the state of a port: " + what};
 }
@@ -162,17 +179,22 @@ bool each_record(Reader body, std::size_t needed, Visit visit) {
   return true;
 }
 
+bool read_names(Reader body, std::vector<std::string>& names) {
+  while (body.left() > 0) {
+    const std::size_t length = body.take<uint8_t>();
+    if (length == 0 || length > body.left() || names.size() == kNamesMax) return false;
+    const auto text = body.take(length);
+    names.emplace_back(reinterpret_cast<const char*>(text.data()), length);
+  }
+  return true;
+}
+
 Result<void> read_section(Section section, Reader body, PortImage& image) {
   switch (section) {
     case Section::networks:
-      while (body.left() > 0) {
-        const std::size_t length = body.take<uint8_t>();
-        if (length == 0 || length > kNameMax || length > body.left() || image.networks.size() == kNetworksMax)
-          return bad("a name of a network is cut short or too long");
-        const auto text = body.take(length);
-        image.networks.emplace_back(reinterpret_cast<const char*>(text.data()), length);
-      }
-      return {};
+      return read_names(body, image.networks) ? Result<void>{} : bad("names of networks are cut short");
+    case Section::groups:
+      return read_names(body, image.groups) ? Result<void>{} : bad("names of security groups are cut short");
     case Section::addresses: {
       const bool whole = each_record(body, kAddressBytes, [&](Reader record) {
         PortImage::Address address;
@@ -215,20 +237,21 @@ Result<void> check(const PortImage& image) {
 
 }  // namespace
 
-std::vector<std::byte> write_port_image(const PortImage& image) {
+Result<std::vector<std::byte>> write_port_image(const PortImage& image) {
+  const auto names = [&](const std::vector<std::string>& list) {
+    return list.size() <= kNamesMax && std::all_of(list.begin(), list.end(), [](const std::string& name) {
+             return !name.empty() && name.size() <= kPortImageNameMax;
+           });
+  };
+  if (!names(image.networks) || !names(image.groups))
+    return Error{ENAMETOOLONG, "the state of a port: a name has between 1 and 255 bytes"};
   Writer to;
   to.copy(std::as_bytes(std::span(kMagic)));
   to.put(kPortImageMajor);
   to.put(kPortImageMinor);
   to.put(uint32_t{0});  // the length, below
-  to.begin(Section::networks);
-  for (const std::string& name : image.networks) {
-    to.put(static_cast<uint8_t>(name.size()));
-    to.copy(std::as_bytes(std::span(name)));
-  }
-  to.end();
-  to.begin(Section::addresses);
-  to.put(static_cast<uint32_t>(kAddressBytes));
+  put_names(to, Section::networks, image.networks);
+  to.begin(Section::addresses, kAddressBytes);
   for (const PortImage::Address& address : image.addresses) {
     to.put(address.mac);
     to.put(address.age_seconds);
@@ -236,24 +259,29 @@ std::vector<std::byte> write_port_image(const PortImage& image) {
     to.pad(2);
   }
   to.end();
-  to.begin(Section::meters);
-  to.put(static_cast<uint32_t>(kMeterBytes));
+  to.begin(Section::meters, kMeterBytes);
   for (const uint32_t direction : {0U, 1U}) {
     to.put(direction);
     to.pad(4);
     to.put(direction == 0 ? image.received_debt_ns : image.transmitted_debt_ns);
   }
   to.end();
-  to.begin(Section::connections);
-  to.put(static_cast<uint32_t>(kConnectionBytes));
-  for (const PortImage::Connection& one : image.connections) put_connection(to, one);
+  to.begin(Section::connections, kConnectionBytes);
+  for (const PortImage::Connection& one : image.connections) {
+    // Looked at here, too, since the lengths in the image have four bytes.
+    if (to.size() > kPortImageBytesMax) return too_big();
+    put_connection(to, one);
+  }
   to.end();
+  put_names(to, Section::groups, image.groups);
+  if (to.size() + kSumBytes > kPortImageBytesMax) return too_big();
   to.patch(kHeaderBytes - 4, static_cast<uint32_t>(to.size() + kSumBytes));
   to.put(crc32c(0, to.all()));
   return to.take();
 }
 
 Result<PortImage> read_port_image(std::span<const std::byte> bytes) {
+  if (bytes.size() > kPortImageBytesMax) return too_big();
   if (bytes.size() < kHeaderBytes + kSumBytes || std::memcmp(bytes.data(), kMagic, sizeof(kMagic)) != 0)
     return bad("these bytes are something else, or cut short");
   Reader from(bytes);
@@ -268,9 +296,13 @@ Result<PortImage> read_port_image(std::span<const std::byte> bytes) {
   if (sum.take<uint32_t>() != crc32c(0, bytes.first(bytes.size() - kSumBytes)))
     return bad("damaged: the checksum is wrong");
   PortImage image;
+  uint32_t seen = 0;
   while (from.left() > kSumBytes) {
     if (from.left() < 8 + kSumBytes) return bad("a section is cut short");
-    const auto section = static_cast<Section>(from.take<uint32_t>());
+    const auto kind = from.take<uint32_t>();
+    if (kind <= kSectionMax && (seen & 1u << kind) != 0) return bad("a section comes twice");
+    if (kind <= kSectionMax) seen |= 1u << kind;
+    const auto section = static_cast<Section>(kind);
     const std::size_t length = from.take<uint32_t>();
     if (length > from.left() - kSumBytes) return bad("a section is cut short");
     if (auto read = read_section(section, Reader(from.take(length)), image); !read) return read.error();

@@ -3,6 +3,9 @@
 #include <bit>
 #include <unordered_set>
 
+#include "native/base/clock.h"
+#include "native/switch/text.h"
+
 namespace penstock::net {
 namespace {
 
@@ -104,7 +107,65 @@ void Switch::tick(uint64_t now_ns) {
 }
 
 void Switch::set_port_state(PortId port, PortState state) {
-  state_.port(port).state.store(state, std::memory_order_relaxed);
+  PortRuntime& runtime = state_.port(port);
+  const PortState before = runtime.state.exchange(state, std::memory_order_relaxed);
+  if (before == PortState::forward_to_peer) release_addresses(port, monotonic_ns());
+}
+
+// They are learned where they are heard from now on.
+void Switch::release_addresses(PortId port, uint64_t now_ns) {
+  const auto now_s = static_cast<uint32_t>(now_ns / 1'000'000'000);
+  const Target here{TargetKind::port, port};
+  for (const auto& entry : state_.forwarding().list(now_s)) {
+    if (!entry.is_static || !(entry.target == here)) continue;
+    state_.forwarding().unpin(entry.network, entry.mac);
+    state_.forwarding().learn(entry.network, entry.mac, here, now_s);
+  }
+}
+
+Result<void> Switch::forward_port(PortId id, const IpAddress& address, uint8_t ip_version, uint64_t now_ns) {
+  const SwitchTables& tables = tables_.read();
+  const PortView* port = tables.port(id);
+  if (port == nullptr) return Error{ENOENT, "no port " + std::to_string(id) + " in the configuration"};
+  if (port->config.attachments.empty())
+    return Error{EINVAL, "port \"" + port->config.name + "\" is in no network"};
+  uint16_t peer = state_.peers().find(address);
+  if (peer == PeerTable::kNone && tables.network(port->config.attachments[0].network).config.learn_peers)
+    peer = state_.peers().intern(address, ip_version);
+  for (const Attachment& attachment : port->config.attachments) {
+    const NetworkView& network = tables.network(attachment.network);
+    if (network.config.tunnel != TunnelKind::vxlan && network.config.tunnel != TunnelKind::geneve)
+      return Error{
+          EINVAL, "network \"" + network.config.name + "\" has no vxlan or geneve tunnel to forward through"};
+    if (peer == PeerTable::kNone || !network.passes_on_to(peer) || ip_version != network.config.local_version)
+      return Error{EINVAL,
+                   to_text(address, ip_version) + " is no peer of network \"" + network.config.name + "\""};
+  }
+  // Whatever is heard from elsewhere, what comes here for these stations is for the new host: they stay
+  // behind the port, which passes them on.
+  const auto now_s = static_cast<uint32_t>(now_ns / 1'000'000'000);
+  for (const PortAddress& one : addresses_of(state_, *port, now_s))
+    state_.forwarding().pin(one.network, one.mac, {TargetKind::port, id});
+  PortRuntime& runtime = state_.port(id);
+  runtime.forward_peer.store(peer, std::memory_order_relaxed);
+  runtime.state.store(PortState::forward_to_peer, std::memory_order_relaxed);
+  return {};
+}
+
+void Switch::set_port_mtu(PortId port, uint32_t mtu) {
+  state_.port(port).mtu.store(mtu, std::memory_order_relaxed);
+}
+
+Result<std::vector<std::byte>> Switch::export_port(PortId port, uint64_t now_ns) {
+  const auto image = take_port_state(state_, tables_.read(), port, now_ns);
+  if (!image) return image.error();
+  return write_port_image(*image);
+}
+
+Result<PortRestored> Switch::import_port(PortId port, std::span<const std::byte> bytes, uint64_t now_ns) {
+  const auto image = read_port_image(bytes);
+  if (!image) return image.error();
+  return put_port_state(state_, tables_.read(), port, *image, now_ns);
 }
 
 Result<TraceOutcome> Switch::trace(PortId port, std::span<const std::byte> frame, uint64_t now_ns) {

@@ -18,6 +18,7 @@
 #include "native/pipeline/quiescence.h"
 #include "native/pipeline/snapshot.h"
 #include "native/switch/config.h"
+#include "native/switch/port_state.h"
 #include "native/switch/switch_stage.h"
 #include "native/switch/switch_state.h"
 #include "native/switch/switch_tables.h"
@@ -72,7 +73,17 @@ class Switch {
   // Forgets what has aged; call it every second or so.
   void tick(uint64_t now_ns);
 
+  // up or blocked; ends forward_to_peer.
   void set_port_state(PortId port, PortState state);
+  // forward_to_peer: what is for the port's stations goes to `peer`, which has taken them over. EINVAL: a
+  // network of the port has no VXLAN or GENEVE tunnel, or the peer is not one of its peers.
+  Result<void> forward_port(PortId port, const IpAddress& peer, uint8_t ip_version, uint64_t now_ns);
+  // The MTU of the port's interface from now on, whatever the configuration was compiled with; 0: that one.
+  void set_port_mtu(PortId port, uint32_t mtu);
+
+  // port_state.h
+  Result<std::vector<std::byte>> export_port(PortId port, uint64_t now_ns);
+  Result<PortRestored> import_port(PortId port, std::span<const std::byte> image, uint64_t now_ns);
 
   // Passes a frame through a dry run of the switch as if `port` had received it now.
   Result<TraceOutcome> trace(PortId port, std::span<const std::byte> frame, uint64_t now_ns);
@@ -84,6 +95,7 @@ class Switch {
  private:
   Switch(const SwitchLimits& limits, std::size_t workers, uint64_t seed, Quiescence& quiescence);
   void forget_what_is_gone(const SwitchTables& tables);
+  void release_addresses(PortId port, uint64_t now_ns);
   void forget_meters(const SwitchTables& tables);
 
   Quiescence& quiescence_;

@@ -54,7 +54,7 @@ bool SwitchStage::admit(Packet* packet, Work& work) {
   }
   const PortState state = state_.port(packet->ingress).state.load(std::memory_order_relaxed);
   if (state == PortState::blocked || state == PortState::forward_to_peer) {
-    drop(packet, DropReason::port_blocked);
+    drop(packet, state == PortState::blocked ? DropReason::port_blocked : DropReason::port_moved);
     return false;
   }
   if (!dry()) port_counters_[packet->ingress].received.add(1, packet->length());
@@ -83,7 +83,8 @@ bool SwitchStage::resume(Packet* packet, Work& work) {
     return false;
   }
   work.network = &tables_->network(packet->punted_network);
-  work.peer = packet->punted_peer;
+  work.passed_on = packet->punted_peer != PeerTable::kNone && (packet->punted_peer & kPassedOn) != 0;
+  work.peer = work.passed_on ? packet->punted_peer & static_cast<uint16_t>(~kPassedOn) : packet->punted_peer;
   classify(work);
   return true;
 }
@@ -134,6 +135,7 @@ bool SwitchStage::enter_from_underlay(Work& work) {
     return false;
   }
   work.network = &tables_->network(index);
+  work.passed_on = inside.passed_on;
   if (work.network->config.underlay != packet->ingress) {
     drop(packet, DropReason::unknown_network);
     return false;

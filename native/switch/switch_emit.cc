@@ -1,12 +1,14 @@
 // The way out of the switch: what fits the path leaves as it is, what does not is cut or refused with an ICMP
 // answer; then tag, tunnel, and whatever the egress port's kernel side does not do itself.
 #include <algorithm>
+#include <optional>
 
 #include "native/offload/checksum_offload.h"
 #include "native/offload/fragment.h"
 #include "native/offload/segment.h"
 #include "native/offload/too_big.h"
 #include "native/offload/tunnel.h"
+#include "native/offload/tunnel_geneve.h"
 #include "native/packet/parse.h"
 #include "native/packet/wire.h"
 #include "native/switch/switch_stage.h"
@@ -170,31 +172,36 @@ void SwitchStage::emit_to_port(Packet* packet, const Work& work, PortId id, Segm
       return drop(packet, DropReason::port_down);
     case PortState::blocked:
       return drop(packet, DropReason::port_blocked);
-    case PortState::forward_to_peer: {
-      const uint32_t peer = runtime.forward_peer.load(std::memory_order_relaxed);
-      if (peer >= state_.peers().size() || work.network->config.tunnel == TunnelKind::none)
-        return drop(packet, DropReason::port_blocked);
-      return emit_to_peer(packet, work, static_cast<uint16_t>(peer), segment);
-    }
+    case PortState::forward_to_peer:  // since the way was chosen (to_new_host), or an answer to what it sent
+      return drop(packet, DropReason::port_moved);
   }
   if (port.transmit_meter != nullptr && !dry() && !port.transmit_meter->conforms(packet->length(), now_ns_))
     return drop(packet, DropReason::meter);
   const uint16_t vlan = vlan_of(port, *work.network);
-  fit(packet, work, port.config.mtu, [&](Packet* piece) {
+  fit(packet, work, runtime.mtu_or(port.config.mtu), [&](Packet* piece) {
     if (vlan != kUntagged && !push_vlan(*piece, vlan)) return drop(piece, DropReason::headers_too_long);
     transmit(piece, port, segment);
   });
 }
 
-void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index, SegmentBy segment) {
+void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index, SegmentBy segment,
+                               bool pass_on) {
   const NetworkConfig& network = work.network->config;
   const PortView* underlay = tables_->port(network.underlay);
   if (underlay == nullptr) return drop(packet, DropReason::port_down);
   const PeerTable::Peer& peer = state_.peers().at(index);
   const uint32_t path = peer.path_mtu.load(std::memory_order_relaxed);
   const uint32_t outer_mtu = path == 0 ? underlay->config.mtu : std::min(path, underlay->config.mtu);
-  const TunnelTemplate& way = way_to(*work.network, index);
-  const std::size_t overhead = way.bytes().size() + tunnel_header_bytes(network.tunnel) - kEthernetBytes;
+  std::optional<TunnelTemplate> marked;  // made for each packet: there are few, for a short time
+  if (pass_on) {
+    TunnelPath marking = path_to(*work.network, index);
+    marking.passed_on = true;
+    marked.emplace(marking);
+  }
+  const TunnelTemplate& way = pass_on ? *marked : way_to(*work.network, index);
+  const std::size_t mark_bytes = pass_on && network.tunnel == TunnelKind::geneve ? kGenevePassedOn.size() : 0;
+  const std::size_t overhead =
+      way.bytes().size() + tunnel_header_bytes(network.tunnel) + mark_bytes - kEthernetBytes;
   const bool has_network = packet->layout.outer.network != kNoHeader;
   const std::size_t inner_frame = has_network ? packet->layout.outer.network : kEthernetBytes;
   if (outer_mtu < overhead + inner_frame + kIpv4PacketMin) return drop(packet, DropReason::too_big);
@@ -262,6 +269,20 @@ void SwitchStage::halve(Packet* packet, Send send) {
   });
 }
 
+TunnelPath SwitchStage::path_to(const NetworkView& network, uint16_t peer) const {
+  const NetworkConfig& config = network.config;
+  const PortConfig& underlay = tables_->port(config.underlay)->config;
+  TunnelPath path;
+  path.kind = config.tunnel;
+  path.ip_version = config.local_version;
+  path.outer_checksum = config.outer_checksum;
+  store_mac(reinterpret_cast<std::byte*>(path.source_mac.data()), underlay.tunnel_source_mac);
+  store_mac(reinterpret_cast<std::byte*>(path.destination_mac.data()), underlay.tunnel_destination_mac);
+  path.source = unmapped(config.local, config.local_version);
+  path.destination = unmapped(state_.peers().at(peer).address, config.local_version);
+  return path;
+}
+
 // Outer headers are made once per peer and configuration; a peer that was learned meanwhile gets its own at
 // its first packet.
 const TunnelTemplate& SwitchStage::way_to(const NetworkView& network, uint16_t peer) {
@@ -271,19 +292,7 @@ const TunnelTemplate& SwitchStage::way_to(const NetworkView& network, uint16_t p
     ways_generation_ = tables_->generation();
   }
   std::unique_ptr<TunnelTemplate>& way = ways_[network.tunnel_group * PeerTable::kPeersMax + peer];
-  if (way == nullptr) {
-    const NetworkConfig& config = network.config;
-    const PortConfig& underlay = tables_->port(config.underlay)->config;
-    TunnelPath path;
-    path.kind = config.tunnel;
-    path.ip_version = config.local_version;
-    path.outer_checksum = config.outer_checksum;
-    store_mac(reinterpret_cast<std::byte*>(path.source_mac.data()), underlay.tunnel_source_mac);
-    store_mac(reinterpret_cast<std::byte*>(path.destination_mac.data()), underlay.tunnel_destination_mac);
-    path.source = unmapped(config.local, config.local_version);
-    path.destination = unmapped(state_.peers().at(peer).address, config.local_version);
-    way = std::make_unique<TunnelTemplate>(path);
-  }
+  if (way == nullptr) way = std::make_unique<TunnelTemplate>(path_to(network, peer));
   return *way;
 }
 

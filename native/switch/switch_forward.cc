@@ -2,7 +2,11 @@
 // network.
 //
 // What came from a tunnel never goes back into one (every host of a network sends to all peers itself, so
-// that passing it on would make loops and doubles).
+// that passing it on would make loops and doubles), but for a port that was handed over (forward-to-peer):
+//
+//   peer C ──tunnel──> this host ──tunnel, marked "passed on"──> new host ──> the station
+//
+// A marked frame teaches nobody where its source is, and is not passed on again.
 #include "native/packet/wire.h"
 #include "native/switch/responder.h"
 #include "native/switch/switch_stage.h"
@@ -19,7 +23,9 @@ void SwitchStage::forward(Work& work, Decision& decision) {
   Packet* packet = work.packet;
   const std::byte* frame = packet->data();
   const uint16_t network = work.network->config.index;
-  if (!dry() && (work.peer == PeerTable::kNone || !work.network->is_leaving(work.peer))) {
+  // What was passed on comes from elsewhere; what a script gave back was learned before it went there.
+  const bool teaches = !work.passed_on && !work.resumed;
+  if (!dry() && teaches && (work.peer == PeerTable::kNone || !work.network->is_leaving(work.peer))) {
     const Target source = work.peer != PeerTable::kNone ? Target{TargetKind::peer, work.peer}
                                                         : Target{TargetKind::port, packet->ingress};
     if (state_.forwarding().learn(network, load_mac(frame + kMacBytes), source, now_s_) ==
@@ -55,7 +61,7 @@ void SwitchStage::punt(Work& work, PortId ring) {
   if (port == nullptr) return drop(packet, DropReason::no_route);
   packet->punted_from = packet->ingress;
   packet->punted_network = work.network->config.index;
-  packet->punted_peer = work.peer;
+  packet->punted_peer = work.passed_on ? work.peer | kPassedOn : work.peer;
   hand_over(packet, *port);
 }
 
@@ -92,8 +98,24 @@ void SwitchStage::to_one(Work& work, Decision& decision, Target target, SegmentB
   if (target.index == packet->ingress && work.peer == PeerTable::kNone)
     return drop(packet, DropReason::hairpin);
   if (to->config.isolated && work.ingress->config.isolated) return drop(packet, DropReason::rule);
+  if (state_.port(target.index).state.load(std::memory_order_relaxed) == PortState::forward_to_peer)
+    return to_new_host(work, decision, target.index, segment);
   if (!admit_and_rewrite(work, decision, to)) return;
   emit_to_port(packet, work, target.index, segment);
+}
+
+// A station of this host reaches the port's as any other beyond a tunnel. What came out of a tunnel goes on
+// as it came: groups, connections and translations are the new host's, which has taken them over.
+void SwitchStage::to_new_host(Work& work, Decision& decision, PortId port, SegmentBy segment) {
+  Packet* packet = work.packet;
+  const uint32_t peer = state_.port(port).forward_peer.load(std::memory_order_relaxed);
+  if (peer >= state_.peers().size() || !work.network->passes_on_to(static_cast<uint16_t>(peer)))
+    return drop(packet, DropReason::port_moved);
+  const auto index = static_cast<uint16_t>(peer);
+  if (work.peer == PeerTable::kNone) return to_one(work, decision, Target{TargetKind::peer, index}, segment);
+  // Two hosts that point at each other, or more of them in a ring.
+  if (work.passed_on || work.peer == index) return drop(packet, DropReason::forward_loop);
+  emit_to_peer(packet, work, index, segment, true);
 }
 
 // Everybody but the last gets a copy of the head that shares the body; a port whose groups refuse it is left
@@ -110,6 +132,9 @@ void SwitchStage::flood(Work& work, Decision& decision, SegmentBy segment) {
     if (member.port == packet->ingress && work.peer == PeerTable::kNone) continue;
     const PortView& to = *tables_->port(member.port);
     if (to.config.isolated && work.ingress->config.isolated) continue;
+    // Its new host is sent the frame by whoever sent it here.
+    if (state_.port(member.port).state.load(std::memory_order_relaxed) == PortState::forward_to_peer)
+      continue;
     if (pass_groups(work, decision, &to)) {
       add(Target{TargetKind::port, member.port});
     } else {

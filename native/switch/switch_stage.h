@@ -51,6 +51,9 @@ struct SwitchCounters {
 };
 
 class SwitchStage final : public Stage {
+  // Beside the peer (below PeerTable::kPeersMax) of a packet that waits for a script.
+  static constexpr uint16_t kPassedOn = 0x8000;
+
  public:
   // What `trace` does: everything but to learn, to open connections, to count and to spend meters.
   enum class Mode : uint8_t { live, dry };
@@ -77,6 +80,7 @@ class SwitchStage final : public Stage {
     const NetworkView* network = nullptr;
     uint16_t peer = PeerTable::kNone;  // the tunnel it came through
     bool resumed = false;              // a script has accepted it
+    bool passed_on = false;            // by the tunnel's other end, for somebody else
     bool fragment_unknown = false;     // a later fragment whose first was not seen
     FlowKey flow;
     MatchWords key;
@@ -123,13 +127,14 @@ class SwitchStage final : public Stage {
   void punt(Work& work, PortId ring);
   bool respond(Work& work);
   void to_one(Work& work, Decision& decision, Target target, SegmentBy segment);
+  void to_new_host(Work& work, Decision& decision, PortId port, SegmentBy segment);
   void flood(Work& work, Decision& decision, SegmentBy segment);
   bool admit_and_rewrite(Work& work, Decision& decision, const PortView* to);
   bool begin_or_go_on(Work& work, Decision& decision);
 
   // switch_emit.cc
   void emit_to_port(Packet* packet, const Work& work, PortId port, SegmentBy segment);
-  void emit_to_peer(Packet* packet, const Work& work, uint16_t peer, SegmentBy segment);
+  void emit_to_peer(Packet* packet, const Work& work, uint16_t peer, SegmentBy segment, bool pass_on = false);
   template <typename Send>
   void fit(Packet* packet, const Work& work, uint32_t mtu, Send send);
   template <typename Cutter, typename Send>
@@ -143,6 +148,7 @@ class SwitchStage final : public Stage {
   void transmit(Packet* packet, const PortView& port, SegmentBy segment);
   void hand_over(Packet* packet, const PortView& port);
   void mirror(const Packet& packet, PortId to);
+  TunnelPath path_to(const NetworkView& network, uint16_t peer) const;
   const TunnelTemplate& way_to(const NetworkView& network, uint16_t peer);
   uint16_t vlan_of(const PortView& port, const NetworkView& network) const;
 

@@ -30,6 +30,14 @@ struct SwitchLimits {
 struct PortRuntime {
   std::atomic<PortState> state{PortState::up};
   std::atomic<uint32_t> forward_peer{UINT32_MAX};  // of forward_to_peer, an index of the peer table
+  // Of its interface at this moment; 0: as the configuration was compiled with. Relaxed: a packet more or
+  // less passes beside a change.
+  std::atomic<uint32_t> mtu{0};
+
+  uint32_t mtu_or(uint32_t configured) const {
+    const uint32_t now = mtu.load(std::memory_order_relaxed);
+    return now == 0 ? configured : now;
+  }
 };
 
 class SwitchState {

@@ -174,6 +174,7 @@ class TablesBuilder {
 
   // Ports with the same groups share their tables.
   Result<void> add_groups() {
+    for (const GroupConfig& group : config_.groups) out_->group_names_.push_back(group.name);
     std::map<std::vector<uint16_t>, std::pair<uint32_t, uint32_t>> tables;
     for (std::size_t i = 0; i < config_.ports.size(); ++i) {
       const PortConfig& port = config_.ports[i];

@@ -62,6 +62,11 @@ struct NetworkView {
   bool has_peer(uint16_t peer) const {
     return configured->contains(peer) || (config.learn_peers && learned->contains(peer));
   }
+  // Whether a port of the network may have been handed over to the peer.
+  bool passes_on_to(uint16_t peer) const {
+    return (config.tunnel == TunnelKind::vxlan || config.tunnel == TunnelKind::geneve) &&
+           (configured->contains(peer) || config.learn_peers);
+  }
   bool is_leaving(uint16_t peer) const {
     return std::find(leaving.begin(), leaving.end(), peer) != leaving.end();
   }
@@ -86,6 +91,7 @@ class SwitchTables {
   const Actions& actions(uint32_t rule) const { return actions_[rule]; }
   uint64_t rule_id(uint32_t rule) const { return rule_ids_[rule]; }
   const RuleTable& group_table(uint32_t index) const { return group_tables_[index]; }
+  const std::string& group_name(uint16_t index) const { return group_names_[index]; }
   Meter* meter(uint16_t index) const { return meters_[index]; }
   std::span<Meter* const> meters() const { return meters_; }
 
@@ -113,6 +119,7 @@ class SwitchTables {
   std::vector<Actions> actions_;
   std::vector<uint64_t> rule_ids_;
   std::vector<RuleTable> group_tables_;
+  std::vector<std::string> group_names_;
   std::vector<Meter*> meters_;
   MatchWords flow_mask_;
   bool rules_use_state_ = false;

@@ -7,7 +7,7 @@ import { RpcError } from '../rpc/protocol.js';
 import type { CallContext, Method } from '../rpc/server.js';
 import type { Daemon } from './daemon.js';
 import { DaemonError } from './errors.js';
-import type { SwitchRole } from './switch-role.js';
+import { IMAGE_BYTES_MAX, type SwitchRole } from './switch-role.js';
 import type { VolumeRole } from './volume-role.js';
 
 const mountpoint = z.string().min(1);
@@ -35,7 +35,18 @@ const switchTraceSchema = z.strictObject({
     }),
   ]),
 });
-const switchPortSchema = z.strictObject({ port: z.string().min(1), state: z.enum(['up', 'blocked']) });
+const switchPortSchema = z.strictObject({
+  port: z.string().min(1),
+  state: z.enum(['up', 'blocked', 'forward-to-peer']),
+  peer: z.string().exactOptional(),
+});
+const switchExportSchema = z.strictObject({ port: z.string().min(1) });
+const switchImportSchema = z.strictObject({
+  port: z.string().min(1),
+  offset: z.number().int().min(0),
+  total: z.number().int().min(0).max(IMAGE_BYTES_MAX),
+  piece: z.base64(),
+});
 const switchCaptureSchema = z.strictObject({
   ports: z.array(z.string()).exactOptional(),
   drops: z.boolean().exactOptional(),
@@ -80,8 +91,14 @@ export function adminMethods(daemon: Daemon): Readonly<Record<string, Method>> {
     'switch-trace': method(switchTraceSchema, async ({ port, packet }) =>
       switchOf(daemon).trace(port, packet),
     ),
-    'switch-port': method(switchPortSchema, async ({ port, state }) =>
-      switchOf(daemon).setPortState(port, state),
+    'switch-port': method(switchPortSchema, ({ port, state, peer }) =>
+      switchOf(daemon).setPortState(port, state, peer),
+    ),
+    'switch-port-export': method(switchExportSchema, ({ port }, { sendItems }) =>
+      switchOf(daemon).exportPort(port, sendItems),
+    ),
+    'switch-port-import': method(switchImportSchema, ({ port, ...piece }) =>
+      switchOf(daemon).importPort(port, piece),
     ),
     'switch-capture': method(switchCaptureSchema, (options, { sendItems, signal }) =>
       switchOf(daemon).capture(options, sendItems, signal),

@@ -2,8 +2,16 @@
 import type { AgentApi } from '../lease/contract.js';
 import type { Capture, CaptureOptions } from '../network/capture.js';
 import type { SwitchConfigInput } from '../network/config.js';
+import { NetworkError } from '../network/errors.js';
 import { buildFrame, type PacketDescription } from '../network/packet-description.js';
-import { Switch, type SwitchStats, type SwitchView, type TraceResult } from '../network/switch.js';
+import {
+  type PortImport,
+  type SettablePortState,
+  Switch,
+  type SwitchStats,
+  type SwitchView,
+  type TraceResult,
+} from '../network/switch.js';
 import { type Clock, pause } from '../telemetry/clock.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -15,6 +23,18 @@ import { LeasedGateways } from './leased-gateways.js';
 import type { Role } from './role.js';
 
 const PROBE_INTERVAL_MS = 30_000;
+/** A multiple of three, so that pieces of base64 have no padding between them. */
+export const IMAGE_PIECE_BYTES = 384 * 1024;
+/** native/switch/port_image.h: kPortImageBytesMax */
+export const IMAGE_BYTES_MAX = 64 << 20;
+
+export interface ImagePiece {
+  readonly offset: number;
+  /** Of the whole image, at most IMAGE_BYTES_MAX. */
+  readonly total: number;
+  /** base64 */
+  readonly piece: string;
+}
 
 export interface SwitchRoleDependencies {
   readonly logger: Logger;
@@ -51,6 +71,8 @@ export class SwitchRole implements Role {
   #stopping: Promise<void> | undefined;
   readonly #captures = new Map<number, Capture>();
   #nextCapture = 1;
+  /** Images of ports that are on their way here. */
+  readonly #images = new Map<string, readonly Buffer[]>();
   readonly #forget: Array<() => void> = [];
   readonly #stop = new AbortController();
   readonly #gateways: LeasedGateways;
@@ -148,9 +170,42 @@ export class SwitchRole implements Role {
     return { ...this.plane.show(connections), gateways, offers: this.#gateways.offers() };
   }
 
-  setPortState(port: string, state: 'up' | 'blocked'): void {
-    this.plane.setPortState(port, state);
-    this.logger.info({ port, state }, 'the state of a port was set');
+  async setPortState(port: string, state: SettablePortState, peer?: string): Promise<void> {
+    await this.plane.setPortState(port, state, { peer });
+    this.logger.info({ port, state, peer }, 'the state of a port was set');
+  }
+
+  /** Gives the image of a port in pieces of base64; answers how many bytes it has. */
+  async exportPort(
+    port: string,
+    sendItems: (items: readonly string[]) => Promise<void>,
+  ): Promise<{ readonly bytes: number }> {
+    const image = Buffer.from(await this.plane.exportPort(port));
+    for (let at = 0; at < image.length; at += IMAGE_PIECE_BYTES)
+      await sendItems([image.toString('base64', at, at + IMAGE_PIECE_BYTES)]);
+    this.logger.info({ port, bytes: image.length }, 'the state of a port was exported');
+    return { bytes: image.length };
+  }
+
+  /**
+   * Takes an image piece by piece, from its beginning (`offset` 0, which forgets a transfer that was left off) to its end
+   * (`total`), and imports it when it is whole; undefined before.
+   */
+  async importPort(port: string, { offset, total, piece }: ImagePiece): Promise<PortImport | undefined> {
+    const earlier = offset === 0 ? [] : (this.#images.get(port) ?? []);
+    this.#images.delete(port);
+    const pieces = [...earlier, Buffer.from(piece, 'base64')];
+    const sizes = pieces.map(({ length }) => length);
+    const bytes = sizes.reduce((sum, length) => sum + length, 0);
+    if (bytes - sizes.at(-1)! !== offset || bytes > total)
+      throw new NetworkError('IMAGE', `import port ${port}: pieces of the image are missing; send it again`);
+    if (bytes < total) {
+      this.#images.set(port, pieces);
+      return undefined;
+    }
+    const restored = await this.plane.importPort(port, Buffer.concat(pieces));
+    this.logger.info({ port, ...restored }, 'the state of a port was imported');
+    return restored;
   }
 
   trace(port: string, packet: PacketDescription | { readonly frame: string }): TraceReport {

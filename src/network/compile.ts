@@ -105,13 +105,14 @@ class Compiler {
       ports: Object.entries(config.ports).map(([name, port]) => this.#port(name, port)),
       networks: Object.entries(config.networks).map(([name, network]) => this.#network(name, network)),
       rules: encodeRules(this.#rules()),
-      groups: Object.entries(config.groups).map(([name, group]) =>
-        encodeGroup([
+      groups: Object.entries(config.groups).map(([name, group]) => ({
+        name,
+        rules: encodeGroup([
           ...group.in.flatMap((rule, i) => this.#groupRule(rule, 'to-port', `groups.${name}.in[${i}]`)),
           ...group.out.flatMap((rule, i) => this.#groupRule(rule, 'from-port', `groups.${name}.out[${i}]`)),
           ...alwaysAllowed(),
         ]),
-      ),
+      })),
       meters: Object.entries(config.meters).map(([name, meter]) => ({
         id: numbers.meter(name),
         ...nativeRate(meter),

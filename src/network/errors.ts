@@ -3,8 +3,9 @@
 //   CONFIG    the configuration is wrong; the message starts with the path of the bad key, nothing was changed
 //   PORT      an interface could not be attached or is gone
 //   STATE     the switch is stopped
+//   IMAGE     the state of a port that was to be imported is damaged, of another version, or of another kind of port; nothing was changed
 //   KERNEL    a system call failed; `errno` says which way
-export type NetworkErrorCode = 'CONFIG' | 'PORT' | 'STATE' | 'KERNEL';
+export type NetworkErrorCode = 'CONFIG' | 'PORT' | 'STATE' | 'IMAGE' | 'KERNEL';
 
 export class NetworkError extends Error {
   override readonly name = 'NetworkError';

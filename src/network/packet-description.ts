@@ -39,7 +39,8 @@ function parseEnd(text: string): End {
   return { address, port };
 }
 
-function checksum(...parts: readonly Uint8Array[]): number {
+/** RFC 1071; each part but the last has an even length. */
+export function internetChecksum(...parts: readonly Uint8Array[]): number {
   let sum = 0;
   for (const part of parts)
     for (let i = 0; i < part.length; i += 2) sum += (part[i]! << 8) | (part[i + 1] ?? 0);
@@ -99,7 +100,7 @@ export function buildFrame(description: PacketDescription): Buffer {
   pseudo.writeUInt32BE(body.length, 0);
   pseudo[7] = protocol;
   const covered = kind === 'icmp' && version === 4 ? [body] : [...ends, pseudo, body];
-  const sum = checksum(...covered);
+  const sum = internetChecksum(...covered);
   body.writeUInt16BE(sum === 0 && kind === 'udp' ? 0xffff : sum, field);
 
   const header = Buffer.alloc(version === 4 ? 20 : 40);
@@ -111,7 +112,7 @@ export function buildFrame(description: PacketDescription): Buffer {
     header[9] = protocol;
     header.set(ends[0]!, 12);
     header.set(ends[1]!, 16);
-    header.writeUInt16BE(checksum(header), 10);
+    header.writeUInt16BE(internetChecksum(header), 10);
   } else {
     header[0] = 0x60;
     header.writeUInt16BE(body.length, 4);

@@ -17,12 +17,15 @@ import {
   type NativeAddress,
   type NativeConnection,
   type NativePortFacts,
+  type NativePortRestored,
+  type PortState,
   startDataPlane,
   type TraceStep,
   type Traffic,
   type WorkerFacts,
 } from '../../bindings/switch.js';
-import { formatIp } from './addresses.js';
+import { formatIp, formatMac, parseIp } from './addresses.js';
+import { announcements, type MovedStation } from './announcement.js';
 import { Capture, type CaptureOptions, type CaptureRequest, type PortTotals } from './capture.js';
 import { compile, type NetworkGateway, type NetworkGateways, peersOf } from './compile.js';
 import {
@@ -45,6 +48,9 @@ const TICK_MS = 1000;
 /** Identifier, packets, bytes. */
 const RULE_COUNTS = 3;
 const UNDERLAY_MTU = 1500;
+const ANNOUNCE_AT_MS = [0, 150, 600];
+/** Errors of importPort that speak of the image. */
+const IMAGE_ERRORS: readonly (string | undefined)[] = ['EINVAL', 'EPROTO', 'EXDEV', 'EFBIG'];
 const TUNNEL_PORTS = [4789, 6081];
 
 export interface SwitchOptions {
@@ -98,6 +104,19 @@ export interface TraceResult {
   readonly text: string;
 }
 
+export type SettablePortState = Exclude<PortState, 'down'>;
+
+export interface PortImport {
+  /** Connections that were taken over. */
+  readonly connections: number;
+  /** That were taken over before and have gone on here. */
+  readonly kept: number;
+  /** That found no room in the table. */
+  readonly withoutRoom: number;
+  /** MAC addresses that are behind the port from now on. */
+  readonly addresses: readonly string[];
+}
+
 interface Attached {
   readonly number: number;
   /** What it was attached as; a port whose definition changes in these is attached anew. */
@@ -120,6 +139,8 @@ export class Switch implements AsyncDisposable {
   readonly #attached = new Map<string, Attached>();
   readonly #rings = new Map<string, PacketRing>();
   readonly #handlers = new Map<string, PacketHandler>();
+  /** Stations of ports that were imported and are still to be announced. */
+  readonly #moved = new Map<string, readonly MovedStation[]>();
   readonly #probes = new Map<string, PeerProbe>();
   readonly #captures = new Set<Capture>();
   readonly #networks = new Numbering(NETWORKS_MAX);
@@ -333,9 +354,73 @@ export class Switch implements AsyncDisposable {
     return capture;
   }
 
-  /** A blocked port neither gives nor takes packets. */
-  setPortState(port: string, state: 'up' | 'blocked'): void {
-    this.#running().setPortState(this.#number(port), state);
+  /**
+   * `blocked`: the port neither gives nor takes packets. `forward-to-peer`: its stations live behind the host `peer` (a tunnel
+   * address of its networks) now; what comes here for them is passed on there, what the port itself sends is dropped
+   * (port-moved). In force when the promise is settled. Throws NetworkError: PORT (there is no such port), CONFIG (the peer is
+   * missing, or none of a network's; nothing was changed).
+   */
+  async setPortState(
+    port: string,
+    state: SettablePortState,
+    { peer }: { readonly peer?: string | undefined } = {},
+  ): Promise<void> {
+    const address = peer === undefined ? undefined : parseIp(peer);
+    if ((state === 'forward-to-peer') !== (peer !== undefined))
+      throw new NetworkError('CONFIG', 'peer: goes with the state "forward-to-peer", and with no other');
+    if (peer !== undefined && address === undefined)
+      throw new NetworkError('CONFIG', `peer: expected an IP address, got ${JSON.stringify(peer)}`);
+    return this.#enqueue(async () => {
+      const number = this.#number(port);
+      const what = `set the state of port ${port}`;
+      if (address !== undefined) return kernel(what, this.plane.forwardPort(number, address));
+      await kernel(what, this.plane.setPortState(number, state as 'up' | 'blocked'));
+      if (state === 'up') this.#announceMoved(port);
+    });
+  }
+
+  /**
+   * The state of a port as versioned bytes for the switch of another host: tracked connections with their counters, learned
+   * addresses, what its rates have used up, the names of its networks and security groups. Times are relative. Changes nothing;
+   * block the port first, so that nothing happens after it. Throws NetworkError PORT, CONFIG (an underlay).
+   */
+  exportPort(port: string): Promise<Uint8Array> {
+    return this.#enqueue(() => kernel(`export port ${port}`, this.plane.exportPort(this.#number(port))));
+  }
+
+  /**
+   * Takes over what `exportPort` gave on another host, into a port of the same networks and security groups, beside what this
+   * switch knows. The stations behind the port are announced to their networks, now or once the port is `up`. Throws
+   * NetworkError: IMAGE (damaged, of another version or another kind of port; nothing was changed), PORT.
+   */
+  importPort(port: string, image: Uint8Array): Promise<PortImport> {
+    return this.#enqueue(async () => {
+      const number = this.#number(port);
+      const restored = await importing(port, this.plane.importPort(number, image));
+      const { addresses, ...counts } = restored;
+      this.#moved.set(port, addresses);
+      const state = this.plane.port(number)?.state;
+      if (state !== 'blocked' && state !== 'forward-to-peer') this.#announceMoved(port);
+      return { ...counts, addresses: addresses.map(({ mac }) => formatMac(mac)) };
+    });
+  }
+
+  /** Three times, since a broadcast may be lost and the way to a peer may not be there yet. */
+  #announceMoved(port: string): void {
+    const stations = this.#moved.get(port);
+    this.#moved.delete(port);
+    if (stations === undefined || stations.length === 0) return;
+    const say = (): void => {
+      const attached = this.#attached.get(port);
+      const config = this.#config.ports[port];
+      if (this.#stopped !== undefined || attached === undefined || config === undefined) return;
+      // Without room the rest is said the next time.
+      announcements(stations, config).every((frame) => this.plane.announce(attached.number, frame));
+    };
+    for (const delay of ANNOUNCE_AT_MS) {
+      if (delay === 0) say();
+      else setTimeout(say, delay).unref();
+    }
   }
 
   /** Takes every port away and ends the workers; interfaces that were taken over are as they were before. */
@@ -608,6 +693,16 @@ async function attaching(what: string, call: Promise<number>): Promise<number> {
     const { message, code } = error as NodeJS.ErrnoException;
     const errno = code === undefined ? {} : { errno: code };
     throw new NetworkError('PORT', `${what}: ${message}`, { cause: error, ...errno });
+  }
+}
+
+async function importing(port: string, call: Promise<NativePortRestored>): Promise<NativePortRestored> {
+  try {
+    return await call;
+  } catch (error) {
+    const { message, code } = error as NodeJS.ErrnoException;
+    if (!IMAGE_ERRORS.includes(code)) throw error;
+    throw new NetworkError('IMAGE', `import port ${port}: ${message}`, { cause: error });
   }
 }
 

@@ -1,5 +1,5 @@
 // `penstock switch` against a daemon that has one, with taps in namespaces of the test.
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { CliWorld } from '../support/cli-context.js';
@@ -57,6 +57,28 @@ test.skipIf(unavailable !== undefined)(
       expect(JSON.parse((await ask(...flow, '--json')).out)).toMatchObject({ dropped: 'rule' });
       expect((await ask('port', 'a', '--state', 'sideways')).code).toBe(2);
       expect((await ask('port', 'z', '--state', 'up')).err).toBe('penstock: no port "z" (there are a, b)\n');
+
+      const exported = await ask('port', 'a', '--export', 'a.port', '--json');
+      const image = readFileSync(join(world.directory, 'a.port'));
+      expect(JSON.parse(exported.out)).toEqual({ port: 'a', file: 'a.port', bytes: image.length });
+      expect((await ask('port', 'b', '--import', 'a.port')).out).toBe(
+        'b took over 0 connections and 0 addresses\n',
+      );
+      writeFileSync(join(world.directory, 'cut.port'), image.subarray(1));
+      expect(await ask('port', 'b', '--import', 'cut.port')).toMatchObject({
+        code: 1,
+        err: 'penstock: import port b: the state of a port: these bytes are something else, or cut short\n',
+      });
+      const forward = ['port', 'a', '--state', 'forward-to-peer'];
+      expect(await ask(...forward)).toMatchObject({
+        code: 2,
+        err: expect.stringContaining('--peer goes with'),
+      });
+      expect((await ask(...forward, '--peer', '10.0.0.9')).err).toContain(
+        'network "blue" has no vxlan or geneve tunnel to forward through',
+      );
+      expect((await ask('port', 'a', '--state', 'up', '--import', 'a.port')).code).toBe(2);
+      expect((await ask('port', 'a', '--import', 'none.port')).err).toContain('cannot read none.port');
 
       const shown = JSON.parse((await ask('show', '--json')).out);
       expect(Object.keys(shown.ports)).toEqual(['a', 'b']);

@@ -19,6 +19,9 @@ const EXPECTED: Record<string, string> = {
     '2 gateways are offered\nunknown stations by it: true\nby the other one now: true\n1 candidate was left\n',
   'mount-and-use.ts':
     "[ 'notes', 'notes/today.txt' ]\nwater the plants\npublished 1 file, 0 bytes are dirty\n",
+  'move-a-port.ts':
+    'before: 2 packets transmitted, 2 received\ntook over 1 address, connections: true\n' +
+    'the old host: forward-to-peer\nafter: 2 packets transmitted, 2 received\n',
   'overlay-two-namespaces.ts':
     '3 packets transmitted, 3 received\nhost 1 knows stations by: guest, peer 192.0.2.2\n' +
     'host 2 took more than 3 packets out of the tunnel: true\n',
@@ -40,6 +43,7 @@ beforeAll(() => {
 const NEEDS_ROOT = new Set([
   'capture-to-file.ts',
   'leased-gateway.ts',
+  'move-a-port.ts',
   'overlay-two-namespaces.ts',
   'packet-filter.ts',
 ]);

@@ -165,7 +165,7 @@ describe('what a configuration means', () => {
       groups: { web: {}, db: { in: [{ protocol: 'tcp', ports: 5432, remoteGroup: 'db' }] } },
     });
     // Two addresses more than the group that only has what is always allowed.
-    expect(groups[1]!.length - groups[0]!.length).toBe(2 * GROUP_RECORD_BYTES);
+    expect(groups[1]!.rules.length - groups[0]!.rules.length).toBe(2 * GROUP_RECORD_BYTES);
   });
 });
 

@@ -114,6 +114,55 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
     expect(Object.keys(plane.stats().ports)).toEqual([]);
   });
 
+  test("a port's MTU follows its interface, down and up, while TCP flows", {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, ['a', 'b']);
+    for (const [space, link] of [
+      ['plane', 'va'],
+      ['a', 'eth0'],
+      ['b', 'eth0'],
+    ] as const)
+      lab.ip(space, `link set ${link} mtu 9000`);
+    await using plane = await Switch.start();
+    const namespace = lab.path('plane');
+    await plane.apply({
+      networks: { blue: { tracking: true } },
+      ports: {
+        a: { interface: 'va', namespace, network: 'blue' },
+        b: { interface: 'vb', namespace, network: 'blue' },
+      },
+    });
+    const { generation } = plane.counters();
+    const ping = (bytes: number): Promise<string> =>
+      lab
+        .run('a', 'ping', '-M', 'do', '-c', '1', '-W', '2', '-s', String(bytes - 28), '10.88.0.2')
+        .catch((error: Error) => error.message);
+    const setMtu = async (mtu: number): Promise<void> => {
+      lab.ip('plane', `link set vb mtu ${mtu}`);
+      await expect.poll(() => plane.port('b')!.mtu, { timeout: 5000 }).toBe(mtu);
+      // What the sender's kernel remembers of the path is of before.
+      await lab.run('a', 'ip', 'route', 'flush', 'cache');
+    };
+    await lab.serveIperf('b');
+    const flowing = lab.iperf('a', '10.88.0.2', '-t', '4');
+    expect(await ping(1501)).toMatch(/mtu ?= ?1500/);
+    await setMtu(1000);
+    expect(await ping(1001)).toMatch(/mtu ?= ?1000/);
+    expect(await ping(1000)).toContain('1 received');
+    await setMtu(9000);
+    expect(await ping(9000)).toContain('1 received');
+    await setMtu(1400);
+    expect(await ping(1401)).toMatch(/mtu ?= ?1400/);
+    await setMtu(1500);
+    const before = plane.stats().ports.b!.transmitted.bytes;
+    await expect.poll(() => plane.stats().ports.b!.transmitted.bytes).toBeGreaterThan(before + 1e6);
+    expect((await flowing).end.sum_received.bytes).toBeGreaterThan(1e6);
+    expect(await lab.counter('b', 'TcpInCsumErrors')).toBe(0);
+    expect(plane.counters().generation).toBe(generation);
+  });
+
   test('security groups let in what they name', { timeout: TIMEOUT_MS }, async () => {
     await using lab = new NetworkLab('plane', 'a', 'b');
     wire(lab, ['a', 'b']);

@@ -1,7 +1,7 @@
 // penstock switch: the packet plane of this host's daemon.
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { isAlive, readClaim } from '../../daemon/claim.js';
 import { SWITCH_CLAIM } from '../../daemon/daemon.js';
@@ -15,13 +15,10 @@ import { columns } from '../columns.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';
 import { type Context, Misuse } from '../context.js';
 import { registerCapture } from './switch-capture.js';
+import { registerPort } from './switch-port.js';
 
 interface ShowOptions extends CommonOptions {
   readonly connections: number;
-}
-
-interface PortOptions extends CommonOptions {
-  readonly state: 'up' | 'blocked';
 }
 
 interface TraceOptions extends CommonOptions {
@@ -87,20 +84,7 @@ export function register(program: Command, context: Context): void {
       print(context, options, report, () => report.text);
     });
 
-  define(
-    'port <name>',
-    'block a port, which then neither gives nor takes packets, or let it go on',
-    'penstock switch port vm1 --state blocked',
-  )
-    .addOption(
-      new Option('--state <state>', 'the state to set').choices(['up', 'blocked']).makeOptionMandatory(),
-    )
-    .action(async (port: string, options: PortOptions) => {
-      const { state } = options;
-      await ask(context, 'switch-port', { port, state });
-      print(context, options, { port, state }, () => `${port} is ${state}`);
-    });
-
+  registerPort(plane, context, (method, parameters, onItems) => ask(context, method, parameters, onItems));
   registerCapture(plane, context, () => socketOf(context));
 
   define(
@@ -123,8 +107,13 @@ function socketOf(context: Context): string {
   return holder.socket;
 }
 
-async function ask<Result>(context: Context, method: string, parameters: object): Promise<Result> {
-  return await call<Result>(socketOf(context), method, parameters);
+async function ask<Result>(
+  context: Context,
+  method: string,
+  parameters: object,
+  onItems?: (items: readonly unknown[]) => void,
+): Promise<Result> {
+  return await call<Result>(socketOf(context), method, parameters, onItems === undefined ? {} : { onItems });
 }
 
 /** A file of its own, or a whole penstock.yaml, whose `switch` section is meant. */

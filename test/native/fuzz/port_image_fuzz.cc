@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<std::byte> bytes(begin, begin + size);
   static_cast<void>(net::read_port_image(bytes));
   // magic, version and length of a real one before the input, its sum behind it
-  std::vector<std::byte> framed = net::write_port_image({});
+  std::vector<std::byte> framed = *net::write_port_image({});
   framed.resize(16);
   framed.insert(framed.end(), bytes.begin(), bytes.end());
   framed.resize(framed.size() + 4);
@@ -28,7 +28,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   put32(framed, framed.size() - 4, crc32c(0, std::span(framed).first(framed.size() - 4)));
   const auto image = net::read_port_image(framed);
   if (!image) return 0;
-  const auto again = net::read_port_image(net::write_port_image(*image));
+  const auto again = net::read_port_image(*net::write_port_image(*image));
   if (!again || !(*again == *image)) std::abort();
   return 0;
 }

@@ -1,0 +1,237 @@
+// A port that moves from one host to another while its station is talking: namespaces are the hosts and guests, the station's
+// veth end is moved as a virtual machine's tap would appear on the new host.
+import { describe, expect, test } from 'vitest';
+import type { SwitchConfigInput } from '../../src/network/config.js';
+import { Switch } from '../../src/network/switch.js';
+import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
+
+const unavailable = networkUnavailable(['python3', 'ping']);
+const TIMEOUT_MS = 60_000;
+const BYTES = 24 << 20;
+const VM_MAC = '02:00:00:00:00:aa';
+const HOSTS = ['10.90.0.1', '10.90.0.2', '10.90.0.3'] as const;
+
+/** Sends bytes that differ everywhere, at a pace that leaves time to move the port. */
+const SERVE = `
+import random, socket, sys, time
+data = random.Random(7).randbytes(${BYTES})
+server = socket.create_server(('', 5300))
+print('listening', flush=True)
+out = server.accept()[0]
+for at in range(0, len(data), 1 << 18):
+    out.sendall(data[at:at + (1 << 18)])
+    time.sleep(0.02)
+out.close()`;
+/** The client only listens: nothing of it would open its connection again at another host. */
+const FETCH = `
+import hashlib, socket
+digest, got = hashlib.sha256(), 0
+peer = socket.create_connection(('10.91.0.3', 5300))
+while data := peer.recv(1 << 16):
+    digest.update(data); got += len(data)
+    if got - len(data) < 1 << 20 <= got: print('a megabyte', flush=True)
+print(digest.hexdigest(), got, flush=True)`;
+const EXPECTED = `
+import hashlib, random
+print(hashlib.sha256(random.Random(7).randbytes(${BYTES})).hexdigest())`;
+
+/** Three hosts on one wire; the guest `vm` behind the first, `server` behind the third. */
+function wire(lab: NetworkLab): void {
+  lab.ip('wire', 'link add br0 type bridge');
+  lab.ip('wire', 'link set br0 up');
+  HOSTS.forEach((address, i) => {
+    const host = `host${i + 1}`;
+    lab.ip('wire', `link add ${host} type veth peer name eth0 netns ${lab.space(host)}`);
+    lab.ip('wire', `link set ${host} mtu 1600 master br0 up`);
+    lab.ip(host, 'link set eth0 mtu 1600 up');
+    lab.ip(host, `addr add ${address}/24 dev eth0`);
+  });
+  lab.ip('host1', `link add vm0 type veth peer name eth0 netns ${lab.space('vm')}`);
+  lab.ip('host3', `link add server0 type veth peer name eth0 netns ${lab.space('server')}`);
+  lab.ip('vm', `link set eth0 address ${VM_MAC} up`);
+  lab.ip('vm', 'addr add 10.91.0.1/24 dev eth0');
+  lab.ip('vm', 'addr add fd91::1/64 dev eth0 nodad');
+  lab.ip('server', 'link set eth0 up');
+  lab.ip('server', 'addr add 10.91.0.3/24 dev eth0');
+  lab.ip('server', 'addr add fd91::3/64 dev eth0 nodad');
+}
+
+function document(
+  lab: NetworkLab,
+  host: number,
+  ports: NonNullable<SwitchConfigInput['ports']>,
+  tunnel: 'vxlan' | 'geneve' = 'vxlan',
+): SwitchConfigInput {
+  const local = HOSTS[host - 1]!;
+  const peers = HOSTS.filter((address) => address !== local);
+  return {
+    networks: { blue: { tunnel, vni: 9, underlay: 'wire', local, peers } },
+    ports: {
+      wire: { underlay: 'udp', namespace: lab.path(`host${host}`), address: local, mtu: 1600 },
+      ...ports,
+    },
+    // A stateful group: the guest may begin, nobody else may.
+    groups: { client: { out: [{}] } },
+  };
+}
+
+const vm = (lab: NetworkLab, host: number) => ({
+  interface: 'vm0',
+  namespace: lab.path(`host${host}`),
+  network: 'blue',
+  groups: ['client'],
+  mac: VM_MAC,
+  addresses: ['10.91.0.1', 'fd91::1'],
+});
+
+/** A guest that stands still: without IPv6 its kernel says nothing by itself when its link comes up. */
+const hush = (lab: NetworkLab) => lab.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.disable_ipv6=1');
+
+const via = (plane: Switch, mac: string): string | undefined =>
+  plane.show().addresses.find((address) => address.mac === mac)?.via;
+
+describe.skipIf(unavailable !== undefined)('a port that moves to another host', () => {
+  for (const { image, tunnel } of [
+    { image: true, tunnel: 'vxlan' },
+    { image: true, tunnel: 'geneve' },
+    { image: false, tunnel: 'vxlan' },
+  ] as const)
+    test(`${image ? 'its transfer goes on' : 'without its state the transfer stands still'} (${tunnel})`, {
+      timeout: TIMEOUT_MS,
+    }, async () => {
+      await using lab = new NetworkLab('wire', 'host1', 'host2', 'host3', 'vm', 'server');
+      wire(lab);
+      const options = { workers: 1, runtimeDirectory: lab.directory };
+      await using from = await Switch.start(options);
+      await using to = await Switch.start(options);
+      await using third = await Switch.start(options);
+      await from.apply(document(lab, 1, { vm: vm(lab, 1) }, tunnel));
+      await to.apply(document(lab, 2, {}, tunnel));
+      const server = { interface: 'server0', namespace: lab.path('host3'), network: 'blue' };
+      await third.apply(document(lab, 3, { server }, tunnel));
+      // The new host is silent to the third: only what the first passes on reaches it until it has spoken.
+      const serving = lab.start('server', 'python3', '-c', SERVE);
+      await lineOf(serving, /listening/);
+      const fetching = lab.start('vm', 'python3', '-c', FETCH);
+      const finished = lineOf(fetching, /^[0-9a-f]{64} /);
+      finished.catch(() => undefined); // when the lab ends before it
+      await lineOf(fetching, /a megabyte/);
+
+      await from.setPortState('vm', 'blocked');
+      expect(from.show().ports.vm!.state).toBe('blocked');
+      const bytes = await from.exportPort('vm');
+      lab.ip('host1', `link set vm0 netns ${lab.space('host2')}`);
+      lab.ip('host2', 'link set vm0 up');
+      await to.apply(document(lab, 2, { vm: vm(lab, 2) }, tunnel));
+      await from.setPortState('vm', 'forward-to-peer', { peer: HOSTS[1] });
+      expect(from.show().ports.vm!.state).toBe('forward-to-peer');
+
+      if (!image) {
+        const ended = await Promise.race([
+          finished.then(() => true),
+          new Promise<boolean>((resolve) => setTimeout(resolve, 4000, false)),
+        ]);
+        expect(ended).toBe(false);
+        expect(to.stats().ports.wire!.drops['security-group']).toBeGreaterThan(0);
+        return;
+      }
+      const restored = await to.importPort('vm', bytes);
+      expect(restored).toMatchObject({ withoutRoom: 0, addresses: [VM_MAC] });
+      expect(restored.connections).toBeGreaterThan(0);
+      const [digest, got] = (await finished).split(' ');
+      expect(Number(got)).toBe(BYTES);
+      expect(digest).toBe((await lab.run('vm', 'python3', '-c', EXPECTED)).trim());
+
+      // Everybody has heard of it; the old host passes on, whatever it hears.
+      expect(via(third, VM_MAC)).toBe(`peer ${HOSTS[1]}`);
+      expect(via(from, VM_MAC)).toBe('vm');
+      expect(via(to, VM_MAC)).toBe('vm');
+      expect(to.stats().ports.wire!.drops['security-group'] ?? 0).toBe(0);
+      const flow = to.show().connections.find(({ flow: text }) => text.includes(':5300'));
+      expect(flow?.answers.bytes).toBeGreaterThan(BYTES);
+    });
+
+  test('what comes to the old host is passed on once, and nothing of it goes round', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('wire', 'host1', 'host2', 'host3', 'vm', 'server');
+    wire(lab);
+    await hush(lab);
+    const options = { workers: 1, runtimeDirectory: lab.directory };
+    await using from = await Switch.start(options);
+    await using to = await Switch.start(options);
+    await using third = await Switch.start(options);
+    await from.apply(document(lab, 1, { vm: vm(lab, 1) }));
+    await to.apply(document(lab, 2, {}));
+    await third.apply(
+      document(lab, 3, { server: { interface: 'server0', namespace: lab.path('host3'), network: 'blue' } }),
+    );
+    await lab.run('vm', 'ping', '-c', '1', '-W', '2', '10.91.0.3');
+    await from.setPortState('vm', 'blocked');
+    const bytes = await from.exportPort('vm');
+    lab.ip('host1', `link set vm0 netns ${lab.space('host2')}`);
+    lab.ip('host2', 'link set vm0 up');
+    const moved = document(lab, 2, { vm: vm(lab, 2) });
+    await to.apply(moved);
+    await to.setPortState('vm', 'blocked');
+    await to.importPort('vm', bytes);
+    await from.setPortState('vm', 'forward-to-peer', { peer: HOSTS[1] });
+    // Blocked until its station is there: nothing has been announced, so the third still sends to the first.
+    expect(via(third, VM_MAC)).toBe(`peer ${HOSTS[0]}`);
+    // What it asks there is passed on; the guest's group, which is the new host's to heed, does not want it.
+    await lab.run('server', 'ping', '-c', '2', '-i', '0.2', '-W', '1', '10.91.0.1').catch(() => undefined);
+    expect(to.stats().ports.wire!.drops['security-group']).toBe(2);
+    expect(to.show().addresses.every(({ via }) => via !== `peer ${HOSTS[0]}`)).toBe(true);
+    await to.setPortState('vm', 'up');
+    const received = await lab.run('vm', 'ping', '-c', '5', '-i', '0.2', '-W', '2', '10.91.0.3');
+    expect(received).toMatch(/5 packets transmitted, 5 received, 0% packet loss/);
+    expect(received).not.toContain('DUP');
+    expect(via(third, VM_MAC)).toBe(`peer ${HOSTS[1]}`);
+    expect(lab.ip('server', 'neigh show 10.91.0.1')).toContain(VM_MAC);
+
+    // Two hosts that point at each other.
+    await to.setPortState('vm', 'forward-to-peer', { peer: HOSTS[0] });
+    const before = from.stats().ports.wire!.drops['forward-loop'] ?? 0;
+    await lab.run('server', 'ping', '-c', '2', '-i', '0.2', '-W', '1', '10.91.0.1').catch(() => undefined);
+    expect(from.stats().ports.wire!.drops['forward-loop']).toBe(before + 2);
+    await lab.run('vm', 'ping', '-c', '1', '-W', '1', '10.91.0.3').catch(() => undefined);
+    expect(to.stats().ports.vm!.drops['port-moved']).toBeGreaterThan(0);
+  });
+
+  test('an image that is damaged, of another version or another kind of port is refused and changes nothing', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('wire', 'host1', 'host2', 'host3', 'vm', 'server');
+    wire(lab);
+    await hush(lab);
+    await using plane = await Switch.start({ workers: 1, runtimeDirectory: lab.directory });
+    await plane.apply(document(lab, 1, { vm: vm(lab, 1) }));
+    const image = Buffer.from(await plane.exportPort('vm'));
+    const refused = async (bytes: Uint8Array, message: string) =>
+      expect(await plane.importPort('vm', bytes).catch((error: Error) => error)).toMatchObject({
+        code: 'IMAGE',
+        message: `import port vm: ${message}`,
+      });
+    await refused(Buffer.alloc(0), 'the state of a port: these bytes are something else, or cut short');
+    await refused(image.subarray(0, -1), 'the state of a port: cut short, or followed by something');
+    const damaged = Buffer.from(image);
+    damaged[30]! ^= 4;
+    await refused(damaged, 'the state of a port: damaged: the checksum is wrong');
+    const newer = Buffer.from(image);
+    newer[8] = 2;
+    await refused(newer, 'the state of a port: version 2, this switch reads 1');
+    const { groups: _, ...free } = vm(lab, 1);
+    await plane.apply(document(lab, 1, { vm: free }));
+    await refused(image, 'the state is of a port with security groups client; port "vm" has none');
+    expect(plane.show().addresses).toEqual([]);
+
+    await expect(plane.importPort('nobody', image)).rejects.toMatchObject({ code: 'PORT' });
+    await expect(plane.exportPort('wire')).rejects.toThrow('an underlay has no state of its own');
+    await expect(plane.setPortState('vm', 'forward-to-peer')).rejects.toMatchObject({ code: 'CONFIG' });
+    await expect(plane.setPortState('vm', 'up', { peer: HOSTS[1] })).rejects.toThrow('peer: goes with');
+    await expect(plane.setPortState('vm', 'forward-to-peer', { peer: '10.90.0.77' })).rejects.toThrow(
+      '10.90.0.77 is no peer of network "blue"',
+    );
+    expect(plane.port('vm')!.state).toBe('up');
+  });
+});
