@@ -44,9 +44,11 @@ export interface FuseSession {
   start(ring: Uint8Array, reply: Uint8Array, wake: () => void): void;
   /**
    * Answers the request in `slot` with a positive errno, or with 0 and the first `length` bytes of the reply buffer.
-   * `annex` more bytes are whole AttrOut records for native code alone: directories as the operation left them.
+   * `annex` more bytes are whole AttrOut records for native code alone: directories as the operation left them. `lost` is the
+   * inode that an unlink, rmdir or rename took a name from, or 0; with `held` it has no name any more, and a record of kind
+   * 65539 says when the kernel has dropped it, too.
    */
-  reply(slot: number, errno: number, length: number, annex: number): boolean;
+  reply(slot: number, errno: number, length: number, annex: number, lost: number, held: boolean): boolean;
   /**
    * Everything is answered: waits a moment for the next request, if one is expected. `fresh`: the event loop has turned
    * since the last call. Answers one of `LookOut`.
@@ -62,8 +64,6 @@ export interface FuseSession {
   invalidateInode(ino: number, offset: number, length: number): void;
   invalidateEntry(parent: number, name: Uint8Array): void;
   setExclusive(exclusive: boolean): void;
-  /** The inode has no name any more: a record of kind 65539 says when the kernel has dropped it, too. */
-  hold(ino: number): void;
   /** Those held that the kernel has dropped since the last call. */
   takeForgotten(): number[];
   unmount(lazy: boolean): Promise<void>;

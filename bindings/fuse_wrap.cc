@@ -38,7 +38,7 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
          InstanceMethod<&FuseSession::invalidate_inode>("invalidateInode"),
          InstanceMethod<&FuseSession::invalidate_entry>("invalidateEntry"),
          InstanceMethod<&FuseSession::set_exclusive>("setExclusive"),
-         InstanceMethod<&FuseSession::hold>("hold"),
+
          InstanceMethod<&FuseSession::take_forgotten>("takeForgotten"),
          InstanceMethod<&FuseSession::unmount>("unmount"), InstanceMethod<&FuseSession::stop>("stop"),
          InstanceMethod<&FuseSession::stats>("stats"), InstanceMethod<&FuseSession::negotiated>("negotiated"),
@@ -110,8 +110,9 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
     const uint32_t annex = info[3].As<Napi::Number>().Uint32Value();
     if (session_ == nullptr || std::size_t{length} + annex > reply_memory_.size())
       return Napi::Boolean::New(info.Env(), false);
+    const fuse::LostName lost{to_u64(info[4]), info[5].As<Napi::Boolean>().Value()};
     const bool found =
-        session_->reply(slot, error, reply_memory_.first(length), reply_memory_.subspan(length, annex));
+        session_->reply(slot, error, reply_memory_.first(length), reply_memory_.subspan(length, annex), lost);
     return Napi::Boolean::New(info.Env(), found);
   }
 
@@ -157,10 +158,6 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
 
   void set_exclusive(const Napi::CallbackInfo& info) {
     if (session_ != nullptr) session_->set_exclusive(info[0].As<Napi::Boolean>().Value());
-  }
-
-  void hold(const Napi::CallbackInfo& info) {
-    if (session_ != nullptr) session_->hold(to_u64(info[0]));
   }
 
   Napi::Value take_forgotten(const Napi::CallbackInfo& info) {

@@ -48,8 +48,12 @@ inline bool overlay_local(FileIo& file_io, Attr& attr) {
   attr.blocks = local->pages * 8;
   attr.mtime = static_cast<uint64_t>(local->mtime.sec);
   attr.mtimensec = local->mtime.nsec;
-  attr.ctime = static_cast<uint64_t>(local->ctime.sec);
-  attr.ctimensec = local->ctime.nsec;
+  // What changes an inode's other attributes moves the service's ctime alone: the later one counts.
+  const auto sec = static_cast<int64_t>(attr.ctime);
+  if (local->ctime.sec > sec || (local->ctime.sec == sec && local->ctime.nsec > attr.ctimensec)) {
+    attr.ctime = static_cast<uint64_t>(local->ctime.sec);
+    attr.ctimensec = local->ctime.nsec;
+  }
   return true;
 }
 

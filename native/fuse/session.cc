@@ -62,12 +62,14 @@ void Session::stop() {
   workers_.clear();
 }
 
-bool Session::reply(uint32_t slot, int error, std::span<std::byte> payload, std::span<std::byte> annex) {
+bool Session::reply(uint32_t slot, int error, std::span<std::byte> payload, std::span<std::byte> annex,
+                    LostName lost) {
   const std::optional<Pending> pending = pending_.take(slot);
   if (!pending) return false;
   if (error == 0 && payload.size() > pending->capacity) error = EIO;
-  settle(*pending, error, payload);
+  settle(*pending, error, payload, lost.ino);
   if (error == 0) settle_annex(annex);
+  if (error == 0 && lost.held) held_.add(lost.ino);
   answer(pending->queue, pending->unique, error, payload.data(), payload.size());
   return true;
 }

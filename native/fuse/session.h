@@ -75,6 +75,14 @@ struct SessionCounters {
   std::atomic<uint64_t> passthrough_refused{0};
 };
 
+// An inode that lost a name.
+struct LostName {
+  uint64_t ino = 0;  // 0: none, or not known
+  // It was its last: kRecordForgotten says when the kernel has dropped it. The kernel has looked it up, or it
+  // could not have named it, so a FORGET will come.
+  bool held = false;
+};
+
 // What JavaScript's thread does next.
 enum class LookOut : uint32_t {
   sleep = 0,    // a wake-up is asked for, or on its way
@@ -94,8 +102,10 @@ class Session {
 
   // ---- From JavaScript.
   // `payload` is the whole result for error 0; it may be modified. `annex` holds AttrOut records of the
-  // directories the operation changed, as it left them; they stay here. False when the slot holds no request.
-  bool reply(uint32_t slot, int error, std::span<std::byte> payload, std::span<std::byte> annex);
+  // directories the operation changed, as it left them; they stay here. `lost` is the inode that an unlink,
+  // rmdir or rename took a name from. False when the slot holds no request.
+  bool reply(uint32_t slot, int error, std::span<std::byte> payload, std::span<std::byte> annex,
+             LostName lost = {});
   // Nothing is left to answer: waits a bounded moment (anticipation.h) for the next request. `fresh`: the
   // event loop has turned since the last call.
   LookOut look_out(bool fresh);
@@ -105,9 +115,6 @@ class Session {
   void forget_inode(uint64_t ino);
   void forget_entry(uint64_t parent, std::string_view name);
   void set_exclusive(bool exclusive);
-  // The inode has lost its last name in the answer about to be sent: kRecordForgotten says when the kernel
-  // has dropped it. The kernel has looked it up, or it could not have named it, so a FORGET will come.
-  void hold(uint64_t ino) { held_.add(ino); }
   std::vector<uint64_t> take_forgotten() { return held_.take_forgotten(); }
   // Forget here, then have the kernel forget.
   void invalidate_inode(uint64_t ino, int64_t offset, int64_t length);
@@ -150,14 +157,14 @@ class Session {
   void answer(uint32_t queue, uint64_t unique, int error, const void* data = nullptr, std::size_t length = 0);
 
   // settle.cc
-  void settle(const Pending& pending, int error, std::span<std::byte> payload);
+  void settle(const Pending& pending, int error, std::span<std::byte> payload, uint64_t lost);
   void settle_entry(const Pending& pending, std::span<std::byte> payload, bool made);
   void settle_attr(const Pending& pending, std::span<std::byte> payload, bool changed);
   void settle_open(const Pending& pending, OpenOut& open);
   void settle_listing(const Pending& pending, std::span<std::byte> payload);
   void note_listing(const Pending& pending, bool at_end, uint64_t last_offset);
-  void settle_removal(const Pending& pending);
-  void settle_rename(const Pending& pending);
+  void settle_removal(const Pending& pending, uint64_t lost);
+  void settle_rename(const Pending& pending, uint64_t lost);
   void settle_uncertain(const Pending& pending);
   void change_directory(std::size_t index, uint64_t ino, uint64_t since);
   void settle_annex(std::span<std::byte> annex);

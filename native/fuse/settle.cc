@@ -32,7 +32,7 @@ constexpr std::size_t padded(std::size_t bytes) {
 
 }  // namespace
 
-void Session::settle(const Pending& pending, int error, std::span<std::byte> payload) {
+void Session::settle(const Pending& pending, int error, std::span<std::byte> payload, uint64_t lost) {
   changed_directories_.fill({});
   if (error != 0) {
     const bool may_have_truncated = pending.opcode == Opcode::open && (pending.flags & O_TRUNC) != 0;
@@ -56,10 +56,10 @@ void Session::settle(const Pending& pending, int error, std::span<std::byte> pay
       return settle_attr(pending, payload, true);
     case Opcode::unlink:
     case Opcode::rmdir:
-      return settle_removal(pending);
+      return settle_removal(pending, lost);
     case Opcode::rename:
     case Opcode::rename2:
-      return settle_rename(pending);
+      return settle_rename(pending, lost);
     case Opcode::readdir:
     case Opcode::readdirplus:
       return settle_listing(pending, payload);
@@ -142,21 +142,22 @@ void Session::settle_attr(const Pending& pending, std::span<std::byte> payload, 
   keep_attr(out->attr, deadline(monotonic_ns(), out->attr_valid, out->attr_valid_nsec), since, alone);
 }
 
-void Session::settle_removal(const Pending& pending) {
-  const NameCache::Child child = names_.child(pending.nodeid, pending.name);
+void Session::settle_removal(const Pending& pending, uint64_t lost) {
+  const uint64_t child = lost != 0 ? lost : names_.child(pending.nodeid, pending.name).ino;
   names_.change_name(pending.nodeid, pending.name, pending.clock);
   change_directory(0, pending.nodeid, pending.clock);
-  if (child.ino != 0) {
-    names_.change_inode(child.ino, pending.clock);
+  if (child != 0) {
+    names_.change_inode(child, pending.clock);
   } else {
     // Which inode lost a link is not known here: no link count may be answered from the cache.
     names_.change_all_inodes();
   }
 }
 
-void Session::settle_rename(const Pending& pending) {
+void Session::settle_rename(const Pending& pending, uint64_t lost) {
   const NameCache::Child moved = names_.child(pending.nodeid, pending.name);
-  const NameCache::Child replaced = names_.child(pending.newdir, pending.new_name);
+  NameCache::Child replaced = names_.child(pending.newdir, pending.new_name);
+  if (lost != 0) replaced = {.known = true, .ino = lost};
   const bool old_alone = names_.change_name(pending.nodeid, pending.name, pending.clock);
   const bool new_alone = names_.change_name(pending.newdir, pending.new_name, pending.clock);
   change_directory(0, pending.nodeid, pending.clock);

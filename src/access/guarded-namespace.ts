@@ -6,14 +6,15 @@ import type {
   Caller,
   DirectoryEntry,
   IsOpen,
+  Made,
   Name,
   Namespace,
   Publish,
   PublishResult,
   ReleasedStripe,
-  Renamed,
+  Removed,
+  RenamedIn,
   Stripe,
-  Unlinked,
   VolumeStatistics,
   XattrMode,
 } from '../metadata/contract.js';
@@ -43,17 +44,17 @@ export class GuardedNamespace implements Namespace {
     return this.#gate.pass(caller).then(() => this.#inner.setAttributes(caller, ino, changes));
   }
 
-  makeNode(caller: Caller, parent: number, name: Name, mode: number, rdev: number): Promise<Attributes> {
+  makeNode(caller: Caller, parent: number, name: Name, mode: number, rdev: number): Promise<Made> {
     if (this.#gate.admits(caller)) return this.#inner.makeNode(caller, parent, name, mode, rdev);
     return this.#gate.pass(caller).then(() => this.#inner.makeNode(caller, parent, name, mode, rdev));
   }
 
-  makeDirectory(caller: Caller, parent: number, name: Name, mode: number): Promise<Attributes> {
+  makeDirectory(caller: Caller, parent: number, name: Name, mode: number): Promise<Made> {
     if (this.#gate.admits(caller)) return this.#inner.makeDirectory(caller, parent, name, mode);
     return this.#gate.pass(caller).then(() => this.#inner.makeDirectory(caller, parent, name, mode));
   }
 
-  makeSymlink(caller: Caller, parent: number, name: Name, target: Buffer): Promise<Attributes> {
+  makeSymlink(caller: Caller, parent: number, name: Name, target: Buffer): Promise<Made> {
     if (this.#gate.admits(caller)) return this.#inner.makeSymlink(caller, parent, name, target);
     return this.#gate.pass(caller).then(() => this.#inner.makeSymlink(caller, parent, name, target));
   }
@@ -63,17 +64,17 @@ export class GuardedNamespace implements Namespace {
     return this.#gate.pass(caller).then(() => this.#inner.readSymlink(caller, ino));
   }
 
-  link(caller: Caller, ino: number, parent: number, name: Name): Promise<Attributes> {
+  link(caller: Caller, ino: number, parent: number, name: Name): Promise<Made> {
     if (this.#gate.admits(caller)) return this.#inner.link(caller, ino, parent, name);
     return this.#gate.pass(caller).then(() => this.#inner.link(caller, ino, parent, name));
   }
 
-  unlink(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked> {
+  unlink(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Removed> {
     if (this.#gate.admits(caller)) return this.#inner.unlink(caller, parent, name, isOpen);
     return this.#gate.pass(caller).then(() => this.#inner.unlink(caller, parent, name, isOpen));
   }
 
-  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked> {
+  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Removed> {
     if (this.#gate.admits(caller)) return this.#inner.removeDirectory(caller, parent, name, isOpen);
     return this.#gate.pass(caller).then(() => this.#inner.removeDirectory(caller, parent, name, isOpen));
   }
@@ -86,7 +87,7 @@ export class GuardedNamespace implements Namespace {
     newName: Name,
     flags: number,
     isOpen: IsOpen,
-  ): Promise<Renamed> {
+  ): Promise<RenamedIn> {
     if (this.#gate.admits(caller))
       return this.#inner.rename(caller, parent, name, newParent, newName, flags, isOpen);
     return this.#gate

@@ -8,6 +8,7 @@ import type {
   Attributes,
   Caller,
   DirectoryEntry,
+  Made,
   Timespec,
   Unlinked,
   VolumeStatistics,
@@ -136,10 +137,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     const attributes = isChange
       ? await namespace.setAttributes(caller, ino, others)
       : await namespace.getAttributes(caller, ino);
-    if (isChange && this.#cache.attributes(ino) !== undefined) {
-      const times: { mtime?: Timespec; ctime: Timespec } = { ctime: attributes.ctime };
-      if (others.mtime !== undefined) times.mtime = attributes.mtime;
-      this.#cache.setTimes(ino, times);
+    if (others.mtime !== undefined && this.#cache.attributes(ino) !== undefined) {
+      this.#cache.setTimes(ino, { mtime: attributes.mtime, ctime: attributes.ctime });
     }
     return this.#entry(attributes);
   }
@@ -162,7 +161,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const { namespace } = this.#session;
-    return this.#made(await namespace.makeSymlink(this.#caller(context), parent, name, target), parent);
+    return this.#made(await namespace.makeSymlink(this.#caller(context), parent, name, target));
   }
 
   async makeNode(
@@ -175,7 +174,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
-    return this.#made(await this.#session.namespace.makeNode(caller, parent, name, mode, rdev), parent);
+    return this.#made(await this.#session.namespace.makeNode(caller, parent, name, mode, rdev));
   }
 
   async makeDirectory(
@@ -187,20 +186,20 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
-    return this.#made(await this.#session.namespace.makeDirectory(caller, parent, name, mode), parent);
+    return this.#made(await this.#session.namespace.makeDirectory(caller, parent, name, mode));
   }
 
   async unlink(context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
     this.#requireWritable();
     const unlinked = await this.#session.namespace.unlink(this.#caller(context), parent, name, this.#isOpen);
-    return this.#nameGone(unlinked, parent);
+    return this.#nameGone(unlinked, [unlinked.directory]);
   }
 
   async removeDirectory(context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
     this.#requireWritable();
     const { namespace } = this.#session;
     const removed = await namespace.removeDirectory(this.#caller(context), parent, name, this.#isOpen);
-    return this.#nameGone(removed, parent);
+    return this.#nameGone(removed, [removed.directory]);
   }
 
   async rename(
@@ -221,13 +220,11 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
       flags,
       this.#isOpen,
     );
-    this.#changeTimeMoved(renamed.moved);
-    if (renamed.exchanged !== undefined) this.#changeTimeMoved(renamed.exchanged);
-    const directories = parent === newParent ? [parent] : [parent, newParent];
-    if (renamed.replaced === undefined) return this.#changed(...directories);
+    const { moved, replaced, directories } = renamed;
+    if (replaced === undefined) return this.#changed(directories);
     // The bytes that replace a published file must not stay local longer than needed.
-    this.#options.hurry(renamed.moved.ino);
-    return this.#nameGone(renamed.replaced, ...directories);
+    this.#options.hurry(moved.ino);
+    return this.#nameGone(replaced, directories);
   }
 
   async link(
@@ -238,9 +235,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const { namespace } = this.#session;
-    const attributes = await namespace.link(this.#caller(context), ino, newParent, newName);
-    this.#changeTimeMoved(attributes);
-    return this.#made(attributes, newParent);
+    return this.#made(await namespace.link(this.#caller(context), ino, newParent, newName));
   }
 
   // ---- open files
@@ -272,12 +267,12 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
     const fileMode = (mode & ~S_IFMT) | S_IFREG;
-    const attributes = await this.#session.namespace.makeNode(caller, parent, name, fileMode, 0);
-    const { ino, size, pages, mtime, ctime, version } = attributes;
+    const made = await this.#session.namespace.makeNode(caller, parent, name, fileMode, 0);
+    const { ino, size, pages, mtime, ctime, version } = made;
     this.#cache.attach(ino, { size, pages, mtime, ctime, version, isNew: true });
     const file = this.#open.open(ino, flags);
     const open = { handle: file.handle, keepCache: true, directIo: false, noFlush: false };
-    return { ...(await this.#made(attributes, parent)), open };
+    return { ...this.#made(made), open };
   }
 
   async flush(context: RequestContext, ino: number, _handle: bigint, lockOwner: bigint): Promise<void> {
@@ -383,7 +378,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     const caller = this.#caller(context);
     const { namespace } = this.#session;
     // The kernel asks to clear sgid for either ACL; that only the access ACL does, the namespace knows.
-    this.#changeTimeMoved(await namespace.setXattr(caller, ino, name, value, flags, clearSgid));
+    await namespace.setXattr(caller, ino, name, value, flags, clearSgid);
   }
 
   async listXattr(context: RequestContext, ino: number): Promise<Buffer[]> {
@@ -392,7 +387,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
 
   async removeXattr(context: RequestContext, ino: number, name: Buffer): Promise<void> {
     this.#requireWritable();
-    this.#changeTimeMoved(await this.#session.namespace.removeXattr(this.#caller(context), ino, name));
+    await this.#session.namespace.removeXattr(this.#caller(context), ino, name);
   }
 
   // ---- locks
@@ -535,28 +530,19 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   }
 
   /** An inode has lost a name in these directories. */
-  async #nameGone(unlinked: Unlinked, ...directories: number[]): Promise<DirectoryChange> {
-    const { ino, nlink, attributes } = unlinked;
-    if (attributes === undefined) {
-      this.#options.condemn(ino);
-      return this.#changed(...directories);
-    }
-    this.#changeTimeMoved(attributes);
-    if (nlink > 0) return this.#changed(...directories);
+  async #nameGone(unlinked: Unlinked, directories: readonly Attributes[]): Promise<DirectoryChange> {
+    const { ino, nlink, removed } = unlinked;
+    const change = { ...this.#changed(directories), lost: ino };
+    if (removed) this.#options.condemn(ino);
+    if (nlink > 0 || removed) return change;
     if (this.#options.hearsForgets) {
       this.#open.hold(ino);
-      return { ...(await this.#changed(...directories)), held: ino };
+      return { ...change, held: true };
     }
     // Otherwise its last handle closed while the unlink was under way.
     if (this.#open.isOpen(ino)) this.#open.markOrphan(ino);
     else await this.#endOrphans([ino]);
-    return this.#changed(...directories);
-  }
-
-  /** Metadata moved the inode's ctime; where the cache owns the times it must follow. */
-  #changeTimeMoved(attributes: Attributes): void {
-    if (this.#cache.attributes(attributes.ino) === undefined) return;
-    this.#cache.setTimes(attributes.ino, { ctime: attributes.ctime });
+    return change;
   }
 
   #directoryEntry(entry: DirectoryEntry): ReadDirectoryEntry {
@@ -579,31 +565,22 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     return Math.max(0, Math.min(this.#options.timeoutMsMax, this.#session.leaseRemainingMs()));
   }
 
-  async #made(attributes: Attributes, parent: number): Promise<Entry & DirectoryChange> {
-    const { directories } = await this.#changed(parent);
-    return { ...this.#entry(attributes), directories };
+  #made(made: Made): Entry & DirectoryChange {
+    return { ...this.#entry(made), directories: [this.#entry(made.directory)] };
   }
 
-  /** The directories an operation changed, as they are now: the kernel asks for them next. */
-  async #changed(...directories: number[]): Promise<{ directories: Entry[] }> {
-    const caller = this.#session.caller(0, 0);
-    const entries: Entry[] = [];
-    for (const ino of directories) {
-      try {
-        entries.push(this.#entry(await this.#session.namespace.getAttributes(caller, ino)));
-      } catch (error) {
-        // Removed meanwhile: then the kernel finds out when it asks.
-        if ((error as { code?: string }).code !== 'ENOENT') throw error;
-      }
-    }
-    return { directories: entries };
+  /** The directories as an operation left them: the kernel asks for them next. */
+  #changed(directories: readonly Attributes[]): { directories: Entry[] } {
+    return { directories: directories.map((directory) => this.#entry(directory)) };
   }
 
   #overlay(attributes: Attributes): Attributes {
     if ((attributes.mode & S_IFMT) !== S_IFREG) return attributes;
     const local = this.#cache.attributes(attributes.ino);
     if (local === undefined) return attributes;
-    return { ...attributes, ...local };
+    // What changes an inode's other attributes moves the service's ctime alone: the later one counts.
+    const ctime = isLater(attributes.ctime, local.ctime) ? attributes.ctime : local.ctime;
+    return { ...attributes, ...local, ctime };
   }
 
   #caller(context: RequestContext, umask?: number): Caller {
@@ -614,6 +591,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     if (this.#options.readOnly) throw new GatewayError('EROFS', 'the volume is mounted read-only');
   }
 }
+
+const isLater = (a: Timespec, b: Timespec): boolean => a.sec > b.sec || (a.sec === b.sec && a.nsec > b.nsec);
 
 function lockRequest(ino: number, lock: LockArguments): LockRequest {
   return {

@@ -33,8 +33,10 @@ export interface MissingEntry {
  */
 export interface DirectoryChange {
   readonly directories?: readonly Entry[];
-  /** An inode that lost its last name and lives on: the transport calls `forgotten` once the kernel has dropped it. */
-  readonly held?: number;
+  /** The inode that lost a name. */
+  readonly lost?: number;
+  /** It was its last, and the inode lives on: the transport calls `forgotten` once the kernel has dropped it. */
+  readonly held?: boolean;
 }
 
 // biome-ignore lint/suspicious/noConfusingVoidType: an operation with nothing to tell returns nothing

@@ -160,17 +160,17 @@ export interface Namespace {
   /** Size changes here only when nothing unpublished exists; the gateway truncates dirty files through `publish`. */
   setAttributes(caller: Caller, ino: number, changes: AttributeChanges): Promise<Attributes>;
   /** Regular files, fifos, sockets and devices; `mode` holds the type bits. EEXIST if the name is taken. */
-  makeNode(caller: Caller, parent: number, name: Name, mode: number, rdev: number): Promise<Attributes>;
-  makeDirectory(caller: Caller, parent: number, name: Name, mode: number): Promise<Attributes>;
-  makeSymlink(caller: Caller, parent: number, name: Name, target: Buffer): Promise<Attributes>;
+  makeNode(caller: Caller, parent: number, name: Name, mode: number, rdev: number): Promise<Made>;
+  makeDirectory(caller: Caller, parent: number, name: Name, mode: number): Promise<Made>;
+  makeSymlink(caller: Caller, parent: number, name: Name, target: Buffer): Promise<Made>;
   readSymlink(caller: Caller, ino: number): Promise<Buffer>;
-  link(caller: Caller, ino: number, parent: number, name: Name): Promise<Attributes>;
+  link(caller: Caller, ino: number, parent: number, name: Name): Promise<Made>;
   /**
    * `isOpen` says that this session may have the inode open: at nlink 0 it is kept as an orphan of the session until
    * `releaseOrphans` or the session's end. Answers what became of the inode. An orphaned directory takes no names.
    */
-  unlink(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked>;
-  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked>;
+  unlink(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Removed>;
+  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Removed>;
   rename(
     caller: Caller,
     parent: number,
@@ -179,7 +179,7 @@ export interface Namespace {
     newName: Name,
     flags: number,
     isOpen: IsOpen,
-  ): Promise<Renamed>;
+  ): Promise<RenamedIn>;
   /** Ends orphans of this session. Nothing to do for what is none, or is gone. */
   releaseOrphans(caller: Caller, inos: readonly number[]): Promise<void>;
   /** Entries after `cookie`, at most `limit`; neither skips nor repeats entries that exist throughout. No "." or "..". */
@@ -238,11 +238,28 @@ export interface Unlinked {
   readonly removed: boolean;
 }
 
+/** What unlink and rmdir did. */
+export interface Removed extends Unlinked {
+  /** As the operation left it. */
+  readonly directory: Attributes;
+}
+
+/** The inode that was made or linked. */
+export interface Made extends Attributes {
+  /** As the operation left it. */
+  readonly directory: Attributes;
+}
+
 export interface Renamed {
   readonly moved: Attributes;
   /** The inode that the rename replaced (as for unlink), or, with Exchange, the other one. */
   readonly replaced?: Unlinked;
   readonly exchanged?: Attributes;
+}
+
+export interface RenamedIn extends Renamed {
+  /** The old one and the new one as the operation left them, or the one that is both. */
+  readonly directories: readonly Attributes[];
 }
 
 export class MetadataError extends Error {

@@ -10,11 +10,12 @@ import {
   type Caller,
   type DirectoryEntry,
   type IsOpen,
+  type Made,
   type Name,
   type Namespace,
-  type Renamed,
+  type Removed,
+  type RenamedIn,
   SHARD_COUNT,
-  type Unlinked,
   XattrMode,
 } from './contract.js';
 import { linkInode, makeInode, makeSymlinkInode } from './create.js';
@@ -31,7 +32,7 @@ import { renameEntry } from './rename.js';
 import { Sequence } from './sequence.js';
 import { directoryShard } from './shard-map.js';
 import { run } from './transaction.js';
-import type { Operation } from './view.js';
+import type { Operation, View } from './view.js';
 import { VolumeData } from './volume-data.js';
 import type { VolumeIdentity } from './volume-runner.js';
 import { deleteXattr, listXattrs, readXattr, writeXattr } from './xattr.js';
@@ -68,13 +69,7 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     );
   }
 
-  async makeNode(
-    caller: Caller,
-    parent: number,
-    name: Name,
-    mode: number,
-    rdev: number,
-  ): Promise<Attributes> {
+  async makeNode(caller: Caller, parent: number, name: Name, mode: number, rdev: number): Promise<Made> {
     const type = mode & S_IFMT;
     if (type === S_IFDIR) throw errno('EPERM', 'mknod makes no directories');
     const ino = await this.#newInode(shardOf(parent));
@@ -82,14 +77,14 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     return this.#make(parent, context, (view) => makeInode(view, context, parent, name, ino, mode, rdev));
   }
 
-  async makeDirectory(caller: Caller, parent: number, name: Name, mode: number): Promise<Attributes> {
+  async makeDirectory(caller: Caller, parent: number, name: Name, mode: number): Promise<Made> {
     const ino = await this.#newInode(directoryShard(parent, this.names.of(name).low));
     const context = this.context(caller);
     const typed = S_IFDIR | (mode & ~S_IFMT);
     return this.#make(parent, context, (view) => makeInode(view, context, parent, name, ino, typed, 0));
   }
 
-  async makeSymlink(caller: Caller, parent: number, name: Name, target: Buffer): Promise<Attributes> {
+  async makeSymlink(caller: Caller, parent: number, name: Name, target: Buffer): Promise<Made> {
     const ino = await this.#newInode(shardOf(parent));
     const context = this.context(caller);
     return this.#make(parent, context, (view) => makeSymlinkInode(view, context, parent, name, ino, target));
@@ -104,19 +99,25 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     });
   }
 
-  link(caller: Caller, ino: number, parent: number, name: Name): Promise<Attributes> {
+  link(caller: Caller, ino: number, parent: number, name: Name): Promise<Made> {
     const context = this.context(caller);
     return this.#make(parent, context, (view) => linkInode(view, context, ino, parent, name));
   }
 
-  unlink(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked> {
+  unlink(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Removed> {
     const context = this.context(caller);
-    return this.change(parent, context, (view) => unlinkEntry(view, context, parent, name, isOpen));
+    return this.change(parent, context, (view) => {
+      const unlinked = unlinkEntry(view, context, parent, name, isOpen);
+      return { ...unlinked, directory: leftAs(view, parent) };
+    });
   }
 
-  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Unlinked> {
+  removeDirectory(caller: Caller, parent: number, name: Name, isOpen: IsOpen): Promise<Removed> {
     const context = this.context(caller);
-    return this.change(parent, context, (view) => removeDirectoryEntry(view, context, parent, name, isOpen));
+    return this.change(parent, context, (view) => {
+      const removed = removeDirectoryEntry(view, context, parent, name, isOpen);
+      return { ...removed, directory: leftAs(view, parent) };
+    });
   }
 
   rename(
@@ -127,11 +128,14 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     newName: Name,
     flags: number,
     isOpen: IsOpen,
-  ): Promise<Renamed> {
+  ): Promise<RenamedIn> {
     const context = this.context(caller);
-    return this.change(parent, context, (view) =>
-      renameEntry(view, context, parent, name, newParent, newName, flags, isOpen),
-    );
+    return this.change(parent, context, (view) => {
+      const renamed = renameEntry(view, context, parent, name, newParent, newName, flags, isOpen);
+      const from = leftAs(view, parent);
+      const directories = parent === newParent ? [from] : [from, leftAs(view, newParent)];
+      return { ...renamed, directories };
+    });
   }
 
   async releaseOrphans(caller: Caller, inos: readonly number[]): Promise<void> {
@@ -218,9 +222,15 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     return sequence.take().then((number) => number * SHARD_COUNT + shard);
   }
 
-  async #make(parent: number, context: Context, operation: Operation<Inode>): Promise<Attributes> {
-    return toAttributes(await run(this.cluster, this.keys, this.nodeOf(parent), context.caller, operation));
+  #make(parent: number, context: Context, operation: Operation<Inode>): Promise<Made> {
+    return run(this.cluster, this.keys, this.nodeOf(parent), context.caller, (view) => {
+      const made = operation(view);
+      return { ...toAttributes(made), directory: leftAs(view, parent) };
+    });
   }
 }
+
+/** The directory, which the operation has worked on, as it leaves it. */
+const leftAs = (view: View, directory: number): Attributes => toAttributes(view.existing(directory));
 
 const SERVICE: Caller = { session: 0, epoch: 0, uid: 0, gid: 0 };

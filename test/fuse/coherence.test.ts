@@ -40,6 +40,18 @@ test('an invalidated name and inode are asked again', async () => {
   expect(mount.transport.stats().noticesSent).toBeGreaterThanOrEqual(2);
 });
 
+test('removing names that native code has forgotten leaves it what it knows of their directory', async () => {
+  await using mount = await mountMemoryFs({}, { exclusive: true, dentryCapacity: 16, inodeCapacity: 1024 });
+  await mount.shell('mkdir d; for i in $(seq 200); do : > d/f$i; done; touch other');
+  const { nativeGetattrs: before = 0 } = mount.transport.stats();
+  const asked = mount.fs.count('getAttributes');
+  await mount.python("import os\nfor i in range(1, 201): os.unlink(f'd/f{i}')");
+  // Each is preceded by a question for the directory that the one before has changed.
+  const { nativeGetattrs = 0 } = mount.transport.stats();
+  expect(nativeGetattrs - before).toBeGreaterThanOrEqual(199);
+  expect(mount.fs.count('getAttributes') - asked).toBeLessThanOrEqual(2);
+});
+
 test('link counts, sizes and modes are right through renames, links and unlinks', async () => {
   await using mount = await mountMemoryFs(
     { simpleRelease: true },

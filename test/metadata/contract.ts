@@ -5,6 +5,7 @@ import {
   type Attributes,
   type Caller,
   InodeFlag,
+  type Made,
   type Publish,
   RenameFlag,
   type Timespec,
@@ -73,9 +74,9 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
       await service.createVolume(current, { rootMode: 0o777, ...options });
       volume = await service.volume(current);
     };
-    const mkdir = (parent: number, text: string, mode = 0o777, caller = root): Promise<Attributes> =>
+    const mkdir = (parent: number, text: string, mode = 0o777, caller = root): Promise<Made> =>
       volume.makeDirectory(caller, parent, name(text), mode);
-    const create = (parent: number, text: string, mode = 0o666, caller: Caller = root): Promise<Attributes> =>
+    const create = (parent: number, text: string, mode = 0o666, caller: Caller = root): Promise<Made> =>
       volume.makeNode(caller, parent, name(text), REG | mode, 0);
     const lookup = (parent: number, text: string): Promise<Attributes> =>
       volume.lookup(root, parent, name(text));
@@ -157,7 +158,31 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         expect(after.ctime).toEqual(file.ctime);
         expect(after.atime).toEqual(before.atime);
         expect(after.nlink).toBe(2);
-        expect(await lookup(1, 'f')).toEqual(file);
+        const { directory, ...attributes } = file;
+        expect(directory).toEqual(after);
+        expect(await lookup(1, 'f')).toEqual(attributes);
+      });
+
+      test('what changes a directory answers the directory as it left it', async () => {
+        await start();
+        const [a, b] = [await mkdir(1, 'a'), await mkdir(1, 'b')];
+        expect(b.directory).toEqual(await stat(1));
+        const made = [
+          await create(a.ino, 'f'),
+          await volume.makeSymlink(root, a.ino, name('s'), name('target')),
+          await mkdir(a.ino, 'd'),
+        ];
+        expect(made[2]!.directory).toEqual(await stat(a.ino));
+        const linked = await volume.link(root, made[0]!.ino, b.ino, name('g'));
+        expect(linked.directory).toEqual(await stat(b.ino));
+        const across = await rename(a.ino, 'd', b.ino, 'd');
+        expect(across.directories).toEqual([await stat(a.ino), await stat(b.ino)]);
+        const within = await rename(a.ino, 's', a.ino, 't');
+        expect(within.directories).toEqual([await stat(a.ino)]);
+        const unlinked = await volume.unlink(root, a.ino, name('t'), closed);
+        expect(unlinked.directory).toEqual(await stat(a.ino));
+        const removed = await volume.removeDirectory(root, b.ino, name('d'), closed);
+        expect(removed.directory).toEqual(await stat(b.ino));
       });
 
       test('special files keep their type and device', async () => {
@@ -406,8 +431,10 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
       test('two names of one inode: nothing happens', async () => {
         await start();
         const file = await create(1, 'f');
-        const linked = await volume.link(root, file.ino, 1, name('g'));
-        expect((await rename(1, 'f', 1, 'g')).moved).toEqual(linked);
+        const { directory, ...linked } = await volume.link(root, file.ino, 1, name('g'));
+        const renamed = await rename(1, 'f', 1, 'g');
+        expect(renamed.moved).toEqual(linked);
+        expect(renamed.directories).toEqual([directory]);
         expect(await list(1)).toEqual(['f', 'g']);
         expect((await rename(1, 'f', 1, 'f')).moved.nlink).toBe(2);
       });
@@ -545,7 +572,8 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
       test('plus brings attributes, also of directories on other nodes', async () => {
         await start();
         for (let n = 0; n < 8; n++) await mkdir(1, `d${n}`);
-        const file = await create(1, 'f');
+        const { directory, ...file } = await create(1, 'f');
+        expect(directory.nlink).toBe(10);
         const entries = await volume.readDirectory(root, 1, 0n, 100, true);
         expect(entries.length).toBe(9);
         for (const entry of entries) expect(entry.attributes?.ino).toBe(entry.ino);

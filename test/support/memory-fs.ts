@@ -314,7 +314,7 @@ export class MemoryFs implements FileSystemOperations {
     this.#directory(parent).children.delete(keyOf(name));
     this.#touch(this.#inode(parent));
     this.#drop(inode);
-    return this.#changed(this.#inode(parent));
+    return { ...this.#changed(this.#inode(parent)), lost: inode.attributes.ino };
   }
 
   async removeDirectory(_context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
@@ -326,7 +326,7 @@ export class MemoryFs implements FileSystemOperations {
     directory.attributes.nlink -= 1;
     this.#touch(directory);
     this.#drop(inode);
-    return this.#changed(directory);
+    return { ...this.#changed(directory), lost: inode.attributes.ino };
   }
 
   async rename(

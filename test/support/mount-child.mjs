@@ -39,7 +39,7 @@ function drain() {
     const record = fuseLayout['UpcallRing.data'] + tail;
     const slot = ring.getUint32(record + fuseLayout['UpcallRecord.slot'], true);
     const kind = ring.getUint32(record + fuseLayout['UpcallRecord.kind'], true);
-    if (kind === GETATTR) session.reply(slot, 0, fuseLayout['sizeof AttrOut'], 0);
+    if (kind === GETATTR) session.reply(slot, 0, fuseLayout['sizeof AttrOut'], 0, 0, false);
     tail += ring.getUint32(record, true);
     ring.setUint32(fuseLayout['UpcallRing.tail'], tail, true);
   }

@@ -68,8 +68,8 @@ class RequestError extends Error {
   }
 }
 
-/** Encodes a finished operation's result and returns its length. `hold`: tell when the kernel has dropped the inode. */
-export type Encode = (hold: (ino: number) => void) => number;
+/** Encodes a finished operation's result and returns its length. */
+export type Encode = () => number;
 type Adapter = (
   operations: FileSystemOperations,
   context: UpcallContext,
@@ -83,10 +83,8 @@ const nothing = (): Encode => NOTHING;
 const onlyChanged =
   (reply: ReplyBuffer) =>
   (change: MaybeDirectoryChange): Encode =>
-  (hold) => {
-    if (change?.held !== undefined) hold(change.held);
-    return reply.changed(0, change ?? undefined);
-  };
+  () =>
+    reply.changed(0, change ?? undefined);
 
 function handleAt(ring: UpcallRing, offset: number): bigint {
   return ring.big(offset) & HANDLE_MASK;

@@ -30,7 +30,11 @@ export const LOCK_TO_END = 0x7fff_ffff_ffff_ffffn;
 export class ReplyBuffer {
   readonly bytes: Uint8Array;
   readonly #view: DataView;
-  #annex = 0;
+  /** Bytes that `changed` added to the answer just encoded. */
+  annex = 0;
+  /** The inode that lost a name, or 0; `held`: it was its last, and the inode lives on. */
+  lost = 0;
+  held = false;
 
   constructor(size: number) {
     const memory = new ArrayBuffer(size);
@@ -87,18 +91,20 @@ export class ReplyBuffer {
 
   /** Adds the directories an operation changed behind the `length` bytes of its answer; they stay in native code. */
   changed(length: number, change: DirectoryChange | undefined): number {
-    for (const directory of change?.directories ?? []) {
-      this.#attributesAt(length + this.#annex, directory);
-      this.#annex += AttrOut.bytes;
+    if (change === undefined) return length;
+    for (const directory of change.directories ?? []) {
+      this.#attributesAt(length + this.annex, directory);
+      this.annex += AttrOut.bytes;
     }
+    this.lost = change.lost ?? 0;
+    this.held = change.held ?? false;
     return length;
   }
 
-  /** Bytes that `changed` added to the answer just encoded. */
-  takeAnnex(): number {
-    const annex = this.#annex;
-    this.#annex = 0;
-    return annex;
+  forgetChange(): void {
+    this.annex = 0;
+    this.lost = 0;
+    this.held = false;
   }
 
   entry(entry: Entry): number {

@@ -285,29 +285,28 @@ export class NativeFuseTransport implements FuseTransport {
     }
   }
 
-  /** Before the answer goes out, so that the kernel cannot be faster. */
-  readonly #hold = (ino: number): void => this.#session.hold(ino);
-
   #answer(slot: number, encode: Encode): void {
     if (this.#stopped) return;
     this.#open.delete(slot);
     let length = 0;
     try {
-      length = encode(this.#hold);
+      length = encode();
     } catch (error) {
       this.#onFault(error);
-      this.#session.reply(slot, EIO, 0, 0);
+      this.#session.reply(slot, EIO, 0, 0, 0, false);
       this.#settled();
       return;
     }
-    this.#session.reply(slot, 0, length, this.#reply.takeAnnex());
+    const { annex, lost, held } = this.#reply;
+    this.#reply.forgetChange();
+    this.#session.reply(slot, 0, length, annex, lost, held);
     this.#settled();
   }
 
   #refuse(slot: number, error: unknown): void {
     if (this.#stopped) return;
     this.#open.delete(slot);
-    this.#session.reply(slot, this.#errno(error), 0, 0);
+    this.#session.reply(slot, this.#errno(error), 0, 0, 0, false);
     this.#settled();
   }
 
