@@ -38,6 +38,12 @@ export interface CacheRecovery {
 /** Besides what the gateway asks of a cache. The same object is what a storage node stages from and fetches into. */
 export interface Cache extends GatewayCache {
   close(): Promise<void>;
+  /**
+   * The directory was removed under us: from now on every change of content is EIO; what is open can still be read and
+   * published, clean files whose bytes are gone are fetched again, into a directory made anew that no later open uses.
+   * Throws when that one cannot be made.
+   */
+  lose(): void;
   /** What a FUSE session reads and writes through. */
   fileIo(): FileIoHandle;
   /** For a storage node: where staged pages come from and fetched ones go. */

@@ -100,6 +100,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     Napi::Function constructor = DefineClass(env, "Cache",
                                              {InstanceMethod<&CacheWrap::open>("open"),
                                               InstanceMethod<&CacheWrap::close>("close"),
+                                              InstanceMethod<&CacheWrap::lose>("lose"),
                                               InstanceMethod<&CacheWrap::recovery>("recovery"),
                                               InstanceMethod<&CacheWrap::file_io>("fileIo"),
                                               InstanceMethod<&CacheWrap::page_endpoint>(kPageEndpointMethod),
@@ -209,6 +210,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     return Napi::Boolean::New(info.Env(), held().detach(number(info[0])));
   }
   void forget(const Napi::CallbackInfo& info) { held().forget(number(info[0])); }
+  void lose(const Napi::CallbackInfo& info) { raise(info.Env(), held().lose()); }
   void condemn(const Napi::CallbackInfo& info) { held().condemn(number(info[0])); }
   void set_map(const Napi::CallbackInfo& info) {
     const auto bits = info[2].As<Napi::Uint8Array>();

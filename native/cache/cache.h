@@ -5,6 +5,7 @@
 //   directory/format    what this is and whose        directory/log/<segment>           log_format.h
 //   directory/lock      held while open               directory/files/<xx>/<ino>-<id>   sparse files
 //   directory/boot      boot id of the last open
+//   directory/lost      made in place of one that was removed: nothing in it counts (cache_lost.cc)
 //
 // Thread: any, for every call. Lock order: stripe (one file) -> dirty list -> log.
 #pragma once
@@ -104,6 +105,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   const Recovery& recovery() const { return recovery_; }
   // Syncs everything; what follows is EBADF.
   Result<void> close();
+  // The directory was removed under us (cache_lost.cc). Again if what was made in its place is removed, too.
+  Result<void> lose();
 
   Attributes attach(uint64_t ino, const AttachBase& base);
   bool detach(uint64_t ino);
@@ -198,6 +201,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
     std::span<const std::byte> bytes;
   };
   static Timespec now();
+  IoOutcome read_once(uint64_t ino, uint64_t offset, std::span<std::byte> out);
   IoOutcome read_locked(const Inode& node, uint64_t offset, std::span<std::byte> out,
                         uint64_t& damaged) const;
   IoOutcome discard_damaged(uint64_t ino, uint64_t first);
@@ -233,6 +237,10 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   // Valid while the file's lock is held.
   Result<File*> sparse_file(const Inode& node) const;
   void trim_open_files() const;
+  // cache_lost.cc
+  Result<void> clear_leftovers();
+  Result<void> make_parts();
+  Result<void> regain(Inode& node);
   std::string sparse_path(uint64_t ino, uint64_t id) const;
   void reclaim_later(Inode& node, uint64_t lsn, uint64_t first, uint64_t count);
   Result<void> reclaim_due();
@@ -263,6 +271,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   std::atomic<int64_t> grants_{0};
   std::atomic<uint64_t> next_file_id_{1};
   std::atomic<bool> closed_{false};
+  std::atomic<bool> lost_{false};
 
   std::mutex dirty_mutex_;
   std::map<uint64_t, uint64_t> dirty_order_;  // order -> ino

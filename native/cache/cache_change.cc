@@ -131,6 +131,7 @@ Result<void> Cache::apply_in_place(Inode& node, const ChangePlan& plan, uint64_t
 
 IoOutcome Cache::truncate(uint64_t ino, uint64_t size) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
+  if (lost_.load(std::memory_order_relaxed)) return counted(counters_.errors, failed(EIO));
   if (size > kFileBytesMax) return failed(EFBIG);
   const Changing node(*table_, ino);
   if (!node || !node->attached) return counted(counters_.need_attach, {.status = IoStatus::need_attach});
@@ -158,6 +159,7 @@ IoOutcome Cache::truncate(uint64_t ino, uint64_t size) {
 
 IoOutcome Cache::punch(uint64_t ino, uint64_t offset, uint64_t length) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
+  if (lost_.load(std::memory_order_relaxed)) return counted(counters_.errors, failed(EIO));
   if (offset > kFileBytesMax || length > kFileBytesMax - offset) return failed(EFBIG);
   const Changing node(*table_, ino);
   if (!node || !node->attached) return counted(counters_.need_attach, {.status = IoStatus::need_attach});
@@ -174,6 +176,7 @@ IoOutcome Cache::punch(uint64_t ino, uint64_t offset, uint64_t length) {
 
 IoOutcome Cache::zero(uint64_t ino, uint64_t offset, uint64_t length, bool keep_size) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
+  if (lost_.load(std::memory_order_relaxed)) return counted(counters_.errors, failed(EIO));
   if (offset > kFileBytesMax || length > kFileBytesMax - offset) return failed(EFBIG);
   const Changing node(*table_, ino);
   if (!node || !node->attached) return counted(counters_.need_attach, {.status = IoStatus::need_attach});
@@ -188,6 +191,7 @@ IoOutcome Cache::zero(uint64_t ino, uint64_t offset, uint64_t length, bool keep_
 
 IoOutcome Cache::allocate(uint64_t ino, uint64_t offset, uint64_t length, bool keep_size) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
+  if (lost_.load(std::memory_order_relaxed)) return counted(counters_.errors, failed(EIO));
   if (offset > kFileBytesMax || length > kFileBytesMax - offset) return failed(EFBIG);
   const Changing node(*table_, ino);
   if (!node || !node->attached) return counted(counters_.need_attach, {.status = IoStatus::need_attach});

@@ -86,6 +86,16 @@ Result<void> Cache::read_bytes(const Inode& node, uint64_t offset, std::span<std
 
 IoOutcome Cache::read(uint64_t ino, uint64_t offset, std::span<std::byte> out) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
+  const IoOutcome outcome = read_once(ino, offset, out);
+  if (outcome.status != IoStatus::error || !lost_.load(std::memory_order_relaxed)) return outcome;
+  {
+    const Changing node(*table_, ino);
+    if (!node || !regain(*node)) return outcome;
+  }
+  return read_once(ino, offset, out);
+}
+
+IoOutcome Cache::read_once(uint64_t ino, uint64_t offset, std::span<std::byte> out) {
   IoOutcome outcome;
   uint64_t damaged = kNoLimit;
   {
@@ -151,6 +161,7 @@ IoOutcome Cache::discard_damaged(uint64_t ino, uint64_t first) {
 
 IoOutcome Cache::write(uint64_t ino, uint64_t offset, std::span<const std::byte> data) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
+  if (lost_.load(std::memory_order_relaxed)) return counted(counters_.errors, failed(EIO));
   if (offset > kFileBytesMax || data.size() > kFileBytesMax - offset) return failed(EFBIG);
   const Changing node(*table_, ino);
   if (!node || !node->attached) return counted(counters_.need_attach, {.status = IoStatus::need_attach});
@@ -337,6 +348,9 @@ Result<void> Cache::fill_pages(uint64_t ino, uint64_t first_page, std::span<cons
   Changing node(*table_, ino);
   if (!node) return {};
   counters_.fills.fetch_add(1, std::memory_order_relaxed);
+  if (lost_.load(std::memory_order_relaxed)) {
+    if (auto regained = regain(*node); !regained) return regained;
+  }
   // Only pages that the store has and we lack: never dirty ones, never holes, never what was cut off.
   const uint64_t end = std::min(first_page + pages.size() / kPageSize, pages_of(node->attributes.size));
   for (uint64_t page = first_page; page < end;) {

@@ -2,7 +2,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 
 #include "native/base/boot_id.h"
@@ -59,6 +58,7 @@ Result<void> Cache::open_directory() {
                             " is in use by another mount; give this one its own --cache-dir"};
   }
   lock_file_ = std::move(*lock);
+  if (auto cleared = clear_leftovers(); !cleared) return cleared;
   auto format = read_whole(file_system_, directory + "/format", kSmallFileMax);
   if (!format && format.error().code != ENOENT) return format.error();
   const std::string wanted =
@@ -81,11 +81,7 @@ Result<void> Cache::recover() {
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0)
     open_files_max_ = std::clamp<int64_t>(static_cast<int64_t>(files.rlim_cur / 4), 16, 8192);
-  for (unsigned index = 0; index < 256; ++index) {
-    char part[16];
-    std::snprintf(part, sizeof part, "/files/%02x", index);
-    if (auto made = file_system_.make_directories(directory + part); !made) return made;
-  }
+  if (auto made = make_parts(); !made) return made;
   auto booted = read_whole(file_system_, directory + "/boot", kSmallFileMax);
   if (!booted && booted.error().code != ENOENT) return booted.error();
   const std::string boot = options_.boot_id + "\n";

@@ -162,6 +162,8 @@ void Cache::trim_open_files() const {
     const std::unique_lock held(stripe.lock, std::adopt_lock);
     Inode* node = InodeTable::find(stripe, ino);
     if (node == nullptr || !node->sparse) continue;
+    // What is not published stays open while there is room: it can be, even if its name is taken away.
+    if (node->is_dirty() && open_files_.load(std::memory_order_relaxed) < 2 * open_files_max_) continue;
     if (node->sparse->opened.exchange(nullptr, std::memory_order_acq_rel) == nullptr) continue;
     node->sparse->owner.reset();
     open_files_.fetch_sub(1, std::memory_order_relaxed);

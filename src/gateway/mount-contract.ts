@@ -40,7 +40,8 @@ export interface VolumeStatus {
   readonly channel?: 'device' | 'io_uring';
   readonly fsync: FsyncPolicy;
   readonly readOnly: boolean;
-  readonly state: 'mounted' | 'draining' | 'unmounting' | 'fenced' | 'ended';
+  /** `cache-lost`: the cache directory was removed under the mount; what is written is refused. */
+  readonly state: 'mounted' | 'cache-lost' | 'draining' | 'unmounting' | 'fenced' | 'ended';
   readonly cache: {
     readonly directory: string;
     readonly bytesMax: number;

@@ -5,7 +5,7 @@
 //                │               │
 //              FileIo         DataNeeds ── Grants, ReadAhead, storage ──┐
 //                └── cache ──────┴── Publisher, Evictor, Condemned ─────┘
-import { mkdirSync, statfsSync } from 'node:fs';
+import { mkdirSync, rmSync, statfsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Cache, openCache } from '../../bindings/cache.js';
@@ -13,7 +13,7 @@ import type { Session } from '../access/contract.js';
 import { EmbeddedService, formatEmbedded } from '../access/embedded-service.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
 import { Phases } from '../telemetry/phases.js';
-import { requireCacheDirectory } from './cache-directory.js';
+import { CacheDirectory } from './cache-directory.js';
 import { channelOptions } from './channel-options.js';
 import { Condemned } from './condemned.js';
 import { DataNeeds } from './data-needs.js';
@@ -35,6 +35,7 @@ const RELIEF_MS = 50;
 const PUBLISH_DELAY_MS = 1500;
 const EVICT_INTERVAL_MS = 200;
 const CONDEMNED_INTERVAL_MS = 1000;
+const DIRECTORY_INTERVAL_MS = 1000;
 const KERNEL_TIMEOUT_MS_MAX = 3_600_000;
 
 /** For tests: another value than at the last mount tells the cache that the machine lost power in between. */
@@ -51,6 +52,7 @@ export interface GatewayParts {
   readonly publisher: Publisher;
   readonly evictor: Evictor;
   readonly condemned: Condemned;
+  readonly cacheDirectory: CacheDirectory;
   readonly operations: GatewayFileSystem;
   readonly dirtyBytesMax: number;
   /** What opening took. */
@@ -89,6 +91,7 @@ export async function mount(options: MountOptions): Promise<MountedVolume> {
     parts.phases.end('kernel');
     parts.publisher.start();
     parts.evictor.start();
+    parts.cacheDirectory.start();
     return new MountedGateway(options, parts, transport);
   } catch (error) {
     await closeGateway(parts);
@@ -211,6 +214,13 @@ async function assemble(
   });
   await grants.adopt(chargedPages);
   phases.end('grants');
+  const cacheDirectory = new CacheDirectory({
+    directory: options.cacheDirectory,
+    lose: () => cache.lose(),
+    onLost: () => void uploadRest(options, cache, publisher),
+    onError: (error) => logger.error({ error }, 'no directory can be made in its place'),
+    intervalMs: DIRECTORY_INTERVAL_MS,
+  });
   const evictor = new Evictor({
     cache,
     diskBytesFree: () => {
@@ -244,7 +254,7 @@ async function assemble(
     condemn,
     onNeedFailed: (need, error) => logger.warn({ need, error }, 'a read or write cannot be completed'),
     storeBytesFree: () => service.storageStatistics().bytesFree,
-    requireCacheDirectory: () => requireCacheDirectory(options.cacheDirectory),
+    requireCacheDirectory: () => cacheDirectory.require(),
     hearsForgets: options.transport === 'native',
     ...(options.transport === 'native' ? { passthrough: new Passthrough(cache) } : {}),
     fsync: options.fsync,
@@ -261,10 +271,28 @@ async function assemble(
     publisher,
     evictor,
     condemned,
+    cacheDirectory,
     operations,
     dirtyBytesMax,
     phases,
   };
+}
+
+/** The cache directory was removed: what is not uploaded yet exists in open files alone. */
+async function uploadRest(options: MountOptions, cache: Cache, publisher: Publisher): Promise<void> {
+  const { logger, cacheDirectory, mountpoint } = options;
+  const { dirtyFiles } = cache.dirtyState();
+  logger.error(
+    { directory: cacheDirectory, dirtyFiles },
+    `the cache directory ${cacheDirectory} was removed under the mount: writes are refused, what is not uploaded yet goes up ` +
+      `from what is still open; unmount ${mountpoint} and mount it again`,
+  );
+  try {
+    await publisher.drain();
+    logger.info({ mountpoint }, 'all that was written before the cache directory was removed is uploaded');
+  } catch (error) {
+    logger.error({ error }, 'not all that was in the removed cache directory could be uploaded');
+  }
 }
 
 /** A write found too much dirty, or the cache disk full. Resolves when it may try again; ENOSPC when nothing helps. */
@@ -293,13 +321,20 @@ async function makeSpace(
 
 /** Leaves dirty data in the cache directory, durable, for the next mount. */
 export async function closeGateway(parts: GatewayParts): Promise<void> {
+  const { cacheDirectory } = parts;
+  const isWhole = cacheDirectory.check();
+  cacheDirectory.stop();
   parts.evictor.stop();
   await parts.publisher.stop();
   await parts.condemned.settle();
   await parts.grants.returnAll();
-  await parts.cache.syncAll();
+  if (isWhole) await parts.cache.syncAll();
   await parts.session.namespace.sync();
   await parts.session[Symbol.asyncDispose]();
   await parts.service[Symbol.asyncDispose]();
-  await parts.cache.close();
+  await parts.cache.close().catch((error: unknown) => {
+    if (isWhole) throw error;
+  });
+  // What stands in its place is of no use to anybody.
+  if (!isWhole) rmSync(cacheDirectory.path, { recursive: true, force: true });
 }

@@ -3,7 +3,6 @@ import type { ContentEntry } from '../access/content-manifest.js';
 import { PAGE_SIZE } from '../metadata/contract.js';
 import type { ScrubReport } from '../storage/contract.js';
 import { pause } from '../telemetry/clock.js';
-import { requireCacheDirectory } from './cache-directory.js';
 import { GatewayError } from './errors.js';
 import { closeGateway, type GatewayParts } from './mount.js';
 import type {
@@ -64,7 +63,7 @@ export class MountedGateway implements MountedVolume {
       ...(this.#channel === undefined ? {} : { channel: this.#channel }),
       fsync,
       readOnly: this.#options.readOnly ?? false,
-      state: this.#state,
+      state: this.#state === 'mounted' && !this.#parts.cacheDirectory.check() ? 'cache-lost' : this.#state,
       cache: {
         directory: cacheDirectory,
         bytesMax: state.budgetBytes,
@@ -104,16 +103,20 @@ export class MountedGateway implements MountedVolume {
   }
 
   async drain(onProgress: OnProgress, signal: AbortSignal): Promise<DrainReport> {
-    requireCacheDirectory(this.#options.cacheDirectory);
-    const { publisher, condemned, session } = this.#parts;
+    const { publisher, condemned, session, cacheDirectory } = this.#parts;
     const before = { ...publisher.counters };
     let total = 0;
     await condemned.settle();
-    await publisher.drain((left) => {
+    const progress = (left: number): void => {
       const published = (publisher.counters.pagesPublished - before.pagesPublished) * PAGE_SIZE;
       total = Math.max(total, published + left);
       onProgress({ done: total - left, total, unit: 'bytes' });
-    }, signal);
+    };
+    await publisher.drain(progress, signal).catch((error: Error) => {
+      if (cacheDirectory.check()) throw error;
+      const what = `the cache directory ${cacheDirectory.path} was removed before all was uploaded`;
+      throw new GatewayError('EIO', `${what}: ${error.message}`, { cause: error });
+    });
     await session.namespace.sync();
     return {
       publishedBytes: (publisher.counters.pagesPublished - before.pagesPublished) * PAGE_SIZE,

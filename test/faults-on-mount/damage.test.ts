@@ -1,7 +1,8 @@
 // Damage to what lies on the disks: never wrong bytes, never a hang, nothing lost that was published.
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { open, readFile, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { randomBytes } from '../programs/random-tree.js';
 import { differences, manifest } from '../support/manifest.js';
@@ -12,28 +13,68 @@ import { expectRefusal, Fixture, unavailable } from './fixture.js';
 describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
   const fixture = new Fixture();
 
-  it('the cache directory deleted under us: what was published stays, the rest fails openly, nothing hangs', async () => {
+  it('the cache directory deleted under us: one clear line, writes refused, all that was acknowledged is uploaded', async () => {
     const volume = await fixture.start();
-    const bytes = randomBytes(3 << 20, 5);
+    const large = randomBytes(3 << 20, 5);
+    const small = randomBytes(1000, 6);
+    await writeFile(join(volume.path, 'published'), large);
+    await writeFile(join(volume.path, 'published-small'), small);
+    await volume.drain();
+    await writeFile(join(volume.path, 'dirty'), large);
+    await writeFile(join(volume.path, 'dirty-small'), small);
+    const synced = await open(join(volume.path, 'synced'), 'w');
+    volume.deleteCache();
+    const written = await writesUntilRefused(synced);
+    await expect(synced.sync()).rejects.toMatchObject({ code: 'EIO' });
+    await expect(synced.truncate(0)).rejects.toMatchObject({ code: 'EIO' });
+    await synced.close();
+    await expect(writeFile(join(volume.path, 'new'), small)).rejects.toMatchObject({ code: 'EIO' });
+    expect(await volume.status()).toMatchObject({ state: 'cache-lost' });
+    expect(volume.log.match(/the cache directory .* was removed under the mount/g)).toHaveLength(1);
+    expect(volume.log).toContain(`unmount ${volume.path} and mount it again`);
+    expect(await penstock(['drain', volume.path], volume.environment, 60_000)).toMatchObject({ code: 0 });
+    const check = async () => {
+      for (const name of ['published', 'dirty'])
+        expect((await readFile(join(volume.path, name))).equals(large), name).toBe(true);
+      for (const name of ['published-small', 'dirty-small'])
+        expect((await readFile(join(volume.path, name))).equals(small), name).toBe(true);
+      expect(await readFile(join(volume.path, 'synced'), 'utf8')).toBe('x'.repeat(written));
+    };
+    await check();
+    await volume.umount();
+    expect(existsSync(volume.cacheDirectory)).toBe(false);
+    await volume.mount();
+    await check();
+    await volume.fsck();
+  });
+
+  it('the cache directory deleted under us: what it held alone is named, what the store has is fetched again', async () => {
+    const volume = await fixture.start();
+    const bytes = randomBytes(3 << 20, 7);
     await writeFile(join(volume.path, 'published'), bytes);
     await volume.drain();
     await writeFile(join(volume.path, 'dirty'), bytes);
-    const synced = await open(join(volume.path, 'synced'), 'w');
+    // The daemon that comes has none of the files open.
+    await volume.kill9();
+    await volume.mount();
     volume.deleteCache();
-    await synced.write('acknowledged');
-    await expect(synced.sync()).rejects.toMatchObject({ code: 'EIO' });
-    await synced.close();
+    await expect.poll(async () => (await volume.status()).state).toBe('cache-lost');
+    expect((await readFile(join(volume.path, 'published'))).equals(bytes)).toBe(true);
     const drained = await penstock(['drain', volume.path], volume.environment, 60_000);
     if (drained.code === 0) {
+      // Its upload was faster.
       expect((await readFile(join(volume.path, 'dirty'))).equals(bytes)).toBe(true);
     } else {
-      expectRefusal(drained, 1, /cache/);
+      expectRefusal(drained, 1, /the cache directory .* was removed before all was uploaded/);
+      await expect(readFile(join(volume.path, 'dirty'))).rejects.toMatchObject({ code: 'EIO' });
     }
+    // What stands in the directory's place by now is not taken for a cache.
     await volume.kill9();
-    await volume.umountDead();
+    expect(existsSync(join(volume.cacheDirectory, 'lost'))).toBe(true);
     await volume.mount();
+    expect(existsSync(join(volume.cacheDirectory, 'lost'))).toBe(false);
     expect((await readFile(join(volume.path, 'published'))).equals(bytes)).toBe(true);
-    if (drained.code === 0) expect((await readFile(join(volume.path, 'dirty'))).equals(bytes)).toBe(true);
+    expect((await volume.status()).state).toBe('mounted');
     await volume.fsck();
   });
 
@@ -115,3 +156,17 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     }
   });
 });
+
+/** Appends bytes one at a time; answers how many were acknowledged before the first refusal. */
+async function writesUntilRefused(file: FileHandle): Promise<number> {
+  for (let written = 0; written < 2000; written += 1) {
+    try {
+      await file.write('x');
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'EIO' });
+      return written;
+    }
+    await sleep(2);
+  }
+  throw new Error('writes are never refused');
+}

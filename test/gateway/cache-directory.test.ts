@@ -1,0 +1,85 @@
+// Noticing that the cache directory is not the one that was opened.
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { CacheDirectory } from '../../src/gateway/cache-directory.js';
+
+function begin(intervalMs = 60_000) {
+  const base = mkdtempSync(join(tmpdir(), 'penstock-cache-directory-'));
+  const path = join(base, 'cache');
+  const make = (): void => {
+    mkdirSync(path, { recursive: true });
+    writeFileSync(join(path, 'lock'), '');
+  };
+  make();
+  const world = { path, make, losses: 0, told: 0, errors: [] as unknown[], canMake: true };
+  const directory = new CacheDirectory({
+    directory: path,
+    lose: () => {
+      world.losses += 1;
+      if (!world.canMake) throw new Error('no space');
+      make();
+    },
+    onLost: () => {
+      world.told += 1;
+    },
+    onError: (error) => world.errors.push(error),
+    intervalMs,
+  });
+  onTestFinished(() => {
+    directory.stop();
+    rmSync(base, { recursive: true, force: true });
+  });
+  return { world, directory };
+}
+
+test('a directory that stays is whole', () => {
+  const { world, directory } = begin();
+  directory.require();
+  expect(directory.check()).toBe(true);
+  expect(world).toMatchObject({ losses: 0, told: 0 });
+});
+
+test('one that was removed is told once, made anew, and stays lost', () => {
+  const { world, directory } = begin();
+  rmSync(world.path, { recursive: true });
+  expect(() => directory.require()).toThrow(expect.objectContaining({ code: 'EIO' }));
+  expect(directory.check()).toBe(false);
+  expect(world).toMatchObject({ losses: 1, told: 1 });
+  rmSync(world.path, { recursive: true });
+  expect(directory.check()).toBe(false);
+  expect(world).toMatchObject({ losses: 2, told: 1, errors: [] });
+});
+
+test('another directory by the same name, or one moved away, is not it', () => {
+  const { world, directory } = begin();
+  renameSync(world.path, `${world.path}.old`);
+  world.make();
+  expect(directory.check()).toBe(false);
+  expect(world).toMatchObject({ losses: 1, told: 1 });
+});
+
+test('making one anew is tried again, its failure told once', () => {
+  const { world, directory } = begin();
+  world.canMake = false;
+  rmSync(world.path, { recursive: true });
+  for (let round = 0; round < 3; round += 1) expect(directory.check()).toBe(false);
+  expect(world).toMatchObject({ losses: 3, told: 1 });
+  expect(world.errors).toHaveLength(1);
+  world.canMake = true;
+  directory.check();
+  directory.check();
+  expect(world).toMatchObject({ losses: 4, told: 1 });
+});
+
+test.each([
+  ['a notification', 60_000],
+  ['the timer', 5],
+])('%s is enough to notice', async (_how, intervalMs) => {
+  const { world, directory } = begin(intervalMs);
+  directory.start();
+  rmSync(world.path, { recursive: true });
+  await vi.waitFor(() => expect(world.told).toBe(1));
+  expect(directory.isLost).toBe(true);
+});
