@@ -74,6 +74,8 @@ export interface GatewayFileSystemOptions {
   readonly timeoutMsMax: number;
 }
 
+/** How long a refusal waits for what removed files still hold. */
+const ORPHANS_MS_MAX = 200;
 const CAPABILITY = Buffer.from('security.capability');
 
 export class GatewayFileSystem implements FileSystemOperations, FileData {
@@ -83,6 +85,9 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   readonly #needs: DataNeeds;
   readonly #open: OpenFiles;
   readonly fsyncs: GroupFsync;
+  /** Removed files that are being ended, after the kernel has dropped them. */
+  #ending = 0;
+  #endedWaiters: Array<() => void> = [];
 
   constructor(options: GatewayFileSystemOptions) {
     this.#options = options;
@@ -161,7 +166,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const { namespace } = this.#session;
-    return this.#made(await namespace.makeSymlink(this.#caller(context), parent, name, target));
+    const make = () => namespace.makeSymlink(this.#caller(context), parent, name, target);
+    return this.#made(await make().catch((error: unknown) => this.#again(error, make)));
   }
 
   async makeNode(
@@ -174,7 +180,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
-    return this.#made(await this.#session.namespace.makeNode(caller, parent, name, mode, rdev));
+    const make = () => this.#session.namespace.makeNode(caller, parent, name, mode, rdev);
+    return this.#made(await make().catch((error: unknown) => this.#again(error, make)));
   }
 
   async makeDirectory(
@@ -186,7 +193,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   ): Promise<Entry & DirectoryChange> {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
-    return this.#made(await this.#session.namespace.makeDirectory(caller, parent, name, mode));
+    const make = () => this.#session.namespace.makeDirectory(caller, parent, name, mode);
+    return this.#made(await make().catch((error: unknown) => this.#again(error, make)));
   }
 
   async unlink(context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {
@@ -267,7 +275,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     this.#requireWritable();
     const caller = this.#caller(context, umask);
     const fileMode = (mode & ~S_IFMT) | S_IFREG;
-    const made = await this.#session.namespace.makeNode(caller, parent, name, fileMode, 0);
+    const make = () => this.#session.namespace.makeNode(caller, parent, name, fileMode, 0);
+    const made = await make().catch((error: unknown) => this.#again(error, make));
     const { ino, size, pages, mtime, ctime, version } = made;
     this.#cache.attach(ino, { size, pages, mtime, ctime, version, isNew: true });
     const file = this.#open.open(ino, flags);
@@ -297,8 +306,43 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   }
 
   async #endOrphans(inos: readonly number[]): Promise<void> {
-    await this.#session.namespace.releaseOrphans(this.#session.caller(0, 0), inos);
-    for (const ino of inos) this.#options.condemn(ino);
+    this.#ending += 1;
+    try {
+      await this.#session.namespace.releaseOrphans(this.#session.caller(0, 0), inos);
+      for (const ino of inos) this.#options.condemn(ino);
+    } finally {
+      this.#ending -= 1;
+      for (const wake of this.#endedWaiters.splice(0)) wake();
+    }
+  }
+
+  /**
+   * What a removed file holds of the volume returns when the kernel has dropped it, moments later: resolves when nothing is
+   * on its way any more, or after a bounded wait (somebody may be in a directory that was removed). False: nothing was.
+   */
+  async orphansEnded(): Promise<boolean> {
+    const isAny = (): boolean => this.#ending > 0 || this.#open.holdsUnused(ORPHANS_MS_MAX);
+    if (!isAny()) return false;
+    let isOver = false;
+    let wake = (): void => {};
+    const timer = setTimeout(() => {
+      isOver = true;
+      wake();
+    }, ORPHANS_MS_MAX);
+    while (!isOver && isAny()) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        this.#endedWaiters.push(resolve);
+      });
+    }
+    clearTimeout(timer);
+    return true;
+  }
+
+  /** An operation that needs an inode was refused; runs it again if removed files were about to give theirs back. */
+  async #again<T>(error: unknown, operation: () => Promise<T>): Promise<T> {
+    if ((error as { code?: string }).code !== 'EDQUOT' || !(await this.orphansEnded())) throw error;
+    return operation();
   }
 
   async fsync(_context: RequestContext, ino: number): Promise<void> {
@@ -354,6 +398,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   }
 
   async statistics(context: RequestContext): Promise<VolumeStatistics> {
+    await this.orphansEnded();
     const volume = await this.#session.namespace.statistics(this.#caller(context));
     // What is not full by quota may be full by disk: show what can really be written.
     const writable = volume.bytesUsed + this.#options.storeBytesFree();

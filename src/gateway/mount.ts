@@ -210,7 +210,10 @@ async function assemble(
     target: cache,
     storePagesFree: () => Math.floor(service.storageStatistics().bytesFree / PAGE_SIZE),
     isClean: () => cache.dirtyState().dirtyFiles === 0,
-    drain: () => publisher.drain(),
+    drain: async () => {
+      await operations.orphansEnded();
+      await publisher.drain();
+    },
   });
   await grants.adopt(chargedPages);
   phases.end('grants');
@@ -244,7 +247,7 @@ async function assemble(
     readAhead: (ino, offset, length) => readAhead.extend(ino, offset, length),
     makeRoom: (bytes) => evictor.check(bytes),
   });
-  const operations = new GatewayFileSystem({
+  const operations: GatewayFileSystem = new GatewayFileSystem({
     session,
     cache,
     needs,

@@ -20,8 +20,8 @@ const O_ACCMODE = 3;
 export class OpenFiles {
   readonly #files = new Map<bigint, OpenFile>();
   readonly #inodes = new Map<number, OpenInode>();
-  /** Orphans that the kernel has not dropped yet. */
-  readonly #held = new Set<number>();
+  /** Orphans that the kernel has not dropped yet, and when (monotonic ms) they became that. */
+  readonly #held = new Map<number, number>();
   #nextHandle = 1n;
 
   /** Registers a new handle of `ino`. `flags` are open(2)'s. */
@@ -66,7 +66,7 @@ export class OpenFiles {
 
   /** An inode without a name, open or not, that the kernel will say to have dropped. */
   hold(ino: number): void {
-    this.#held.add(ino);
+    this.#held.set(ino, performance.now());
   }
 
   /** The kernel dropped a held inode. True: a handle's release is still to come, and must end it. */
@@ -75,6 +75,13 @@ export class OpenFiles {
     if (!this.#inodes.has(ino)) return false;
     this.markOrphan(ino);
     return true;
+  }
+
+  /** Whether the kernel is about to drop an inode: one that lost its name at most so long ago, and is not open. */
+  holdsUnused(ageMsMax: number): boolean {
+    const since = performance.now() - ageMsMax;
+    for (const [ino, at] of this.#held) if (at >= since && !this.#inodes.has(ino)) return true;
+    return false;
   }
 
   isOrphan(ino: number): boolean {

@@ -28,8 +28,8 @@ export class Fixture {
     });
   }
 
-  async start(): Promise<MountUnderTest> {
-    this.#mount = await MountUnderTest.start({ cacheSize: '64M', directory: this.base });
+  async start(formatArguments: readonly string[] = []): Promise<MountUnderTest> {
+    this.#mount = await MountUnderTest.start({ cacheSize: '64M', directory: this.base, formatArguments });
     return this.#mount;
   }
 

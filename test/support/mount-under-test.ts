@@ -16,6 +16,8 @@ export interface MountOptions {
   readonly directory?: string;
   /** Where cache and store are, instead of in that directory: a disk of their own. */
   readonly disk?: string;
+  /** More arguments for `penstock format`. */
+  readonly formatArguments?: readonly string[];
   /** More arguments for `penstock mount`. */
   readonly arguments?: readonly string[];
 }
@@ -103,7 +105,7 @@ export class MountUnderTest implements AsyncDisposable {
     const mount = new MountUnderTest(options);
     live.add(mount);
     try {
-      await mount.command('format', mount.store, '--name', 'test');
+      await mount.command('format', mount.store, '--name', 'test', ...(options.formatArguments ?? []));
       await mount.mount();
       return mount;
     } catch (error) {
