@@ -31,11 +31,12 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 
 const MAY_INCLUDE: Record<string, readonly string[]> = {
   base: [],
+  bpf: ['base'],
   packet: ['base'],
   offload: ['base', 'packet'],
   pipeline: ['base', 'packet', 'offload'],
   port: ['base', 'packet', 'offload', 'pipeline'],
-  switch: ['base', 'packet', 'offload', 'pipeline', 'port'],
+  switch: ['base', 'bpf', 'packet', 'offload', 'pipeline', 'port'],
   extent: ['base'],
   cache: ['base', 'fuse'],
   fuse: ['base'],
