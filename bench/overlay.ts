@@ -1,8 +1,9 @@
 // Claim: an overlay of two of our daemons carries at least 0.8 of what the kernel's bridge and vxlan device carry when the
 // underlay is a tap, 0.7 when it is UDP sockets, and five times what Open vSwitch's userspace carries; switching between two
-// veths without a tunnel reaches half of the kernel's bridge.
+// veths without a tunnel reaches half of the kernel's bridge. Each is measured with frames passing user space, and with decided
+// flows offloaded to the kernel (docs/flow-offload.md).
 //
-//   npm run bench:overlay [-- --rounds 10 --seconds 2 --only kernel,tap,udp --json out.json]
+//   npm run bench:overlay [-- --rounds 10 --seconds 2 --only kernel,tap,tap-offload --json out.json]
 //
 // Guests (network namespaces, MTU 1500) on veths; two hosts with a veth of MTU 1600 between them. Learning, a thousand rules,
 // connection tracking and counters are on. iperf3's client is pinned to CPU 0 and its server to CPU 1 for everybody, nothing else
@@ -38,12 +39,18 @@ const UDP = 'penstock, udp';
 const OVS = 'Open vSwitch userspace';
 const BRIDGE = 'kernel bridge';
 const SWITCH = 'penstock';
+const TAP_OFFLOAD = 'penstock, tap, offload';
+const UDP_OFFLOAD = 'penstock, udp, offload';
+const SWITCH_OFFLOAD = 'penstock, offload';
 const TARGETS = [
   { subject: TAP, peer: KERNEL, least: 0.8 },
   { subject: UDP, peer: KERNEL, least: 0.7 },
   { subject: TAP, peer: OVS, least: 5 },
   { subject: UDP, peer: OVS, least: 5 },
   { subject: SWITCH, peer: BRIDGE, least: 0.5 },
+  { subject: TAP_OFFLOAD, peer: KERNEL, least: 0.8 },
+  { subject: UDP_OFFLOAD, peer: KERNEL, least: 0.7 },
+  { subject: SWITCH_OFFLOAD, peer: BRIDGE, least: 0.5 },
 ] as const;
 const TCP = ['TCP, 1 stream', 'TCP, 4 streams'] as const;
 const PORT = '9000';
@@ -56,7 +63,10 @@ const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '10' },
     seconds: { type: 'string', default: '2' },
-    only: { type: 'string', default: 'kernel,tap,udp,ovs,bridge,switch' },
+    only: {
+      type: 'string',
+      default: 'kernel,tap,tap-offload,udp,udp-offload,ovs,bridge,switch,switch-offload',
+    },
     json: { type: 'string' },
   },
 });
@@ -75,8 +85,8 @@ const datagrams = nativeProgram('datagrams', 'bench/tools');
 
 const settings = Object.keys(OPEN_VSWITCH_SETTINGS) as OpenVswitchSetting[];
 await using lab = new NetworkLab(
-  ...['kn', 'tp', 'up', ...settings.map((_, i) => `o${i}`)].flatMap(overlaySpaces),
-  ...['kb', 'sw'].flatMap(plainSpaces),
+  ...['kn', 'tp', 'to', 'up', 'uo', ...settings.map((_, i) => `o${i}`)].flatMap(overlaySpaces),
+  ...['kb', 'sw', 'so'].flatMap(plainSpaces),
 );
 
 function busy_s(): number {
@@ -218,10 +228,13 @@ function verdicts(): string[] {
 const overlays: SetUp[] = [];
 const plain: SetUp[] = [];
 if (wanted.has('kernel')) overlays.push(kernelOverlay(lab, KERNEL, 'kn'));
-if (wanted.has('tap')) overlays.push(await ourOverlay(lab, TAP, 'tp', 'tap'));
-if (wanted.has('udp')) overlays.push(await ourOverlay(lab, UDP, 'up', 'udp'));
+if (wanted.has('tap')) overlays.push(await ourOverlay(lab, TAP, 'tp', 'tap', 'off'));
+if (wanted.has('tap-offload')) overlays.push(await ourOverlay(lab, TAP_OFFLOAD, 'to', 'tap', 'auto'));
+if (wanted.has('udp')) overlays.push(await ourOverlay(lab, UDP, 'up', 'udp', 'off'));
+if (wanted.has('udp-offload')) overlays.push(await ourOverlay(lab, UDP_OFFLOAD, 'uo', 'udp', 'auto'));
 if (wanted.has('bridge')) plain.push(kernelBridge(lab, BRIDGE, 'kb'));
-if (wanted.has('switch')) plain.push(await ourSwitch(lab, SWITCH, 'sw'));
+if (wanted.has('switch')) plain.push(await ourSwitch(lab, SWITCH, 'sw', 'off'));
+if (wanted.has('switch-offload')) plain.push(await ourSwitch(lab, SWITCH_OFFLOAD, 'so', 'auto'));
 for (const setUp of [...overlays, ...plain]) {
   if (!(await reaches(setUp))) throw new Error(`${setUp.name}: no answer from the other guest`);
   await serve(setUp);

@@ -22,6 +22,7 @@ export interface NativePort {
   readonly transmit: NativeRate | undefined;
   readonly groups: readonly number[];
   readonly isolated: boolean;
+  readonly offload: boolean;
 }
 
 export interface NativeNetwork {
@@ -43,6 +44,8 @@ export interface NativeNetwork {
 }
 
 export interface NativeSwitchConfig {
+  /** Decided flows are taken over by programs in the kernel. */
+  readonly offload: boolean;
   readonly ports: readonly NativePort[];
   readonly networks: readonly NativeNetwork[];
   /** Records of native/switch/rule_record.h. */
@@ -98,7 +101,22 @@ export interface NativePortFacts {
     /** Packets that were left alone for a wrong checksum. */
     readonly badChecksum: number;
   };
+  /** Of the flows that the kernel forwards; absent where it forwards none. Contained in `received` and `transmitted`. */
+  readonly offloaded?: {
+    /** That come in by this port, now. */
+    readonly flows: number;
+    readonly received: Traffic;
+    readonly transmitted: Traffic;
+    /** Why none of this port can be taken over. */
+    readonly finding?: string;
+  };
   readonly underlay?: 'tap' | 'udp';
+  readonly finding?: string;
+}
+
+export interface OffloadFacts {
+  readonly state: 'on' | 'off' | 'unavailable';
+  /** Why it is not available here. */
   readonly finding?: string;
 }
 
@@ -169,6 +187,8 @@ export interface PlaneSettings {
   readonly bodies?: number;
   readonly connections?: number;
   readonly ageSeconds?: number;
+  readonly offloadedFlows?: number;
+  readonly offloadIdleSeconds?: number;
   readonly seed: bigint;
 }
 
@@ -233,6 +253,7 @@ export interface DataPlane {
   beginCapture(memory: Uint8Array, options: NativeCapture, wake: () => void): Promise<number>;
   /** Once it is settled nobody writes to the memory any more; answers the packets that found the ring full, by port. */
   endCapture(capture: number): Promise<readonly number[]>;
+  offload(): OffloadFacts;
   stop(): Promise<void>;
 }
 

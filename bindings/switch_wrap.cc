@@ -112,6 +112,7 @@ PortConfig port_of(const Napi::Object& object) {
   for (uint32_t i = 0; i < groups.Length(); ++i)
     port.groups.push_back(static_cast<uint16_t>(groups.Get(i).As<Napi::Number>().Uint32Value()));
   port.isolated = flag_at(object, "isolated");
+  port.offload = flag_at(object, "offload");
   return port;
 }
 
@@ -163,6 +164,7 @@ Result<CaptureOptions> capture_options_of(const Napi::Object& object) {
 
 Result<SwitchConfig> config_of(const Napi::Object& object) {
   SwitchConfig config;
+  config.offload = flag_at(object, "offload");
   for_each(object, "ports", [&](const Napi::Object& one) { config.ports.push_back(port_of(one)); });
   for_each(object, "networks", [&](const Napi::Object& one) { config.networks.push_back(network_of(one)); });
   auto rules = read_rules(bytes_of(object.Get("rules")));
@@ -199,6 +201,9 @@ DataPlaneSettings settings_of(const Napi::Object& object) {
       number_at(object, "connections", settings.limits.connections.connections_max);
   settings.limits.forwarding.age_seconds_max =
       number_at(object, "ageSeconds", settings.limits.forwarding.age_seconds_max);
+  settings.limits.offload.flows_max = number_at(object, "offloadedFlows", settings.limits.offload.flows_max);
+  settings.limits.offload.idle_seconds_max =
+      number_at(object, "offloadIdleSeconds", settings.limits.offload.idle_seconds_max);
   settings.seed = big_at(object, "seed");
   return settings;
 }
@@ -292,6 +297,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
                                           InstanceMethod<&DataPlaneWrap::set_path_mtu>("setPathMtu"),
                                           InstanceMethod<&DataPlaneWrap::begin_capture>("beginCapture"),
                                           InstanceMethod<&DataPlaneWrap::end_capture>("endCapture"),
+                                          InstanceMethod<&DataPlaneWrap::offload>("offload"),
                                           InstanceMethod<&DataPlaneWrap::stop>("stop")}));
   }
 
@@ -454,7 +460,10 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     if (refuse_stopped()) return Env().Undefined();
     return on_pool(
         Value(),
-        [plane = plane_, id = port_at(info, 0)] {
+        [plane = plane_, id = port_at(info, 0)]() -> Result<std::vector<std::byte>> {
+          // Connections are handed over with what the kernel counted, and come back to user space for it.
+          if (FlowOffload* offload = plane->offload())
+            if (auto settled = offload->settle_all(); !settled) return settled.error();
           return plane->forwarding().export_port(id, monotonic_ns());
         },
         [](Napi::Env env, const std::vector<std::byte>& image) -> Napi::Value {
@@ -468,7 +477,10 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     const auto bytes = bytes_of(info[1]);
     return on_pool(
         Value(),
-        [plane = plane_, id = port_at(info, 0), image = std::vector<std::byte>(bytes.begin(), bytes.end())] {
+        [plane = plane_, id = port_at(info, 0),
+         image = std::vector<std::byte>(bytes.begin(), bytes.end())]() -> Result<PortRestored> {
+          if (FlowOffload* offload = plane->offload())
+            if (auto settled = offload->settle_all(); !settled) return settled.error();
           return plane->forwarding().import_port(id, image, monotonic_ns());
         },
         [](Napi::Env env, const PortRestored& restored) -> Napi::Value {
@@ -559,6 +571,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     add(offloads.uso, "uso");
     add(offloads.udp_tunnel_gso, "udp-tunnel-gso");
     object.Set("offloads", can);
+    if (FlowOffload* offload = plane_->offload()) offload->refresh();
     const PortTraffic seen = plane_->forwarding().port_traffic(id);
     object.Set("received", traffic(Env(), seen.received));
     object.Set("transmitted", traffic(Env(), seen.transmitted));
@@ -579,6 +592,16 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     merges.Set("flushed", count(Env(), coalesced.flushed));
     merges.Set("badChecksum", count(Env(), coalesced.bad_checksum));
     object.Set("coalesced", merges);
+    if (const FlowOffload* offload = plane_->offload()) {
+      const FlowOffload::PortTraffic forwarded = offload->port_traffic(id);
+      auto kernel = Napi::Object::New(Env());
+      kernel.Set("flows", count(Env(), forwarded.flows));
+      kernel.Set("received", traffic(Env(), forwarded.received));
+      kernel.Set("transmitted", traffic(Env(), forwarded.transmitted));
+      if (const std::string finding = offload->port_finding(id); !finding.empty())
+        kernel.Set("finding", finding);
+      object.Set("offloaded", kernel);
+    }
     if (const auto* underlay = port->as_underlay()) {
       object.Set("underlay", std::string(name_of(underlay->kind())));
       object.Set("finding", underlay->probe().tap_finding);
@@ -589,6 +612,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
   // [id, packets, bytes] of every native rule, as BigInts.
   Napi::Value rules(const Napi::CallbackInfo&) {
     if (refuse_stopped()) return Env().Undefined();
+    if (FlowOffload* offload = plane_->offload()) offload->refresh();
     const auto all = plane_->forwarding().rule_traffic();
     auto list = Napi::BigUint64Array::New(Env(), all.size() * 3);
     for (std::size_t i = 0; i < all.size(); ++i) {
@@ -633,6 +657,13 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
       segmented += counters.segmented.get();
     }
     SwitchState& state = forwarding.state();
+    FlowOffload::Totals offloaded;
+    if (FlowOffload* offload = plane_->offload()) {
+      offload->refresh();
+      offloaded = offload->totals();
+    }
+    encapsulated += offloaded.encapsulated;
+    decapsulated += offloaded.decapsulated;
     const auto set = [&](const char* name, uint64_t value) { object.Set(name, count(Env(), value)); };
     set("flowHits", hits);
     set("flowMisses", misses);
@@ -640,6 +671,14 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     set("encapsulated", encapsulated);
     set("decapsulated", decapsulated);
     set("segmented", segmented);
+    set("offloadedFlows", offloaded.flows);
+    set("offloadedPackets", offloaded.traffic.packets);
+    set("offloadedBytes", offloaded.traffic.bytes);
+    set("offloadOffers", offloaded.offered);
+    set("offloadTaken", offloaded.taken);
+    set("offloadRefused", offloaded.refused);
+    set("offloadFull", offloaded.full);
+    set("offloadLost", offloaded.lost);
     set("connections", state.connections().size());
     set("connectionsOpened", opened);
     set("connectionsRefused", state.connections().refused());
@@ -711,14 +750,22 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     return list;
   }
 
+  // Whether programs in the kernel forward decided flows, and why not.
+  Napi::Value offload(const Napi::CallbackInfo&) {
+    if (refuse_stopped()) return Env().Undefined();
+    auto object = Napi::Object::New(Env());
+    const bool wanted = plane_->forwarding().tables().offload();
+    const bool here = plane_->offload() != nullptr;
+    object.Set("state", !wanted ? "off" : here ? "on" : "unavailable");
+    if (wanted && !here) object.Set("finding", plane_->offload_finding());
+    return object;
+  }
+
   // setPathMtu(peer, bytes): what a probe found; 0 takes it back. The peer is an index of `peers`.
   Napi::Value set_path_mtu(const Napi::CallbackInfo& info) {
     if (refuse_stopped()) return Env().Undefined();
-    PeerTable& table = plane_->forwarding().state().peers();
-    const uint32_t peer = info[0].As<Napi::Number>().Uint32Value();
-    if (peer < table.size())
-      table.at(static_cast<uint16_t>(peer))
-          .path_mtu.store(info[1].As<Napi::Number>().Uint32Value(), std::memory_order_relaxed);
+    plane_->set_path_mtu(static_cast<uint16_t>(info[0].As<Napi::Number>().Uint32Value()),
+                         info[1].As<Napi::Number>().Uint32Value());
     return Env().Undefined();
   }
 
@@ -761,7 +808,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     return on_pool(
         Value(),
         [plane = plane_, capture, number]() -> Result<uint32_t> {
-          if (auto added = plane->forwarding().state().captures().add(capture); !added) return added.error();
+          if (auto added = plane->begin_capture(capture); !added) return added.error();
           return number;
         },
         [](Napi::Env env, uint32_t added) -> Napi::Value { return Napi::Number::New(env, added); });

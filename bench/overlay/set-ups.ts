@@ -109,6 +109,7 @@ export async function ourOverlay(
   name: string,
   id: string,
   underlay: 'tap' | 'udp',
+  offload: 'auto' | 'off',
 ): Promise<SetUp> {
   joinHosts(lab, id, true);
   for (const index of [0, 1] as const) {
@@ -116,8 +117,13 @@ export async function ourOverlay(
     const guest = attachGuest(lab, id, host, index);
     const [local, peer] = [HOSTS[index], HOSTS[1 - index]!];
     await daemon(lab, host, {
+      offload,
       networks: {
-        blue: { tunnel: 'vxlan', vni: VNI, underlay: 'wire', local, peers: [peer], tracking: true },
+        // The kernel's vxlan device sends no outer checksum over IPv4 either, unless told to.
+        blue: {
+          ...{ tunnel: 'vxlan', vni: VNI, underlay: 'wire', local, peers: [peer], tracking: true },
+          outerChecksum: offload === 'off',
+        },
       },
       ports: {
         guest: { interface: guest, network: 'blue' },
@@ -129,10 +135,16 @@ export async function ourOverlay(
   return overlay(name, id);
 }
 
-export async function ourSwitch(lab: NetworkLab, name: string, id: string): Promise<SetUp> {
+export async function ourSwitch(
+  lab: NetworkLab,
+  name: string,
+  id: string,
+  offload: 'auto' | 'off',
+): Promise<SetUp> {
   const host = `${id}p`;
   const [first, second] = ([0, 1] as const).map((index) => attachGuest(lab, id, host, index));
   await daemon(lab, host, {
+    offload,
     networks: { blue: { tracking: true } },
     ports: {
       first: { interface: first!, network: 'blue' },

@@ -62,6 +62,7 @@ class Writer {
   void decapsulate();
   // Ends the program: does what kAction says.
   void act(bool may_encapsulate);
+  void empty_slot();
   void leave_in_slot();
   void take_from_slot();
   std::vector<Instruction> finish(int32_t otherwise) {
@@ -323,6 +324,19 @@ void Writer::keep_action() {
   }
 }
 
+// What was left there and never taken (the program went meanwhile) is not for the frames to come.
+void Writer::empty_slot() {
+  const auto none = a_.label();
+  a_.store(r10, kScratch, 0, Width::word);
+  a_.map(r1, maps_.slots);
+  a_.move(r2, r10);
+  a_.apply(Operation::add, r2, kScratch);
+  a_.call(kMapLookup);
+  a_.jump_if(r0, Compare::equal, 0, none);
+  a_.store(r0, SLOT(link), 0, Width::word);
+  a_.place(none);
+}
+
 void Writer::leave_in_slot() {
   a_.store(r10, kScratch, 0, Width::word);
   a_.map(r1, maps_.slots);
@@ -481,6 +495,7 @@ void Writer::decapsulate() {
 
 std::vector<Instruction> filter_program(const OffloadMaps& maps, uint32_t ingress) {
   Writer program(maps);
+  program.empty_slot();
   program.decide(ingress, 0, false);
   program.leave_in_slot();
   return program.finish(-1);  // the whole frame

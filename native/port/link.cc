@@ -107,6 +107,15 @@ bool link_coalesces(const std::string& name) {
   return !link_ioctl(SIOCETHTOOL, *request, "coalescing") || asked.data != 0;
 }
 
+std::string link_driver(const std::string& name) {
+  auto request = named_request(name);
+  if (!request) return "";
+  ethtool_drvinfo asked{};
+  asked.cmd = ETHTOOL_GDRVINFO;
+  request->ifr_data = reinterpret_cast<char*>(&asked);
+  return link_ioctl(SIOCETHTOOL, *request, "driver") ? asked.driver : "";
+}
+
 Result<void> set_link_up(const std::string& name, bool up) {
   auto request = named_request(name);
   if (!request) return request.error();

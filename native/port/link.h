@@ -39,6 +39,8 @@ bool valid_link_name(const std::string& name);
 Result<LinkFacts> link_facts(const std::string& name);
 // Whether the kernel coalesces what the interface receives (GRO). True where it does not say.
 bool link_coalesces(const std::string& name);
+// The kernel's name of what drives it, such as "veth"; empty where it does not say.
+std::string link_driver(const std::string& name);
 Result<void> set_link_up(const std::string& name, bool up);
 Result<void> set_link_mtu(const std::string& name, uint32_t mtu);
 // The largest superframe the kernel builds for this interface, bytes from the network header on.

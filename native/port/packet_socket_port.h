@@ -39,6 +39,7 @@ class PacketSocketPort final : public PortBase, public LinkListener {
   PortOffloads offloads() const override;
   // Asked when the interface is attached: a switch that is thrown later is not noticed.
   bool brings_segments() const override { return brings_segments_.load(std::memory_order_relaxed); }
+  OffloadPlace offload_place() const override { return OffloadPlace::packet_socket; }
   std::size_t queues() const override { return queues_.size(); }
   PortQueue& queue(std::size_t index) override;
   const QueueCounters& counters(std::size_t index) const override;
@@ -55,7 +56,7 @@ class PacketSocketPort final : public PortBase, public LinkListener {
 
   PacketSocketOptions options_;
   NetworkNamespace space_;
-  int index_ = 0;
+  std::atomic<int> index_{0};
   std::atomic<bool> brings_segments_{false};
   std::unique_ptr<Takeover> takeover_;
   std::vector<std::unique_ptr<PacketSocketQueue>> queues_;

@@ -56,6 +56,13 @@ struct QueueCounters {
 
 class UnderlayPort;
 
+// Where programs of the kernel can take a port's frames before they are received here.
+enum class OffloadPlace : uint8_t {
+  none,
+  packet_socket,  // a filter of the sockets (PortQueue::descriptor) and the interface's ingress
+  tap,            // the interface's egress
+};
+
 class Port {
  public:
   virtual ~Port() = default;
@@ -68,6 +75,7 @@ class Port {
   // Whether what arrives comes as single segments, for want of coalescing (GRO) in the kernel: then it pays
   // to do it here, unless the configuration says otherwise.
   virtual bool brings_segments() const { return false; }
+  virtual OffloadPlace offload_place() const { return OffloadPlace::none; }
   virtual PortQueue& queue(std::size_t index) = 0;
   virtual const QueueCounters& counters(std::size_t index) const = 0;
 

@@ -38,6 +38,7 @@ class TapPort final : public PortBase, public LinkListener {
   ~TapPort() override;
 
   PortOffloads offloads() const override { return offloads_; }
+  OffloadPlace offload_place() const override { return OffloadPlace::tap; }
   std::size_t queues() const override { return queues_.size(); }
   PortQueue& queue(std::size_t index) override;
   const QueueCounters& counters(std::size_t index) const override;
@@ -62,7 +63,7 @@ class TapPort final : public PortBase, public LinkListener {
   NetworkNamespace space_;
   PortOffloads offloads_;
   vnet::Form form_ = vnet::Form::plain;
-  int index_ = 0;
+  std::atomic<int> index_{0};
   std::vector<std::unique_ptr<TapQueue>> queues_;
 };
 

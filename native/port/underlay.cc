@@ -203,6 +203,7 @@ Result<std::unique_ptr<UnderlayPort>> UnderlayPort::open(const UnderlayOptions& 
   auto space = NetworkNamespace::open(options.space);
   if (!space) return space.error();
   std::unique_ptr<UnderlayPort> port(new UnderlayPort(options));  // NOLINT: private constructor
+  port->space_ = *space;
   port->probe_ = probe_underlay();
   port->kind_ = options.kind.value_or(port->probe_.best());
   if (port->kind_ == UnderlayKind::tap && !port->probe_.tap)

@@ -74,6 +74,8 @@ class UnderlayPort final : public PortBase {
   void release_waiting() override;
 
   UnderlayKind kind() const { return kind_; }
+  // The host's, whose routing its packets follow.
+  const NetworkNamespace* space() const { return space_ ? &*space_ : nullptr; }
   const UnderlayProbe& probe() const { return probe_; }
   // What the outer Ethernet header of transmitted frames says.
   MacAddress source_mac() const { return {0x02, 0x70, 0x73, 0x74, 0x75, 0x6c}; }
@@ -86,6 +88,7 @@ class UnderlayPort final : public PortBase {
   UnderlayKind kind_ = UnderlayKind::udp;
   UnderlayProbe probe_;
   MacAddress destination_mac_{0x02, 0x70, 0x73, 0x74, 0x75, 0x68};
+  std::optional<NetworkNamespace> space_;
   std::unique_ptr<TapPort> tap_;
   std::vector<std::unique_ptr<UnderlayQueue>> queues_;
 };

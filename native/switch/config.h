@@ -64,6 +64,7 @@ struct PortConfig {
   MeterRate transmit_rate;       // of what the switch sends to the port
   std::vector<uint16_t> groups;  // indices of security groups; with none everything passes
   bool isolated = false;         // talks to ports that are not isolated only
+  bool offload = true;           // where the switch has it: flows from and to it may be the kernel's
 };
 
 struct PeerConfig {
@@ -165,6 +166,7 @@ struct MirrorConfig {
 };
 
 struct SwitchConfig {
+  bool offload = false;  // decided flows are taken over by programs in the kernel (flow_offload.h)
   std::vector<PortConfig> ports;
   std::vector<NetworkConfig> networks;
   std::vector<RuleConfig> rules;

@@ -349,6 +349,16 @@ bool ConnectionTable::advance(const Found& found, const Segment& segment, uint32
   return true;
 }
 
+void ConnectionTable::account(const Found& found, uint64_t packets, uint64_t bytes, uint32_t now_s) {
+  Connection& connection = *found.connection;
+  if (connection.id.load(std::memory_order_acquire) != found.id) return;
+  const auto side = static_cast<std::size_t>(found.direction);
+  add(connection.packets[side], packets);
+  add(connection.bytes[side], bytes);
+  for (auto& acknowledged : connection.ack_max) acknowledged.store(0, std::memory_order_relaxed);
+  connection.expires_s.store(now_s + timeout_of(connection), std::memory_order_relaxed);
+}
+
 // The transitions follow nf_conntrack_proto_tcp.c's table as far as it does not need windows. A reset counts
 // only at or after what the other side has acknowledged, so that a forged one from off the path is unlikely
 // to end a connection.

@@ -88,6 +88,10 @@ class ConnectionTable {
   // invalid).
   bool advance(const Found& found, const Segment& segment, uint32_t now_s);
 
+  // Adds packets that others have forwarded, and sets its end as they would have. What each side has
+  // acknowledged is unknown from now on.
+  void account(const Found& found, uint64_t packets, uint64_t bytes, uint32_t now_s);
+
   // Ends connections whose time has come, in `shards` shards from where the last call stopped; how many.
   std::size_t expire(uint32_t now_s, std::size_t shards = kShards);
   std::size_t remove_if(const std::function<bool(const Connection&)>& gone);

@@ -29,6 +29,8 @@ DataPlane::~DataPlane() {
     if (attached.listener != nullptr) links_->remove(*attached.listener);
   // No worker uses a queue any more when rings give up what waits in them; the pools still stand then.
   static_cast<void>(pipeline_->apply(Graph{}));
+  if (offload_ != nullptr) switch_->state().set_offload(nullptr);
+  offload_.reset();
   for (Attached& attached : ports_)
     if (attached.port != nullptr) attached.port->release_waiting();
   pipeline_.reset();
@@ -86,6 +88,7 @@ Result<PortId> DataPlane::attach(std::shared_ptr<Port> port, LinkListener* liste
   switch_->set_port_mtu(number, taken->mtu());
   taken->on_change([this, taken, number] {
     switch_->set_port_mtu(number, taken->mtu());
+    if (FlowOffload* offload = switch_->state().offload()) offload->port_changed();
     pipeline_->look_again();
   });
   if (auto applied = pipeline_->apply(graph()); !applied) {
@@ -94,6 +97,7 @@ Result<PortId> DataPlane::attach(std::shared_ptr<Port> port, LinkListener* liste
   }
   if (listener != nullptr)
     if (auto watched = links_->add(*listener); !watched) return watched.error();
+  if (offload_ != nullptr) offload_->add_port(number, *taken, listener);
   return number;
 }
 
@@ -104,6 +108,7 @@ Result<void> DataPlane::detach(PortId id) {
   Attached leaving = std::move(ports_[id]);
   ports_[id] = Attached{};
   if (leaving.listener != nullptr) links_->remove(*leaving.listener);
+  if (offload_ != nullptr) offload_->remove_port(id);
   auto applied = pipeline_->apply(graph());
   if (!applied) {
     ports_[id] = std::move(leaving);  // a worker may still use it: it stays until the plane ends
@@ -128,7 +133,10 @@ Result<void> DataPlane::apply(SwitchConfig config) {
       wanted.tunnel_destination_mac = mac(underlay->destination_mac());
     }
   }
+  if (config.offload) start_offload();
   if (auto applied = switch_->apply(config); !applied) return applied;
+  // What the kernel forwards was decided by the tables of before.
+  if (auto withdrawn = withdraw_offload(); !withdrawn) return withdrawn;
   return coalesce_as(config.ports);
 }
 
@@ -162,12 +170,46 @@ Port* DataPlane::port(PortId id) const {
 void DataPlane::set_port_state(PortId id, PortState state) {
   if (Port* known = port(id)) known->set_state(state);
   switch_->set_port_state(id, state);
+  if (offload_ != nullptr) offload_->shake_off();
+}
+
+// Once: what cannot be had now is asked for again by the next daemon.
+void DataPlane::start_offload() {
+  if (offload_tried_) return;
+  offload_tried_ = true;
+  auto started =
+      FlowOffload::start(switch_->state(), pipeline_->workers(), switch_->state().limits().offload);
+  if (!started) {
+    offload_finding_ = started.error().message;
+    return;
+  }
+  offload_ = std::move(*started);
+  for (std::size_t id = 0; id < ports_.size(); ++id)
+    if (ports_[id].port != nullptr)
+      offload_->add_port(static_cast<PortId>(id), *ports_[id].port, ports_[id].listener);
+  switch_->state().set_offload(offload_.get());
+}
+
+Result<void> DataPlane::withdraw_offload() {
+  return offload_ == nullptr ? Result<void>{} : offload_->withdraw();
+}
+
+Result<void> DataPlane::begin_capture(std::shared_ptr<Capture> capture) {
+  if (auto added = switch_->state().captures().add(std::move(capture)); !added) return added;
+  return withdraw_offload();
+}
+
+void DataPlane::set_path_mtu(uint16_t peer, uint32_t bytes) {
+  PeerTable& table = switch_->state().peers();
+  if (peer >= table.size() || table.at(peer).path_mtu.exchange(bytes, std::memory_order_relaxed) == bytes)
+    return;
+  if (offload_ != nullptr) offload_->shake_off();
 }
 
 Result<void> DataPlane::forward_port(PortId id, const IpAddress& peer, uint8_t ip_version) {
   if (auto done = switch_->forward_port(id, peer, ip_version, monotonic_ns()); !done) return done;
   if (Port* known = port(id)) known->set_state(PortState::forward_to_peer);
-  return {};
+  return withdraw_offload();
 }
 
 bool DataPlane::announce(PortId id, std::span<const std::byte> frame) {

@@ -26,6 +26,7 @@
 #include "native/port/port.h"
 #include "native/switch/announcer.h"
 #include "native/switch/coalesce_stage.h"
+#include "native/switch/flow_offload.h"
 #include "native/switch/switch.h"
 
 namespace penstock::net {
@@ -65,6 +66,14 @@ class DataPlane {
   // Puts a frame into the switch as if the port had received it (announcer.h). False: no such port, or no
   // room.
   bool announce(PortId id, std::span<const std::byte> frame);
+  // Null until a configuration wants flows offloaded, and where that is not possible: `offload_finding` says
+  // why.
+  FlowOffload* offload() const { return offload_.get(); }
+  const std::string& offload_finding() const { return offload_finding_; }
+  // From when this returns the capture sees every packet.
+  Result<void> begin_capture(std::shared_ptr<Capture> capture);
+  // What a probe found of the way to a peer; 0 takes it back.
+  void set_path_mtu(uint16_t peer, uint32_t bytes);
   // Forgets what has aged. Call it about once a second.
   void tick();
 
@@ -90,6 +99,8 @@ class DataPlane {
   DataPlane() = default;
   Graph graph() const;
   Result<void> coalesce_as(const std::vector<PortConfig>& ports);
+  void start_offload();
+  Result<void> withdraw_offload();
 
   std::unique_ptr<LinkWatch> links_;
   std::vector<std::unique_ptr<Absent>> absent_;
@@ -97,6 +108,9 @@ class DataPlane {
   std::vector<Attached> ports_;  // by number; a null port is free
   std::unique_ptr<Pipeline> pipeline_;
   std::unique_ptr<Switch> switch_;
+  std::unique_ptr<FlowOffload> offload_;
+  bool offload_tried_ = false;
+  std::string offload_finding_;
 };
 
 }  // namespace penstock::net

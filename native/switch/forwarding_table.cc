@@ -122,6 +122,15 @@ ForwardingTable::Learned ForwardingTable::learn(uint16_t network, Mac mac, Targe
   return Learned::added;
 }
 
+void ForwardingTable::refresh(uint16_t network, Mac mac, Target target, uint32_t now_seconds) {
+  Slot* slot = locate(make_key(network, mac));
+  if (slot == nullptr) return;
+  uint64_t value = slot->value.load(std::memory_order_acquire);
+  if ((value & kStatic) != 0 || !(target_of(value) == target)) return;
+  slot->value.compare_exchange_strong(value, make_value(target, now_seconds, false),
+                                      std::memory_order_relaxed);
+}
+
 bool ForwardingTable::pin(uint16_t network, Mac mac, Target target) {
   const uint64_t key = make_key(network, mac);
   const std::lock_guard lock(writers_);

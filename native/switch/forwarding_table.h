@@ -49,6 +49,9 @@ class ForwardingTable {
   // `pinned`: a static entry says otherwise, nothing changed.
   Learned learn(uint16_t network, Mac mac, Target target, uint32_t now_seconds);
 
+  // Heard of again, if it is still there; a station that moved stays where it is now.
+  void refresh(uint16_t network, Mac mac, Target target, uint32_t now_seconds);
+
   // Static entries never age and never move. They count towards entries_max only.
   bool pin(uint16_t network, Mac mac, Target target);
   void unpin(uint16_t network, Mac mac);

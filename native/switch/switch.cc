@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "native/base/clock.h"
+#include "native/switch/flow_offload.h"
 #include "native/switch/text.h"
 
 namespace penstock::net {
@@ -198,6 +199,7 @@ std::vector<RuleTraffic> Switch::rule_traffic() const {
   for (uint32_t rule = 0; rule < tables.rules().size(); ++rule) {
     RuleTraffic one{tables.rule_id(rule), tables.hits(rule)};
     if (const auto earlier = retired_.find(one.id); earlier != retired_.end()) one.traffic += earlier->second;
+    if (const FlowOffload* offload = state_.offload()) one.traffic += offload->rule_traffic(one.id);
     all.push_back(one);
   }
   return all;
@@ -209,6 +211,11 @@ PeerTraffic Switch::peer_traffic(uint16_t peer) const {
     sum.received += stage->peer_counters(peer).received.get();
     sum.transmitted += stage->peer_counters(peer).transmitted.get();
   }
+  if (const FlowOffload* offload = state_.offload()) {
+    const auto forwarded = offload->peer_packets(peer);
+    sum.received += forwarded.received;
+    sum.transmitted += forwarded.transmitted;
+  }
   return sum;
 }
 
@@ -219,6 +226,11 @@ PortTraffic Switch::port_traffic(PortId port) const {
     sum.received += counters.received.read();
     sum.transmitted += counters.transmitted.read();
     for (std::size_t i = 0; i < kDropReasons; ++i) sum.drops[i] += counters.drops[i].get();
+  }
+  if (const FlowOffload* offload = state_.offload()) {
+    const auto forwarded = offload->port_traffic(port);
+    sum.received += forwarded.received;
+    sum.transmitted += forwarded.transmitted;
   }
   return sum;
 }

@@ -127,6 +127,7 @@ void SwitchStage::track(const Work& work, Decision& decision, const FlowEntry* e
   const Segment segment = segment_of(*work.packet, work.packet->data(), headers);
   const bool valid =
       dry() || work.resumed || headers.fragment || table.advance(decision.found, segment, now_s_);
+  if (lane_ != nullptr && (segment.tcp_flags & (kTcpFin | kTcpRst)) != 0) tell_end(decision.found);
   const bool answered = decision.found.connection->replied.load(std::memory_order_relaxed);
   decision.state |= !valid ? state::kInvalid : answered ? state::kEstablished : state::kNew;
 }

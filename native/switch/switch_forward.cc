@@ -8,6 +8,7 @@
 //
 // A marked frame teaches nobody where its source is, and is not passed on again.
 #include "native/packet/wire.h"
+#include "native/switch/flow_offload.h"
 #include "native/switch/responder.h"
 #include "native/switch/switch_stage.h"
 #include "native/switch/text.h"
@@ -28,9 +29,11 @@ void SwitchStage::forward(Work& work, Decision& decision) {
   if (!dry() && teaches && (work.peer == PeerTable::kNone || !work.network->is_leaving(work.peer))) {
     const Target source = work.peer != PeerTable::kNone ? Target{TargetKind::peer, work.peer}
                                                         : Target{TargetKind::port, packet->ingress};
-    if (state_.forwarding().learn(network, load_mac(frame + kMacBytes), source, now_s_) ==
-        ForwardingTable::Learned::full)
-      counters_.learned_refused.add();
+    const auto learned = state_.forwarding().learn(network, load_mac(frame + kMacBytes), source, now_s_);
+    if (learned == ForwardingTable::Learned::full) counters_.learned_refused.add();
+    // What the kernel forwards to the station goes where it was.
+    if (learned == ForwardingTable::Learned::moved && state_.offload() != nullptr)
+      state_.offload()->shake_off();
   }
   SegmentBy segment = SegmentBy::egress;
   if (decision.rule != RuleTable::kNone) {
@@ -91,6 +94,7 @@ void SwitchStage::to_one(Work& work, Decision& decision, Target target, SegmentB
     if (work.peer != PeerTable::kNone) return drop(packet, DropReason::hairpin);
     if (work.network->config.tunnel == TunnelKind::none) return drop(packet, DropReason::no_route);
     if (!admit_and_rewrite(work, decision, nullptr)) return;
+    if (work.looked_at || trace_ != nullptr) consider_offload(work, decision, target);
     return emit_to_peer(packet, work, target.index, segment);
   }
   const PortView* to = tables_->port(target.index);
@@ -101,6 +105,7 @@ void SwitchStage::to_one(Work& work, Decision& decision, Target target, SegmentB
   if (state_.port(target.index).state.load(std::memory_order_relaxed) == PortState::forward_to_peer)
     return to_new_host(work, decision, target.index, segment);
   if (!admit_and_rewrite(work, decision, to)) return;
+  if (work.looked_at || trace_ != nullptr) consider_offload(work, decision, target);
   emit_to_port(packet, work, target.index, segment);
 }
 

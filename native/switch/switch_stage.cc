@@ -1,5 +1,7 @@
 #include "native/switch/switch_stage.h"
 
+#include "native/switch/flow_offload.h"
+
 namespace penstock::net {
 namespace {
 
@@ -20,7 +22,11 @@ SwitchStage::SwitchStage(SwitchState& state, const Snapshot<SwitchTables>& curre
       captured_(worker) {}
 
 void SwitchStage::process(Batch& batch, Outputs& outputs, uint64_t now_ns) {
+  FlowOffload* offload = dry() ? nullptr : state_.offload();
+  lane_ = offload == nullptr ? nullptr : offload->lane(worker_);
+  if (lane_ != nullptr) epoch_ = lane_->epoch();
   tables_ = &current_.read();
+  if (!tables_->offload()) lane_ = nullptr;
   outputs_ = &outputs;
   now_ns_ = now_ns;
   now_s_ = static_cast<uint32_t>(now_ns / 1'000'000'000);
@@ -40,6 +46,7 @@ void SwitchStage::process(Batch& batch, Outputs& outputs, uint64_t now_ns) {
     }
     if (admit(batch.packets[i], work_[admitted])) ++admitted;
   }
+  if (admitted > 0 && lane_ != nullptr && !captured) work_[looks_++ % admitted].looked_at = true;
   for (std::size_t i = 0; i < admitted; ++i) flows_.prefetch_entry(work_[i].hash);
   for (std::size_t i = 0; i < admitted; ++i) route(work_[i]);
   if (captured) captured_.end();

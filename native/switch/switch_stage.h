@@ -25,6 +25,7 @@
 #include "native/switch/classify.h"
 #include "native/switch/counters.h"
 #include "native/switch/flow_cache.h"
+#include "native/switch/flow_offer.h"
 #include "native/switch/fragment_table.h"
 #include "native/switch/switch_state.h"
 #include "native/switch/switch_tables.h"
@@ -82,6 +83,7 @@ class SwitchStage final : public Stage {
     bool resumed = false;              // a script has accepted it
     bool passed_on = false;            // by the tunnel's other end, for somebody else
     bool fragment_unknown = false;     // a later fragment whose first was not seen
+    bool looked_at = false;            // whether the kernel may take its flow over is asked
     FlowKey flow;
     MatchWords key;
     MatchWords masked;
@@ -132,6 +134,12 @@ class SwitchStage final : public Stage {
   bool admit_and_rewrite(Work& work, Decision& decision, const PortView* to);
   bool begin_or_go_on(Work& work, Decision& decision);
 
+  // switch_offload.cc
+  const char* offload_obstacle(const Work& work, const Decision& decision, Target target,
+                               FlowOffer& offer) const;
+  void consider_offload(const Work& work, const Decision& decision, Target target);
+  void tell_end(const ConnectionTable::Found& found);
+
   // switch_emit.cc
   void emit_to_port(Packet* packet, const Work& work, PortId port, SegmentBy segment);
   void emit_to_peer(Packet* packet, const Work& work, uint16_t peer, SegmentBy segment, bool pass_on = false);
@@ -175,6 +183,9 @@ class SwitchStage final : public Stage {
   const SwitchTables* tables_ = nullptr;
   uint32_t rule_ = RuleTable::kNone;  // of the packet at hand
   Outputs* outputs_ = nullptr;
+  OfferLane* lane_ = nullptr;  // null: nothing is offered
+  uint64_t epoch_ = 0;         // of the offload programs, before the tables were read
+  uint32_t looks_ = 0;
   uint64_t now_ns_ = 0;
   uint32_t now_s_ = 0;
   std::array<Work, kBatchPackets> work_;

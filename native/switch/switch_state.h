@@ -17,10 +17,18 @@
 
 namespace penstock::net {
 
+class FlowOffload;
+
+struct FlowOffloadLimits {
+  uint32_t flows_max = 65536;
+  uint32_t idle_seconds_max = 30;  // without a packet a flow goes back
+};
+
 struct SwitchLimits {
   ForwardingLimits forwarding;
   ConnectionLimits connections;
   ConnectionTimeouts timeouts;
+  FlowOffloadLimits offload;
   uint32_t ports_max = 1024;
   uint32_t networks_max = 4096;
   uint32_t flows_per_worker = 131072;  // a power of two
@@ -51,6 +59,9 @@ class SwitchState {
         learned_(std::make_unique<std::unique_ptr<PeerSet>[]>(limits.networks_max)) {}
 
   const SwitchLimits& limits() const { return limits_; }
+  // Null until the control side has started it; it stays while workers run.
+  FlowOffload* offload() const { return offload_.load(std::memory_order_acquire); }
+  void set_offload(FlowOffload* offload) { offload_.store(offload, std::memory_order_release); }
   ForwardingTable& forwarding() { return forwarding_; }
   ConnectionTable& connections() { return connections_; }
   PeerTable& peers() { return peers_; }
@@ -88,6 +99,7 @@ class SwitchState {
   std::unique_ptr<PortRuntime[]> ports_;
   std::unique_ptr<std::unique_ptr<PeerSet>[]> learned_;
   std::map<uint64_t, std::unique_ptr<Meter>> meters_;
+  std::atomic<FlowOffload*> offload_{nullptr};
 };
 
 // Meters of ports live beside those of the configuration under names of their own.

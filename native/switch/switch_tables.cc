@@ -66,6 +66,7 @@ class TablesBuilder {
       if (Result<void> done = (this->*step)(); !done) return done;
     decide_tracking();
     decide_flow_mask();
+    out_->offload_ = config_.offload;
     return {};
   }
 

@@ -98,6 +98,8 @@ class SwitchTables {
   // What has to be equal for two packets to be of one flow of the cache.
   const MatchWords& flow_mask() const { return flow_mask_; }
   bool rules_use_state() const { return rules_use_state_; }
+  // Whether the kernel may take flows over.
+  bool offload() const { return offload_; }
   uint64_t generation() const { return generation_; }
   std::size_t tunnel_groups() const { return tunnel_groups_; }
 
@@ -123,6 +125,7 @@ class SwitchTables {
   std::vector<Meter*> meters_;
   MatchWords flow_mask_;
   bool rules_use_state_ = false;
+  bool offload_ = false;
   std::size_t tunnel_groups_ = 0;
   std::unique_ptr<TrafficCounter[]> hits_;
 

@@ -102,6 +102,7 @@ class Compiler {
   compile(): NativeSwitchConfig {
     const { config, numbers } = this;
     return {
+      offload: config.offload === 'auto',
       ports: Object.entries(config.ports).map(([name, port]) => this.#port(name, port)),
       networks: Object.entries(config.networks).map(([name, network]) => this.#network(name, network)),
       rules: encodeRules(this.#rules()),
@@ -176,6 +177,7 @@ class Compiler {
       transmit: port.transmit === undefined ? undefined : nativeRate(port.transmit),
       groups: port.groups.map((group, i) => this.#groupNumber(group, `${at}.groups[${i}]`)),
       isolated: port.isolated,
+      offload: port.offload === 'auto',
     };
   }
 

@@ -177,6 +177,8 @@ const portSchema = z.strictObject({
   antiSpoof: z.boolean().default(false),
   groups: z.array(name).default([]),
   isolated: z.boolean().default(false),
+  /** Flows from and to this port may be forwarded by the kernel, where the switch has `offload` on. */
+  offload: z.enum(['auto', 'off']).default('auto'),
   receive: rateSchema.optional(),
   transmit: rateSchema.optional(),
   /** Of an underlay: the tunnel address, one of the host's own. */
@@ -233,6 +235,8 @@ const networkSchema = z.strictObject({
 });
 
 export const switchSchema = z.strictObject({
+  /** Flows that are decided are forwarded by eBPF programs of the kernel, where it can (docs/flow-offload.md). */
+  offload: z.enum(['auto', 'off']).default('off'),
   networks: z.record(name, networkSchema).default({}),
   ports: z.record(name, portSchema).default({}),
   groups: z

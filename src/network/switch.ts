@@ -18,6 +18,7 @@ import {
   type NativeConnection,
   type NativePortFacts,
   type NativePortRestored,
+  type OffloadFacts,
   type PortState,
   startDataPlane,
   type TraceStep,
@@ -63,6 +64,10 @@ export interface SwitchOptions {
   readonly connections?: number;
   /** How long a learned address is kept without being heard of. */
   readonly ageSeconds?: number;
+  /** Flows that the kernel forwards at most, where `offload` is on; 65536 by default. */
+  readonly offloadedFlows?: number;
+  /** After so long without a packet a flow goes back to user space; 30 by default. */
+  readonly offloadIdleSeconds?: number;
   /** Where journals of interfaces that were taken over lie. */
   readonly runtimeDirectory?: string;
 }
@@ -79,6 +84,7 @@ export interface SwitchStats {
 }
 
 export interface SwitchView {
+  readonly offload: OffloadFacts;
   /** As it was applied. */
   readonly config: SwitchConfigInput;
   readonly ports: Readonly<Record<string, NativePortFacts>>;
@@ -249,6 +255,7 @@ export class Switch implements AsyncDisposable {
     const network = (number: number): string => this.#networks.nameOf(number) ?? String(number);
     const peers = plane.peers();
     return {
+      offload: plane.offload(),
       config: this.#document,
       ports: this.#ports(),
       addresses: plane.addresses().map(({ port, peer, ...entry }) => ({

@@ -11,6 +11,7 @@
 #include "native/packet/wire.h"
 #include "native/switch/connection_table.h"
 #include "native/switch/flow_cache.h"
+#include "native/switch/flow_offer.h"
 #include "native/switch/forwarding_table.h"
 #include "native/switch/meter.h"
 #include "native/switch/peer_table.h"
@@ -39,6 +40,18 @@ TEST_CASE("an address is found where it was learned, per network, until it ages 
   CHECK(target == kPeer7);
   CHECK(table.expire(1000) == 1);
   CHECK(table.size() == 0);
+}
+
+TEST_CASE("an address that was heard of elsewhere meanwhile is not refreshed where it was") {
+  ForwardingTable table({.entries_max = 1024, .entries_per_network_max = 100, .age_seconds_max = 300});
+  Target target;
+  table.refresh(1, 0x02aa, kPort1, 10);
+  CHECK_FALSE(table.find(1, 0x02aa, 10, target));
+  table.learn(1, 0x02aa, kPort1, 10);
+  table.refresh(1, 0x02aa, kPort1, 200);
+  CHECK(table.find(1, 0x02aa, 500, target));
+  table.refresh(1, 0x02aa, kPort2, 400);
+  CHECK_FALSE(table.find(1, 0x02aa, 501, target));
 }
 
 TEST_CASE("a pinned address neither moves nor ages, and is learned again once unpinned") {
@@ -304,6 +317,28 @@ TEST_CASE("a reset from off the path does not end a connection, one from its end
   CHECK(state_of(made) == TcpState::closed);
 }
 
+TEST_CASE("packets that others forwarded count, keep a connection, and leave no acknowledgement known") {
+  Quiescence quiescence(3);
+  ConnectionTable table({}, {}, 42, quiescence);
+  const ConnectionKey key = tcp_key(1);
+  const auto made = table.create(key, key.reversed(), {}, 0);
+  const auto back = table.find(key.reversed(), 0);
+  REQUIRE(table.advance(made, segment(wire::kTcpSyn), 0));
+  REQUIRE(table.advance(back, segment(wire::kTcpSyn | wire::kTcpAck, 5000, 2), 0));
+  REQUIRE(table.advance(made, segment(wire::kTcpAck, 2, 5001), 0));
+  table.account(made, 1000, 60'000'000, 50);
+  CHECK(made.connection->packets[0].load() == 1002);
+  CHECK(made.connection->bytes[0].load() >= 60'000'000);
+  CHECK(made.connection->expires_s.load() == 50 + table.timeouts().tcp_established);
+  // Three gigabytes further on a reset would look as if it came from the past.
+  CHECK(table.advance(back, segment(wire::kTcpRst, 5001 + 3'000'000'000U, 0), 50));
+  CHECK(state_of(made) == TcpState::closed);
+  auto stranger = made;
+  ++stranger.id;
+  table.account(stranger, 1, 1, 60);
+  CHECK(made.connection->packets[0].load() == 1002);
+}
+
 TEST_CASE("a new connection may take the tuple of one in time-wait") {
   Quiescence quiescence(3);
   ConnectionTable table({}, {}, 42, quiescence);
@@ -398,6 +433,34 @@ TEST_CASE("workers that create, find and expire the same connections agree") {
   CHECK(counted == table.size());
   table.remove_if([](const Connection&) { return true; });
   CHECK(table.size() == 0);
+}
+
+TEST_CASE(
+    "a flow is offered once it was looked at often enough, superframes sooner, anew after a withdrawal") {
+  std::atomic<uint64_t> epoch{1};
+  std::atomic<bool> woken{false};
+  const Fd wake(::eventfd(0, EFD_NONBLOCK));
+  OfferLane lane(epoch, woken, wake.get());
+  const auto looks = [&](uint32_t hash, bool superframe, uint64_t at, uint32_t now_s) {
+    for (uint32_t count = 1; count <= 100; ++count)
+      if (lane.look(hash, superframe, at, now_s)) return count;
+    return 0U;
+  };
+  CHECK(looks(7, false, 1, 10) == OfferLane::kOfferAfter);
+  CHECK(looks(7, false, 1, 11) == 0);  // not again soon
+  CHECK(looks(7, true, 2, 11) == OfferLane::kOfferAfter / OfferLane::kSuperframeWeight);
+  CHECK(looks(7, false, 2, 20) == OfferLane::kOfferAfter);  // idle between
+
+  FlowOffer offer;
+  offer.epoch = 5;
+  lane.push(offer);
+  lane.push(offer);
+  eventfd_t times = 0;
+  REQUIRE(::eventfd_read(wake.get(), &times) == 0);
+  CHECK(times == 1);  // one wake-up until the reader has looked
+  std::array<FlowOffer, 4> taken;
+  CHECK(lane.pop(taken) == 2);
+  CHECK(taken[1].epoch == 5);
 }
 
 TEST_CASE("a flow is found as it was put in, under the generation it was put in with, or not at all") {

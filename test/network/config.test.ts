@@ -65,7 +65,7 @@ describe('mistakes name the key', () => {
       overlay({ gateway: { service: 's', agent: 'somewhere' } }),
       'networks.blue.gateway.agent: expected unix:/PATH or HOST:PORT, got "somewhere"',
     ],
-    [{ prts: {} }, 'unknown key "prts" (allowed: networks, ports, groups, rules, meters, mirrors)'],
+    [{ prts: {} }, 'unknown key "prts" (allowed: offload, networks, ports, groups, rules, meters, mirrors)'],
     [{ ports: { a: { tap: 'a', mtoo: 1 } } }, 'ports.a: unknown key "mtoo"'],
     [{ ports: { a: { tap: 'a-name-of-sixteen-' } } }, 'ports.a.tap: expected an interface name'],
     [{ ports: { a: { tap: 'x', interface: 'y' } } }, 'ports.a: expected exactly one of tap, interface'],

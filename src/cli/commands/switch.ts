@@ -133,8 +133,9 @@ function readDocument(context: Context, file: string): unknown {
 
 function describeView(view: SwitchRoleView): string {
   const parts = [
+    ...(view.offload.finding === undefined ? [] : [`flow offload is not available: ${view.offload.finding}`]),
     columns([
-      ['PORT', 'INTERFACE', 'STATE', 'MTU', 'RECEIVED', 'TRANSMITTED', 'OFFLOADS'],
+      ['PORT', 'INTERFACE', 'STATE', 'MTU', 'RECEIVED', 'TRANSMITTED', 'IN KERNEL', 'OFFLOADS'],
       ...Object.entries(view.ports).map(([name, port]) => [
         name,
         port.underlay === undefined ? port.name : `${port.name} (${port.underlay} underlay)`,
@@ -142,6 +143,7 @@ function describeView(view: SwitchRoleView): string {
         String(port.mtu),
         `${port.received.packets} (${formatSize(port.received.bytes)})`,
         `${port.transmitted.packets} (${formatSize(port.transmitted.bytes)})`,
+        port.offloaded === undefined ? '' : (port.offloaded.finding ?? `${port.offloaded.flows} flows`),
         port.offloads.join(' '),
       ]),
     ]),
