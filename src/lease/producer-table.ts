@@ -34,6 +34,8 @@ const FLOAT_COLUMNS = [
   /** Operations under way at queueMs: reported, or estimated since. */
   'queue',
   'queueMs',
+  /** Of what was guessed to have ended since the status, what no report has had the time to tell. */
+  'untold',
   /** Latency of an operation that waits for nobody, milliseconds; NaN until a status with work. */
   'serviceMs',
   /** Operations it works on at a time, learnt; 1 at first. */
@@ -60,6 +62,7 @@ const FLOAT_COLUMNS = [
   'slowStartFactor',
   'errorFactor',
   'latencyFactor',
+  'scoreFactor',
 ] as const;
 
 const UNKNOWN_AT_FIRST = ['statusMs', 'reportMs', 'estimate', 'serviceMs', 'utilisationMean'] as const;

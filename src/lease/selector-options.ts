@@ -1,8 +1,10 @@
 // Every number that shapes a choice, in one object, so that a simulation can tune them and a configuration can override them.
 
 export interface SelectorOptions {
-  /** Candidates drawn for a choice, 1 to 4. */
+  /** Candidates drawn for a choice, 1 to 8. */
   readonly choices: number;
+  /** The same where a lease carries many operations, so that a choice is for long: from 1 to 8. */
+  readonly heldChoices: number;
   /** How often weights are computed anew, milliseconds; a grant in between uses the last ones. */
   readonly recomputeIntervalMs: number;
   /** Life of a lease, milliseconds, before jitter. */
@@ -74,6 +76,12 @@ export interface SelectorOptions {
   readonly trimGain: number;
   /** A weight is trimmed by this factor at most. */
   readonly trimMax: number;
+  /** Exponent of the trim in the score of a candidate: with many candidates weights alone say little. */
+  readonly scoreTrimExponent: number;
+  /** Producers whose operations take up to so many times the median are kept equally busy; at least 1... */
+  readonly alikeRatio: number;
+  /** ...and slower ones less so: exponent of their headroom; 0: equally too. */
+  readonly headroomExponent: number;
   /** Time constant of the utilisation that trims, milliseconds. */
   readonly utilisationDecayMs: number;
   /** Time constant of what is learnt of a producer's places, milliseconds. */
@@ -83,10 +91,11 @@ export interface SelectorOptions {
   readonly explanationsKept: number;
 }
 
-export const CHOICES_MAX = 4;
+export const CHOICES_MAX = 8;
 
 export const SELECTOR_DEFAULTS: SelectorOptions = {
-  choices: 3,
+  choices: 5,
+  heldChoices: 3,
   recomputeIntervalMs: 200,
   ttlMs: 30_000,
   ttlJitter: 0.1,
@@ -119,6 +128,9 @@ export const SELECTOR_DEFAULTS: SelectorOptions = {
   coldLatencyExponent: 0.25,
   trimGain: 1.5,
   trimMax: 4,
+  scoreTrimExponent: 0.5,
+  alikeRatio: 1.5,
+  headroomExponent: 1,
   utilisationDecayMs: 1_000,
   placesDecayMs: 10_000,
   explanationsKept: 16_384,
@@ -129,6 +141,7 @@ const RANGES: Readonly<
   Record<keyof SelectorOptions, readonly [min: number, max: number, integer?: boolean]>
 > = {
   choices: [1, CHOICES_MAX, true],
+  heldChoices: [1, CHOICES_MAX, true],
   recomputeIntervalMs: [1, 1e6],
   ttlMs: [1, 1e9],
   ttlJitter: [0, 0.5],
@@ -161,6 +174,9 @@ const RANGES: Readonly<
   coldLatencyExponent: [0, 4],
   trimGain: [0, 10],
   trimMax: [1, 100],
+  scoreTrimExponent: [0, 4],
+  alikeRatio: [1, 100],
+  headroomExponent: [0, 4],
   utilisationDecayMs: [1, 1e9],
   placesDecayMs: [1, 1e9],
   explanationsKept: [0, 1 << 22, true],

@@ -26,9 +26,10 @@ import { CHOICES_MAX, type SelectorOptions, selectorOptions } from './selector-o
 import type { ConsumerReport, ProducerStatus } from './status.js';
 import { Weigher } from './weigher.js';
 import { WeightedSet } from './weighted-set.js';
+import { choiceCount } from './weights/choice-count.js';
 import { InfluenceCap } from './weights/influence-cap.js';
 import { LeaseShape } from './weights/lease-shape.js';
-import { drainedQueue } from './weights/local-correction.js';
+import { drainedQueue, untoldEnds } from './weights/local-correction.js';
 import { capacityEstimate, memoryKept, placesOf, serviceLatency } from './weights/producer-estimate.js';
 
 /** Answers of `grant` below zero. */
@@ -155,6 +156,7 @@ export class Selector {
     columns.producerFactor[slot] = 1;
     columns.consumerFactor[slot] = 1;
     columns.latencyFactor[slot] = 1;
+    columns.scoreFactor[slot] = 1;
     columns.errorFactor[slot] = 1;
     columns.slowStartFactor[slot] = this.options.slowStartMs > 0 ? this.options.slowStartFloor : 1;
     columns.weight[slot] = weight * columns.slowStartFactor[slot]!;
@@ -204,7 +206,9 @@ export class Selector {
     columns.statusLatencyMs[slot] = status.latencyMs;
     columns.queue[slot] = status.inFlight;
     columns.queueMs[slot] = nowMs;
+    columns.untold[slot] = 0;
     this.#measure(slot, status);
+    this.#shape.ended(status.operations);
     columns.statusErrorRatio[slot] = status.operations > 0 ? status.errors / status.operations : 0;
     if (status.capacity !== undefined) columns.capacity[slot] = status.capacity;
     const willing = status.healthy !== false;
@@ -225,7 +229,6 @@ export class Selector {
    */
   grant(nowMs: number, consumer = 0, avoid = -1): number {
     if (nowMs >= this.#computeDueMs) this.compute(nowMs);
-    const { columns } = this.#producers;
     const drawn = this.#draw(nowMs);
     if (drawn === 0) return this.#refuse();
     const weigher = this.#weigher;
@@ -235,10 +238,9 @@ export class Selector {
     let bestScore = Number.POSITIVE_INFINITY;
     for (let i = 0; i < drawn; i += 1) {
       const slot = this.#drawn[i]!;
-      const places = columns.places[slot]!;
-      const load = this.#queueAt(slot, nowMs) / places;
+      const load = this.#loadAt(slot, nowMs);
       const hot = load >= weigher.hotLoad;
-      const score = ((load + 1 / places) * columns.latencyFactor[slot]!) / columns.errorFactor[slot]!;
+      const score = this.#score(slot, load);
       this.#explanations.candidate(this.#producers, slot, hot, load, score, this.#drawable.weight(slot));
       if (slot === avoid && drawn > 1) continue;
       if (best !== -1 && (hot === bestHot ? score >= bestScore : hot)) continue;
@@ -313,7 +315,9 @@ export class Selector {
     const slot = this.#leases.producer(record);
     if (this.#producers.incarnations[slot] !== this.#leases.incarnation(record)) return false;
     this.counters.reports += 1;
-    this.#shape.learn(report, nowMs - this.#leases.grantedMs(record));
+    const grantedMs = this.#leases.grantedMs(record);
+    this.#shape.learn(report, nowMs - grantedMs);
+    if (grantedMs + report.windowMs > this.#producers.columns.statusMs[slot]!) this.#countEnd(slot, nowMs);
     if (report.operations > 0) this.#hear(slot, consumer, report, nowMs);
     return true;
   }
@@ -406,7 +410,7 @@ export class Selector {
   compute(nowMs: number): void {
     this.counters.computations += 1;
     this.#computeDueMs = nowMs + this.options.recomputeIntervalMs;
-    this.#weigher.compute(nowMs, this.#loadAt);
+    this.#weigher.compute(nowMs, this.#loadAt, this.#shape.single);
     for (let slot = 0; slot < this.#producers.used; slot += 1) {
       this.#drawable.setLater(slot, this.#weigher.drawable(slot));
     }
@@ -420,9 +424,10 @@ export class Selector {
     const lease = this.#leases.begin(producer, incarnation, consumer, sequence, nowMs, expiresMs);
     if (lease < 0)
       throw new LeaseError('CAPACITY_EXHAUSTED', 'this agent holds as many leases as it can number');
-    const { leases, capacity, queue, queueMs } = this.#producers.columns;
-    queue[producer] = this.#queueAt(producer, nowMs) + this.#shape.underWay;
-    queueMs[producer] = nowMs;
+    const { leases, capacity, queue } = this.#producers.columns;
+    this.#settleQueue(producer, nowMs);
+    queue[producer]! += this.#shape.underWay;
+    this.#shape.grant();
     leases[producer]! += 1;
     if (leases[producer]! >= capacity[producer]!) this.#drawable.set(producer, 0);
     return lease;
@@ -441,7 +446,7 @@ export class Selector {
     this.#leases.end(slot);
     const { leases, capacity, queue, estimate } = this.#producers.columns;
     // What was guessed to have ended is off already; of a producer that says nothing, nothing was guessed.
-    const counted = Number.isNaN(estimate[producer]!) ? 1 : 1 - this.#shape.guessed;
+    const counted = Number.isNaN(estimate[producer]!) ? 1 : 1 - this.#shape.single;
     queue[producer] = Math.max(0, queue[producer]! - counted * this.#shape.underWay);
     leases[producer]! -= 1;
     if (leases[producer]! === capacity[producer]! - 1) this.#refresh(producer);
@@ -459,7 +464,7 @@ export class Selector {
       // Nobody is left: health may have come back, or panic may be due.
       this.compute(nowMs);
     }
-    const { choices } = this.options;
+    const choices = this.#choices();
     const alias = set.total > ALIAS_SHARE_MIN * this.#alias.total && this.#alias.total > 0;
     const wanted = Math.min(choices, set.positive);
     const drawn = this.#drawn;
@@ -475,6 +480,24 @@ export class Selector {
       count += 1;
     }
     return count;
+  }
+
+  /**
+   * What the operations of a new lease would wait for, relative to other producers. Where leases carry many operations, what is under
+   * way on average for as long as they last counts instead of what is this instant.
+   */
+  #score(slot: number, load: number): number {
+    const { places, leases, scoreFactor } = this.#producers.columns;
+    const { single, underWay } = this.#shape;
+    const lasting = (leases[slot]! * underWay) / places[slot]!;
+    return (single * load + (1 - single) * lasting + 1 / places[slot]!) * scoreFactor[slot]!;
+  }
+
+  #choices(): number {
+    const { share, single } = this.#shape;
+    if (share === 1 && single === 1) return this.options.choices;
+    const { choices, heldChoices } = this.options;
+    return choiceCount(heldChoices + single * (choices - heldChoices), share, this.#random.uniform());
   }
 
   #refuse(): number {
@@ -563,9 +586,39 @@ export class Selector {
 
   /** Operations under way now, as far as can be known between reports. */
   #queueAt(slot: number, nowMs: number): number {
-    const { queue, queueMs, estimate, places } = this.#producers.columns;
-    const finishedPerMs = (estimate[slot]! / 1000) * this.#shape.guessed;
-    return drainedQueue(queue[slot]!, nowMs - queueMs[slot]!, finishedPerMs, places[slot]!);
+    const { queue, queueMs, untold } = this.#producers.columns;
+    const elapsedMs = nowMs - queueMs[slot]!;
+    const left = this.#drained(slot, elapsedMs);
+    const shape = this.#shape;
+    const ended = shape.share * (queue[slot]! - left);
+    return (
+      left +
+      shape.toldShare * (untold[slot]! + ended - untoldEnds(untold[slot]!, ended, elapsedMs, shape.lagMs))
+    );
+  }
+
+  #drained(slot: number, elapsedMs: number): number {
+    const { queue, estimate, places } = this.#producers.columns;
+    const finishedPerMs = (estimate[slot]! / 1000) * this.#shape.single;
+    return drainedQueue(queue[slot]!, elapsedMs, finishedPerMs, places[slot]!);
+  }
+
+  #settleQueue(slot: number, nowMs: number): void {
+    const { queue, queueMs, untold } = this.#producers.columns;
+    const elapsedMs = nowMs - queueMs[slot]!;
+    const now = this.#queueAt(slot, nowMs);
+    const ended = this.#shape.share * (queue[slot]! - this.#drained(slot, elapsedMs));
+    untold[slot] = untoldEnds(untold[slot]!, ended, elapsedMs, this.#shape.lagMs);
+    queue[slot] = now;
+    queueMs[slot] = nowMs;
+  }
+
+  /** A consumer said that its operation ended after the producer's last status. */
+  #countEnd(slot: number, nowMs: number): void {
+    const { queue, estimate } = this.#producers.columns;
+    if (Number.isNaN(estimate[slot]!)) return;
+    this.#settleQueue(slot, nowMs);
+    queue[slot] = Math.max(0, queue[slot]! - this.#shape.single * this.#shape.underWay);
   }
 
   /** What a status says of how much the producer can do, and how busy it is. */

@@ -8,6 +8,7 @@ import type { SelectorOptions } from './selector-options.js';
 import { ageConfidence } from './weights/age-decay.js';
 import { blendFactor } from './weights/blend.js';
 import { errorPenalty, fadedErrorRatio } from './weights/error-penalty.js';
+import { targetUtilisation } from './weights/headroom.js';
 import type { InfluenceCap } from './weights/influence-cap.js';
 import { cutOutlier, quantileOf } from './weights/outlier-cut.js';
 import { utilisationConfidence } from './weights/producer-estimate.js';
@@ -17,6 +18,8 @@ import { trimmed } from './weights/utilisation-trim.js';
 
 /** A pause in computing is not made up for by one great step. */
 const TRIM_SECONDS_MAX = 1;
+/** Leases that last answer a change of weight late: the loop is stable at this share of the gain only. */
+const HELD_GAIN = 0.5;
 const TRIM_ERROR_RATIO_MAX = 0.01;
 
 export class Weigher {
@@ -26,6 +29,8 @@ export class Weigher {
   hotLoad = Number.POSITIVE_INFINITY;
   #scratch = new Float64Array(0);
   #rampMost = 1;
+  /** Share of what is under way that ends with its operation; the rest lasts as long as its lease. */
+  #single = 1;
   #trimmedMs = Number.NEGATIVE_INFINITY;
 
   constructor(
@@ -35,13 +40,14 @@ export class Weigher {
   ) {}
 
   /** Sets the columns from `trim` on, `health`, `panic` and `hotLoad`. `loadAt`: of a slot, now. */
-  compute(nowMs: number, loadAt: (slot: number, nowMs: number) => number): void {
+  compute(nowMs: number, loadAt: (slot: number, nowMs: number) => number, single: number): void {
+    this.#single = single;
     if (this.#scratch.length < this.table.used) this.#scratch = new Float64Array(this.table.size);
     this.#judgeHealth(nowMs);
     const estimateMedian = this.#medianOf((slot) => this.#estimateRatio(slot));
     const latencyMedian = this.#medianOf((slot) => this.#latencyMs(slot, nowMs));
     const serviceMedian = this.#medianOf((slot) => this.#serviceTime(slot));
-    this.#trim(nowMs);
+    this.#trim(nowMs, serviceMedian);
     for (let slot = 0; slot < this.table.used; slot += 1) {
       if (this.table.health[slot] === ABSENT) continue;
       this.#weigh(slot, nowMs, estimateMedian, latencyMedian, serviceMedian);
@@ -149,6 +155,9 @@ export class Weigher {
     );
     const errorRatio = this.errorRatio(slot, nowMs);
     columns.errorFactor[slot] = errorPenalty(errorRatio, options.errorExponent);
+    columns.scoreFactor[slot] =
+      columns.latencyFactor[slot]! /
+      (columns.errorFactor[slot]! * columns.trim[slot]! ** (this.#single * options.scoreTrimExponent));
     columns.weight[slot] = Math.max(
       options.weightFloor * prior,
       columns.steady[slot]! * columns.slowStartFactor[slot]! * columns.errorFactor[slot]!,
@@ -156,7 +165,7 @@ export class Weigher {
   }
 
   /** Moves trims towards equal utilisation; only producers that take their share of work have a say. */
-  #trim(nowMs: number): void {
+  #trim(nowMs: number, serviceMedian: number): void {
     const { columns, health, used } = this.table;
     const seconds = Math.min(TRIM_SECONDS_MAX, (nowMs - this.#trimmedMs) / 1000);
     this.#trimmedMs = nowMs;
@@ -165,6 +174,12 @@ export class Weigher {
     for (let slot = 0; slot < used; slot += 1) {
       if (health[slot] === HEALTHY) this.#rampMost = Math.max(this.#rampMost, columns.slowStartFactor[slot]!);
     }
+    const { trimGain, trimMax, alikeRatio, headroomExponent, outlierRatio } = this.options;
+    const target = (slot: number, fleet: number) => {
+      const service = this.#serviceTime(slot);
+      const relative = Number.isNaN(service) ? 1 : cutOutlier(service, serviceMedian, outlierRatio);
+      return targetUtilisation(fleet, relative, alikeRatio, headroomExponent);
+    };
     let sum = 0;
     let count = 0;
     for (let slot = 0; slot < used; slot += 1) {
@@ -173,11 +188,26 @@ export class Weigher {
       count += 1;
     }
     if (count < 2) return;
-    const { trimGain, trimMax } = this.options;
+    const fleet = sum / count;
+    const gain = trimGain * (HELD_GAIN + (1 - HELD_GAIN) * this.#single);
+    let excess = 0;
+    for (let slot = 0; slot < used; slot += 1) {
+      if (health[slot] !== HEALTHY || !this.#trimmable(slot, nowMs)) continue;
+      excess += fleet - target(slot, fleet);
+    }
+    // What the slow are spared the others take.
+    const spared = excess / count;
     for (let slot = 0; slot < used; slot += 1) {
       if (health[slot] !== HEALTHY || !this.#trimmable(slot, nowMs)) continue;
       const own = columns.utilisationMean[slot]!;
-      columns.trim[slot] = trimmed(columns.trim[slot]!, sum / count, own, trimGain, seconds, trimMax);
+      columns.trim[slot] = trimmed(
+        columns.trim[slot]!,
+        target(slot, fleet) + spared,
+        own,
+        gain,
+        seconds,
+        trimMax,
+      );
     }
   }
 

@@ -42,24 +42,44 @@ describe('the queue between reports', () => {
 });
 
 describe('the shape of leases', () => {
-  test('one operation each, reported late: its end is guessed', () => {
+  test('one operation each, reported late: the lag is learnt', () => {
     const shape = new LeaseShape();
     for (let i = 0; i < 1000; i += 1) shape.learn(report({}), 500);
     expect(shape.underWay).toBeCloseTo(1, 6);
-    expect(shape.guessed).toBeCloseTo(1, 6);
+    expect(shape.single).toBeCloseTo(1, 6);
+    expect(shape.lagMs).toBeCloseTo(480, 0);
   });
 
-  test('one operation each, reported at once: its end is counted', () => {
+  test('one operation each, reported at once: there is no lag', () => {
     const shape = new LeaseShape();
     for (let i = 0; i < 1000; i += 1) shape.learn(report({}), 21);
-    expect(shape.guessed).toBeLessThan(0.01);
+    expect(shape.lagMs).toBeCloseTo(1, 6);
+  });
+
+  test('how many leases are reported at all', () => {
+    const shape = new LeaseShape();
+    for (let i = 0; i < 20_000; i += 1) {
+      shape.grant();
+      if (i % 4 !== 0) shape.learn(report({}), 21);
+    }
+    expect(shape.toldShare).toBeCloseTo(0.75, 2);
+  });
+
+  test('what others grant is seen in what producers count, once reports say how much a lease carries', () => {
+    const shape = new LeaseShape();
+    for (let i = 0; i < 1000; i += 1) shape.grant();
+    shape.ended(4000);
+    expect(shape.share).toBe(1);
+    for (let i = 0; i < 1000; i += 1) shape.learn(report({}), 100);
+    shape.ended(0);
+    expect(shape.share).toBeCloseTo(0.25, 6);
   });
 
   test("many operations: Little's law, and next to nothing ends with its operation", () => {
     const shape = new LeaseShape();
     for (let i = 0; i < 2000; i += 1) shape.learn(report({ operations: 400, windowMs: 2000 }), 9000);
     expect(shape.underWay).toBeCloseTo(4, 1);
-    expect(shape.guessed).toBeCloseTo(1 / 400, 3);
+    expect(shape.single).toBeCloseTo(1 / 400, 3);
   });
 
   test('a fifth of absurd reports moves it by less than a factor of two', () => {

@@ -25,3 +25,16 @@ export function drainedQueue(
   const restMs = saturatedMs > 0 ? elapsedMs - saturatedMs : elapsedMs;
   return left * Math.exp((-restMs * finishedPerMs) / places);
 }
+
+/**
+ * Of the ends guessed so far, how many no report can have confirmed yet: `untold` of before and `ended` more, evenly over
+ * `elapsedMs`, when a report comes `lagMs` after its end on average. What leaves this number is replaced by what the reports say, so
+ * that a guess stands only until the truth is due. Source: the complementary filter (Higgins, "A comparison of complementary and
+ * Kalman filtering", IEEE TAES 11(3), 1975): the prediction where it is quick, the measurement where it is late.
+ */
+export function untoldEnds(untold: number, ended: number, elapsedMs: number, lagMs: number): number {
+  if (!(elapsedMs > 0)) return untold;
+  if (!(lagMs > 0)) return 0;
+  const kept = Math.exp(-elapsedMs / lagMs);
+  return untold * kept + (ended * (1 - kept) * lagMs) / elapsedMs;
+}
