@@ -126,7 +126,7 @@ export const SELECTOR_DEFAULTS: SelectorOptions = {
   hotQuantile: 0.75,
   hotLoadMin: 1,
   coldLatencyExponent: 0.25,
-  trimGain: 1.5,
+  trimGain: 0.75,
   trimMax: 4,
   scoreTrimExponent: 0.5,
   alikeRatio: 1.5,

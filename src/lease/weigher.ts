@@ -18,8 +18,6 @@ import { trimmed } from './weights/utilisation-trim.js';
 
 /** A pause in computing is not made up for by one great step. */
 const TRIM_SECONDS_MAX = 1;
-/** Leases that last answer a change of weight late: the loop is stable at this share of the gain only. */
-const HELD_GAIN = 0.5;
 const TRIM_ERROR_RATIO_MAX = 0.01;
 
 export class Weigher {
@@ -189,7 +187,6 @@ export class Weigher {
     }
     if (count < 2) return;
     const fleet = sum / count;
-    const gain = trimGain * (HELD_GAIN + (1 - HELD_GAIN) * this.#single);
     let excess = 0;
     for (let slot = 0; slot < used; slot += 1) {
       if (health[slot] !== HEALTHY || !this.#trimmable(slot, nowMs)) continue;
@@ -204,7 +201,7 @@ export class Weigher {
         columns.trim[slot]!,
         target(slot, fleet) + spared,
         own,
-        gain,
+        trimGain,
         seconds,
         trimMax,
       );
