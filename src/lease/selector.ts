@@ -586,31 +586,31 @@ export class Selector {
 
   /** Operations under way now, as far as can be known between reports. */
   #queueAt(slot: number, nowMs: number): number {
-    const { queue, queueMs, untold } = this.#producers.columns;
+    const { queue, queueMs, untold, estimate, places } = this.#producers.columns;
+    const before = queue[slot]!;
     const elapsedMs = nowMs - queueMs[slot]!;
-    const left = this.#drained(slot, elapsedMs);
-    const shape = this.#shape;
-    const ended = shape.share * (queue[slot]! - left);
-    return (
-      left +
-      shape.toldShare * (untold[slot]! + ended - untoldEnds(untold[slot]!, ended, elapsedMs, shape.lagMs))
-    );
+    if (!(estimate[slot]! > 0 && elapsedMs > 0)) return before;
+    const { single, share, toldShare, lagMs } = this.#shape;
+    const left = drainedQueue(before, elapsedMs, (estimate[slot]! / 1000) * single, places[slot]!);
+    if (toldShare === 0) return left;
+    const ended = share * (before - left);
+    const due = untold[slot]! + ended;
+    return left + toldShare * (due - untoldEnds(untold[slot]!, ended, elapsedMs, lagMs));
   }
 
-  #drained(slot: number, elapsedMs: number): number {
-    const { queue, estimate, places } = this.#producers.columns;
-    const finishedPerMs = (estimate[slot]! / 1000) * this.#shape.single;
-    return drainedQueue(queue[slot]!, elapsedMs, finishedPerMs, places[slot]!);
-  }
-
+  /** Brings the account up to now; to be called before anything changes. */
   #settleQueue(slot: number, nowMs: number): void {
-    const { queue, queueMs, untold } = this.#producers.columns;
+    const { queue, queueMs, untold, estimate, places } = this.#producers.columns;
+    const before = queue[slot]!;
     const elapsedMs = nowMs - queueMs[slot]!;
-    const now = this.#queueAt(slot, nowMs);
-    const ended = this.#shape.share * (queue[slot]! - this.#drained(slot, elapsedMs));
-    untold[slot] = untoldEnds(untold[slot]!, ended, elapsedMs, this.#shape.lagMs);
-    queue[slot] = now;
     queueMs[slot] = nowMs;
+    if (!(estimate[slot]! > 0 && elapsedMs > 0)) return;
+    const { single, share, toldShare, lagMs } = this.#shape;
+    const left = drainedQueue(before, elapsedMs, (estimate[slot]! / 1000) * single, places[slot]!);
+    const ended = share * (before - left);
+    const due = untold[slot]! + ended;
+    untold[slot] = untoldEnds(untold[slot]!, ended, elapsedMs, lagMs);
+    queue[slot] = left + toldShare * (due - untold[slot]!);
   }
 
   /** A consumer said that its operation ended after the producer's last status. */

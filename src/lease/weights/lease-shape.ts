@@ -35,15 +35,13 @@ export class LeaseShape {
   #operations = 0;
 
   /** Share of the leases that is reported at all, 0 to 1. */
-  get toldShare(): number {
-    return this.#granted === 0 ? 0 : Math.min(1, this.#told / this.#granted);
-  }
-
+  toldShare = 0;
   /** Share of the producers' operations that this agent granted, above 0 to 1; others grant the rest. */
   share = 1;
 
   grant(): void {
     this.#granted += 1;
+    this.toldShare = Math.min(1, this.#told / this.#granted);
     if (this.#granted < GRANTS_REMEMBERED) return;
     this.#granted /= 2;
     this.#told /= 2;
@@ -66,6 +64,7 @@ export class LeaseShape {
   learn({ operations, latencyP50Ms, windowMs }: ConsumerReport, heldMs: number): void {
     if (!(operations >= 1)) return;
     this.#told += 1;
+    this.toldShare = Math.min(1, this.#told / Math.max(1, this.#granted));
     const lagMs = Math.min(Math.max(0, heldMs - windowMs), LAG_TIMES_MAX * this.lagMs + 1);
     this.#lags += 1;
     this.lagMs += Math.max(GAIN, 1 / this.#lags) * (lagMs - this.lagMs);
