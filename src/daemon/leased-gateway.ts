@@ -129,7 +129,7 @@ export class LeasedGateway implements AsyncDisposable {
     for (let attempt = 0; !signal.aborted; ) {
       try {
         if (this.#isOver()) await this.#takeAway();
-        const lease = await this.options.consumer.acquire(this.options.config.service);
+        const lease = await this.options.consumer.acquire(this.options.config.service, { watch: true });
         if (signal.aborted) return await this.#giveBack(lease);
         await this.#moveTo(lease);
         attempt = 0;

@@ -2,7 +2,7 @@
 //
 //   sent ──────────────── granted ────── renew at 0.5 .. 0.8 of the TTL ────── deadline
 //     └─ the deadline counts from here, by the monotonic clock: it never lies later than the agent's own
-import { type Clock, systemClock } from '../telemetry/clock.js';
+import { type Clock, pause, systemClock } from '../telemetry/clock.js';
 import { type Random, systemRandom } from '../telemetry/random.js';
 import { AgentDirectory, type Connect, isElsewhere } from './agent-directory.js';
 import { backoffMs } from './backoff.js';
@@ -32,11 +32,14 @@ export interface AcquireOptions {
   readonly signal?: AbortSignal;
   /** Keep it alive until it is given back; default true. */
   readonly renew?: boolean;
+  /** Listen to its agent, to know at once that it was taken away and not only when it is renewed; default false: a stream a lease. */
+  readonly watch?: boolean;
 }
 
 /** Clocks may differ in rate by less than this: the holder believes in its lease a little shorter than the agent. */
 const RATE_MARGIN = 0.01;
 const RENEW_FROM = 0.5;
+const WATCH_AGAIN_MS = 1_000;
 const RENEW_TO = 0.8;
 
 /** Waiting for a lease ends on these at once: asking again would not help. */
@@ -56,12 +59,12 @@ export class LeaseConsumer {
   }
 
   async acquire(service: string, options: AcquireOptions = {}): Promise<Lease> {
-    const { waitMs = 0, signal, renew = true } = options;
+    const { waitMs = 0, signal, renew = true, watch = false } = options;
     const untilMs = this.#clock.monotonicMs() + waitMs;
     for (let attempt = 0; ; attempt += 1) {
       signal?.throwIfAborted();
       try {
-        return await this.#ask(service, renew);
+        return await this.#ask(service, renew, watch);
       } catch (error) {
         const { code } = error as { code?: string };
         const pauseMs = backoffMs(error, attempt, this.#random);
@@ -71,7 +74,7 @@ export class LeaseConsumer {
     }
   }
 
-  async #ask(service: string, renew: boolean): Promise<Lease> {
+  async #ask(service: string, renew: boolean, watch: boolean): Promise<Lease> {
     const agents = await this.#directory.forService(
       service,
       this.#clock.monotonicMs(),
@@ -99,6 +102,7 @@ export class LeaseConsumer {
           this.#random,
           {
             renew,
+            watch,
             onEnd: (report) => {
               if (report !== undefined) this.#previous.set(service, { ...report, leaseId: value.leaseId });
             },
@@ -120,6 +124,7 @@ const FULL_HERE: ReadonlySet<string> = new Set(['NO_PRODUCERS', 'NONE_HEALTHY', 
 
 interface LeaseHooks {
   readonly renew: boolean;
+  readonly watch: boolean;
   readonly onEnd: (report: ConsumerReport | undefined) => void;
 }
 
@@ -147,6 +152,7 @@ export class Lease implements AsyncDisposable {
     this.#ttlMs = grant.ttlMs;
     this.#deadlineMs = sentMs + grant.ttlMs * (1 - RATE_MARGIN);
     this.#running = hooks.renew ? this.#keepAlive() : this.#runOut();
+    if (hooks.watch) void this.#listen();
   }
 
   /** Whether it may be used at this moment; ask before every use that counts, and let the resource check the fencing token. */
@@ -246,6 +252,25 @@ export class Lease implements AsyncDisposable {
       }
     }
     this.#end(new LeaseError('NO_SUCH_LEASE', 'the lease ran out: no agent renewed it in time'));
+  }
+
+  /** What is missed before the stream stands, or while it is broken, the next renewal tells. */
+  async #listen(): Promise<void> {
+    const { service, producer, leaseId } = this.grant;
+    const { signal } = this.#ended;
+    for (let attempt = 0; !signal.aborted; attempt += 1) {
+      try {
+        const events = this.#api.watch({ service, producer, consumer: this.consumer }, signal);
+        for await (const event of events) {
+          attempt = 0;
+          if (event.leaseId !== leaseId || event.kind !== 'revoked') continue;
+          return this.#end(new LeaseError('NO_SUCH_LEASE', `lease ${leaseId} was taken away`));
+        }
+        await this.clock.sleep(WATCH_AGAIN_MS, signal);
+      } catch (error) {
+        await pause(this.clock, backoffMs(error, attempt, this.random), signal);
+      }
+    }
   }
 
   async #runOut(): Promise<void> {

@@ -110,6 +110,8 @@ export const LEASE_EVENT_KINDS = [
   'producer-added',
   'producer-removed',
   'producer-draining',
+  /** Nothing was heard of it for `silentAfterMs`; of a shared service its leases are taken away. */
+  'producer-silent',
 ] as const;
 
 export interface LeaseEvent {
@@ -143,7 +145,7 @@ export interface AgentApi {
   requestMany(requests: readonly LeaseRequest[]): Promise<GrantOutcome[]>;
   renew(lease: LeaseReference): Promise<Renewal>;
   release(lease: LeaseReference): Promise<void>;
-  /** Takes a lease away; its holder learns it by its watch or at its next renewal. */
+  /** Takes a lease away; its holder learns it at once when it watches, else at its next renewal. */
   revoke(leaseId: string): Promise<void>;
   explain(leaseId: string): Promise<LeaseExplanation>;
   producers(service?: string): Promise<ProducerInfo[]>;

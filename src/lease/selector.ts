@@ -368,6 +368,10 @@ export class Selector {
     return this.#producers.columns.leases[slot]!;
   }
 
+  isSilent(slot: number): boolean {
+    return this.#producers.health[slot] === SILENT;
+  }
+
   /** Since the last status or heartbeat. */
   silentMs(slot: number, nowMs: number): number {
     return nowMs - this.#producers.columns.heardMs[slot]!;

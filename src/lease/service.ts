@@ -47,6 +47,8 @@ interface OwnedProducer {
   /** It deregistered, or was silent for too long: it goes when its last lease has ended, unless it registers anew. */
   departing: boolean;
   leaving: boolean;
+  /** Nothing was heard of it for `silentAfterMs`, and that was said. */
+  silent: boolean;
   /** Its leases are on their way to the next owner: they are not prolonged here any more. */
   frozen: boolean;
   /** Monotonic; grants start then. 0: they may. */
@@ -119,6 +121,7 @@ export class LeaseService {
       draining: false,
       departing: false,
       leaving: false,
+      silent: false,
       frozen: false,
       settledMs,
     };
@@ -344,6 +347,20 @@ export class LeaseService {
   expire(): void {
     this.selector.refresh(this.#nowMs());
     this.selector.expire(this.#nowMs(), (lease) => this.#forget(lease, 'expired'));
+    for (const owned of this.#owned.values()) this.#hearSilence(owned);
+  }
+
+  /**
+   * Whoever holds a shared lease of a producer that nobody hears is sent elsewhere while there is an elsewhere: in panic it may be the
+   * agent that hears nobody. An exclusive lease is not taken for that: its holder may be at work.
+   */
+  #hearSilence(owned: OwnedProducer): void {
+    const silent = this.selector.isSilent(owned.slot) && !this.selector.panic;
+    if (silent === owned.silent) return;
+    owned.silent = silent;
+    if (!silent) return;
+    this.#publish('producer-silent', owned.record.producer);
+    if (!this.exclusive) this.selector.revokeAll(owned.slot, (lease) => this.#forget(lease, 'revoked'));
   }
 
   explain(leaseId: string): LeaseExplanation | undefined {

@@ -19,6 +19,8 @@ const SERVICE = 'gateway';
 const TTL_MS = 3_000;
 const PROBE_MS = 300;
 const STEP_MS = 50;
+const HEARTBEAT_MS = 250;
+const SILENT_AFTER_MS = 1_000;
 const GATEWAYS = ['g1', 'g2', 'g3'] as const;
 const addressOf = (gateway: string) => `10.0.0.${gateway.slice(1)}`;
 
@@ -27,20 +29,29 @@ class World implements AsyncDisposable {
   readonly requests: LeaseRequest[] = [];
   readonly warnings: string[] = [];
   readonly dead = new Set<string>();
+  /** Whose daemon died: its host answers echoes, and nobody speaks to the agent. */
+  readonly mute = new Set<string>();
   /** What the plane was told last. */
   plane: NetworkGateway = {};
   agentDown = false;
+  /** Its events cannot be listened to. */
+  deaf = false;
   refusesPlane = false;
   agent!: LeaseAgent;
   gateway!: LeasedGateway;
 
-  static async start(mode: ServiceMode, seed = 1, addresses = addressOf): Promise<World> {
+  static async start(
+    mode: ServiceMode,
+    seed = 1,
+    addresses = addressOf,
+    silentAfterMs = 1e9,
+  ): Promise<World> {
     const world = new World();
     const { clock } = world;
     const engine = new MemoryEngine();
     world.agent = await LeaseAgent.start({
       ...{ name: 'a', address: '', state: engine, coordination: new KvCoordination(engine, clock) },
-      selector: { ttlMs: TTL_MS, slowStartMs: 0, silentAfterMs: 1e9 },
+      selector: { ttlMs: TTL_MS, slowStartMs: 0, silentAfterMs },
       forgetAfterMs: 1e9,
       ...{ clock, random: seededRandom(seed) },
     });
@@ -81,6 +92,15 @@ class World implements AsyncDisposable {
     return this.plane.current && formatIp(this.plane.current);
   }
 
+  /** Everybody but the mute is heard of while time passes. */
+  async passHeard(ms: number, look: () => void = () => undefined): Promise<void> {
+    for (let left = ms; left > 0; left -= HEARTBEAT_MS) {
+      for (const producer of GATEWAYS)
+        if (!this.mute.has(producer)) await this.agent.report({ service: SERVICE, producer });
+      await this.pass(Math.min(HEARTBEAT_MS, left), look);
+    }
+  }
+
   async pass(ms: number, look: () => void = () => undefined): Promise<void> {
     for (let left = ms; left > 0; left -= STEP_MS) {
       await this.clock.advance(Math.min(STEP_MS, left));
@@ -106,7 +126,9 @@ class World implements AsyncDisposable {
         const value = Reflect.get(agent, name) as unknown;
         if (typeof value !== 'function') return value;
         return (...argv: unknown[]) => {
-          if (this.agentDown) return Promise.reject(new LeaseError('UNAVAILABLE', 'nobody answers'));
+          const unavailable = new LeaseError('UNAVAILABLE', 'nobody answers');
+          if ((this.agentDown || this.deaf) && name === 'watch') throw unavailable;
+          if (this.agentDown) return Promise.reject(unavailable);
           if (name === 'request') this.requests.push(argv[0] as LeaseRequest);
           return (value as (...all: unknown[]) => unknown).apply(agent, argv);
         };
@@ -159,14 +181,60 @@ describe('a leased gateway', () => {
     expect(world.current).not.toBe(before);
   });
 
-  test('that was taken away is asked for anew', async () => {
+  test.each(['shared', 'exclusive'] as const)(
+    'that was taken away is left within an interval of echoes (%s)',
+    async (mode) => {
+      world = await World.start(mode);
+      await world.pass(500);
+      const { leaseId } = world.gateway.view();
+      await world.agent.revoke(leaseId!);
+      await world.pass(PROBE_MS, () => mode === 'shared' && expect(world.current).toBeDefined());
+      expect(world.gateway.view()).toMatchObject({ state: 'leased', counters: { leases: 2 } });
+      expect(world.gateway.view().leaseId).not.toBe(leaseId);
+      expect(world.agent.stats()).toMatchObject({ liveLeases: 1 });
+    },
+  );
+
+  test('that was taken away while its agent could not be listened to is left at the next renewal', async () => {
     world = await World.start('shared');
+    world.deaf = true;
+    await world.gateway[Symbol.asyncDispose]();
+    world.gateway = world.lease(2);
     await world.pass(500);
     const { leaseId } = world.gateway.view();
     await world.agent.revoke(leaseId!);
+    await world.pass(PROBE_MS);
+    expect(world.gateway.view().leaseId).toBe(leaseId);
     await world.pass(TTL_MS);
     expect(world.gateway.view()).toMatchObject({ state: 'leased' });
     expect(world.gateway.view().leaseId).not.toBe(leaseId);
+  });
+
+  test('whose daemon died on a living host is left once the agent misses its heartbeats', async () => {
+    world = await World.start('shared', 1, addressOf, SILENT_AFTER_MS);
+    await world.passHeard(2_000);
+    const before = world.current!;
+    expect(before).toBeDefined();
+    world.mute.add(nameOf(before));
+    await world.passHeard(SILENT_AFTER_MS + PROBE_MS + HEARTBEAT_MS, () =>
+      expect(world.current).toBeDefined(),
+    );
+    expect(world.current).not.toBe(before);
+    expect(world.gateway.view().counters.echoesLost).toBe(0);
+    // It comes back, and may be chosen again; what is leased stays.
+    const { leaseId } = world.gateway.view();
+    world.mute.clear();
+    await world.passHeard(5_000);
+    expect(world.gateway.view()).toMatchObject({ leaseId, state: 'leased' });
+  });
+
+  test('stays where the agent hears nobody at all: that is the agent then', async () => {
+    world = await World.start('shared', 1, addressOf, SILENT_AFTER_MS);
+    await world.passHeard(2_000);
+    const { leaseId } = world.gateway.view();
+    for (const each of GATEWAYS) world.mute.add(each);
+    await world.passHeard(4 * SILENT_AFTER_MS);
+    expect(world.gateway.view()).toMatchObject({ leaseId, state: 'leased' });
   });
 
   test('of a shared service stays beyond its lease while nobody renews it and it answers; said once', async () => {

@@ -11,6 +11,7 @@ import { RemoteAgent } from '../../src/lease/grpc/client.js';
 import type { TlsFiles } from '../../src/lease/grpc/credentials.js';
 import { LeaseHost, type LeaseHostOptions } from '../../src/lease/host.js';
 import { LeaseProducer } from '../../src/lease/producer.js';
+import { Certificates } from '../support/certificates.js';
 
 let directory: string;
 let undo: Array<() => unknown>;
@@ -159,30 +160,6 @@ describe('over a unix socket', () => {
 });
 
 describe('off the host', () => {
-  function certificates(): (name: string) => TlsFiles {
-    const openssl = (...argv: string[]) => execFileSync('openssl', argv, { cwd: directory, stdio: 'pipe' });
-    const authority = (name: string) =>
-      openssl(
-        ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'],
-        ...['-keyout', `${name}.key`, '-out', `${name}.pem`, '-subj', `/CN=${name}`],
-      );
-    authority('ca');
-    authority('stranger');
-    return (name) => {
-      const signer = name === 'mallory' ? 'stranger' : 'ca';
-      openssl(
-        ...['req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', `/CN=${name}`],
-        ...['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', `${name}.key`, '-out', `${name}.csr`],
-      );
-      openssl(
-        ...['x509', '-req', '-in', `${name}.csr`, '-CA', `${signer}.pem`, '-CAkey', `${signer}.key`],
-        ...['-CAcreateserial', '-days', '2', '-copy_extensions', 'copy', '-out', `${name}.pem`],
-      );
-      const at = (file: string) => join(directory, file);
-      return { ca: at('ca.pem'), certificate: at(`${name}.pem`), key: at(`${name}.key`) };
-    };
-  }
-
   test('plain text is refused by both sides', async () => {
     await expect(host('a', { listen: '0.0.0.0:0' })).rejects.toThrow(
       /not on this host: give ca, certificate and key/,
@@ -191,17 +168,55 @@ describe('off the host', () => {
   });
 
   test('both sides show a certificate of the same authority', async () => {
-    const made = certificates();
-    const { address } = await host('a', { listen: '127.0.0.1:0', tls: made('agent') });
-    const agent = remote(address!, made('client'));
+    const made = new Certificates(directory);
+    const { address } = await host('a', { listen: '127.0.0.1:0', tls: made.make('agent') });
+    const agent = remote(address!, made.make('client'));
     await agent.register(registration);
     expect(await agent.request({ service: 's', consumer: 'me' })).toMatchObject({ producer: 'p' });
-    const mallory = new RemoteAgent(address!, { tls: made('mallory'), timeoutMs: 2000 });
-    undo.push(() => mallory[Symbol.dispose]());
-    await expect(mallory.producers()).rejects.toEqual(refused('UNAVAILABLE'));
-    const plain = new RemoteAgent(address!, { timeoutMs: 2000 });
-    undo.push(() => plain[Symbol.dispose]());
-    await expect(plain.producers()).rejects.toEqual(refused('UNAVAILABLE'));
+    made.authority('stranger');
+    for (const tls of [made.make('mallory', { signer: 'stranger' }), undefined]) {
+      await expect(remote(address!, tls).producers()).rejects.toMatchObject({
+        code: 'UNAVAILABLE',
+        message: expect.stringMatching(/does not answer.*, or (does not accept the certificate|speaks TLS)/),
+      });
+    }
+  });
+
+  test.each([
+    [
+      'another authority',
+      { signer: 'stranger' },
+      /shows a certificate that is not accepted: unable to verify/,
+    ],
+    ['another name', { names: 'DNS:elsewhere.example' }, /not accepted: .*does not match.*127\.0\.0\.1/],
+  ] as const)(
+    "an agent's certificate of %s is refused, and the error says why",
+    async (_, options, message) => {
+      const made = new Certificates(directory);
+      made.authority('stranger');
+      const { address } = await host('a', { listen: '127.0.0.1:0', tls: made.make('agent', options) });
+      await expect(remote(address!, made.make('client')).producers()).rejects.toMatchObject({
+        code: 'UNAVAILABLE',
+        message: expect.stringMatching(message),
+      });
+    },
+  );
+
+  test('files that cannot do are named before anything is asked', async () => {
+    const made = new Certificates(directory);
+    const good = made.make('client');
+    const wrong = (tls: TlsFiles) => () => new RemoteAgent('127.0.0.1:1', { tls });
+    expect(wrong({ ...good, ca: '/nowhere/ca.pem' })).toThrow(/^tls\.ca: cannot read \/nowhere\/ca\.pem/);
+    expect(wrong({ ...good, certificate: good.key })).toThrow(
+      /^tls\.certificate: .*client\.key is no certificate/,
+    );
+    expect(wrong({ ...good, key: made.make('other').key })).toThrow(
+      /^tls\.key: .*other\.key is not the key of/,
+    );
+    expect(wrong(made.make('old', { days: -1 }))).toThrow(/^tls\.certificate: .*old\.pem ended on /);
+    await expect(host('a', { listen: '127.0.0.1:0', tls: made.make('older', { days: -1 }) })).rejects.toThrow(
+      /^tls\.certificate: .*older\.pem ended on /,
+    );
   });
 });
 

@@ -16,6 +16,8 @@ import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.j
 
 const unavailable = networkUnavailable(['ping']);
 const SERVICE = 'tunnel-gateway';
+const TTL_MS = 2_000;
+const SILENT_AFTER_MS = 1_500;
 const HOSTS = { here: 1, gw1: 2, gw2: 3 } as const;
 type Host = keyof typeof HOSTS;
 
@@ -119,7 +121,9 @@ describe.skipIf(unavailable !== undefined)('a leased gateway', () => {
     const { lab, socket, agent } = overlay;
     overlay.wire();
     const lease = { name: 'agent', store: `file:${join(lab.directory, 'store')}`, listen: socket };
-    await overlay.up('core', { lease: { ...lease, services: { [SERVICE]: { ttlMs: 2000 } } } });
+    await overlay.up('core', {
+      lease: { ...lease, services: { [SERVICE]: { ttlMs: TTL_MS, silentAfterMs: SILENT_AFTER_MS } } },
+    });
     const plane = (host: Host, blue: object, port: object) => ({
       switch: {
         workers: 1,
@@ -168,15 +172,40 @@ describe.skipIf(unavailable !== undefined)('a leased gateway', () => {
     expect(second).not.toBe(first);
     await agent.drain({ service: SERVICE, producer: view!.producer! }, false);
 
+    // Taken away: left at once, not only when the lease is renewed.
+    const { leaseId } = (await overlay.show()).gateways[0]!;
+    await agent.revoke(leaseId!);
+    await until('another lease', TTL_MS / 4, async () => {
+      const now = (await overlay.show()).gateways[0]!.leaseId;
+      return now === leaseId ? undefined : now;
+    });
+    expect(await overlay.answers(20)).toBe(20);
+
+    // Its daemon is killed, and its host goes on answering echoes: the agent misses its heartbeats.
+    const doomed = (await overlay.gateway())!;
+    const other: Host = doomed === 'gw1' ? 'gw2' : 'gw1';
+    const { counters } = (await overlay.show()).gateways[0]!;
+    await overlay.kill(doomed);
+    await until('the other gateway', 2 * SILENT_AFTER_MS, async () =>
+      (await overlay.gateway()) === other ? true : undefined,
+    );
+    await until('an answer by it', 2_000, async () => ((await overlay.answers(1)) === 1 ? true : undefined));
+    expect((await overlay.show()).gateways[0]!.counters.echoesLost).toBe(counters.echoesLost);
+    await gateway(doomed);
+    await until('it is heard again', 10_000, async () => {
+      const all = await agent.producers(SERVICE);
+      return all.length === 2 && all.every(({ health }) => health === 'healthy') ? true : undefined;
+    });
+
     // Killed, with its host: its echoes are lost, and the traffic goes by the other one.
-    await overlay.kill(second);
-    lab.ip(second, 'link set wire down');
+    await overlay.kill(other);
+    lab.ip(other, 'link set wire down');
     const killedMs = performance.now();
     await until('an answer by the other gateway', 8_000, async () =>
       (await overlay.answers(1)) === 1 ? true : undefined,
     );
     expect(performance.now() - killedMs).toBeLessThan(8_000);
-    expect(await overlay.gateway()).toBe(first);
+    expect(await overlay.gateway()).toBe(doomed);
 
     // Without an agent nobody renews; a gateway that answers stays beyond its lease.
     await overlay.kill('core');
@@ -186,6 +215,6 @@ describe.skipIf(unavailable !== undefined)('a leased gateway', () => {
     );
     expect(await overlay.answers(20)).toBe(20);
     const [kept] = (await overlay.show()).gateways;
-    expect(kept).toMatchObject({ address: address(first), error: expect.stringContaining('UNAVAILABLE') });
+    expect(kept).toMatchObject({ address: address(doomed), error: expect.stringContaining('UNAVAILABLE') });
   });
 });

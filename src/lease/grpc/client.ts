@@ -44,6 +44,7 @@ type Unary = (
 export class Channel {
   readonly #client: Client;
   readonly #timeoutMs: number;
+  readonly #secured: boolean;
   #closed = false;
 
   constructor(
@@ -52,6 +53,7 @@ export class Channel {
     options: RemoteOptions = {},
   ) {
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+    this.#secured = options.tls !== undefined && !address.startsWith('unix:');
     this.#client = new (protocol()[service])(address, clientCredentials(address, options.tls), {
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
@@ -70,8 +72,7 @@ export class Channel {
       (this.#client as unknown as Record<string, Unary>)[method]!(
         message,
         { deadline: Date.now() + this.#timeoutMs },
-        (error, value) =>
-          error === null ? resolve(value as T) : reject(fromServiceError(error, this.address)),
+        (error, value) => (error === null ? resolve(value as T) : reject(this.failure(error))),
       );
     });
   }
@@ -79,6 +80,10 @@ export class Channel {
   stream<T>(method: string, message: object): ClientReadableStream<T> {
     type Streaming = (message: object) => ClientReadableStream<T>;
     return (this.#client as unknown as Record<string, Streaming>)[method]!(message);
+  }
+
+  failure(error: ServiceError): LeaseError {
+    return fromServiceError(error, this.address, this.#secured);
   }
 
   close(): void {
@@ -176,7 +181,7 @@ export class RemoteAgent implements AgentApi, Disposable {
       for await (const event of stream) yield filled(event as LeaseEvent, EVENT);
     } catch (error) {
       if (signal.aborted || (error as ServiceError).code === grpc().status.CANCELLED) return;
-      throw fromServiceError(error as ServiceError, this.address);
+      throw this.#channel.failure(error as ServiceError);
     } finally {
       signal.removeEventListener('abort', cancel);
       stream.cancel();

@@ -1,5 +1,6 @@
 // Where plain text is allowed and where it is not: a unix socket or a loopback address may be plain, everything else needs TLS, and
 // both sides then show a certificate.
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { ChannelCredentials, ServerCredentials } from '@grpc/grpc-js';
 import { LeaseError } from '../errors.js';
@@ -57,5 +58,29 @@ function readTls(tls: TlsFiles): { ca: Buffer; cert_chain: Buffer; private_key: 
       );
     }
   };
-  return { ca: read('ca'), cert_chain: read('certificate'), private_key: read('key') };
+  const [ca, certificate, key] = [read('ca'), read('certificate'), read('key')];
+  checkCertificate(tls, certificate, key);
+  return { ca, cert_chain: certificate, private_key: key };
+}
+
+/** What the other side would answer by hanging up is said here, by name. */
+function checkCertificate(files: TlsFiles, certificate: Buffer, key: Buffer): void {
+  const own = parse(
+    `tls.certificate: ${files.certificate} is no certificate`,
+    () => new X509Certificate(certificate),
+  );
+  // Wall clock: that is what certificates are written in.
+  if (Date.parse(own.validTo) < Date.now())
+    throw new LeaseError('BAD_REQUEST', `tls.certificate: ${files.certificate} ended on ${own.validTo}`);
+  const privateKey = parse(`tls.key: ${files.key} is no private key`, () => createPrivateKey(key));
+  if (!own.checkPrivateKey(privateKey))
+    throw new LeaseError('BAD_REQUEST', `tls.key: ${files.key} is not the key of ${files.certificate}`);
+}
+
+function parse<T>(otherwise: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw new LeaseError('BAD_REQUEST', otherwise, { cause: error });
+  }
 }

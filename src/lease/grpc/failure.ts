@@ -46,7 +46,8 @@ export function toStatus(error: unknown): Partial<StatusObject> {
   return { code: status[STATUS[error.code]], details: error.message, metadata };
 }
 
-export function fromServiceError(error: ServiceError, address: string): LeaseError {
+/** `secured`: spoken to under certificates. */
+export function fromServiceError(error: ServiceError, address: string, secured: boolean): LeaseError {
   const text = (name: string) => error.metadata?.get(name)[0]?.toString();
   const code = text('penstock-code');
   if (isCode(code)) {
@@ -58,7 +59,7 @@ export function fromServiceError(error: ServiceError, address: string): LeaseErr
       owner: agent === undefined ? undefined : { agent, address: text('penstock-owner-address') ?? '' },
     });
   }
-  const message = `the lease agent at ${address} does not answer: ${error.details}`;
+  const message = `the lease agent at ${address} ${unanswered(error.details, secured)}`;
   return new LeaseError(
     error.code === grpc().status.INVALID_ARGUMENT ? 'BAD_REQUEST' : 'UNAVAILABLE',
     message,
@@ -66,6 +67,18 @@ export function fromServiceError(error: ServiceError, address: string): LeaseErr
       cause: error,
     },
   );
+}
+
+/** gRPC wraps why no connection came about; a side that is not accepted is told nothing, the other one just hangs up. */
+function unanswered(details: string, secured: boolean): string {
+  const [, found = details] =
+    /Last error: (?:Error(?: \[\w+\])?: )?(.*?)(?:\. Resolution note:.*)?$/s.exec(details) ?? [];
+  if (/certificate|altnames/i.test(found)) return `shows a certificate that is not accepted: ${found}`;
+  const hungUp = /^Failed to connect/.test(found);
+  if (!hungUp) return `does not answer: ${found}`;
+  return secured
+    ? 'does not answer, or does not accept the certificate of this side'
+    : 'does not answer, or speaks TLS only';
 }
 
 export function toFailure(error: unknown): Failure {
