@@ -15,6 +15,7 @@ import type { LeaseRequest } from '../src/lease/contract.js';
 import { RemoteAgent } from '../src/lease/grpc/client.js';
 import { LeaseHost } from '../src/lease/host.js';
 import { Selector } from '../src/lease/selector.js';
+import { SELECTOR_DEFAULTS } from '../src/lease/selector-options.js';
 import { seededRandom } from '../src/telemetry/random.js';
 import { median } from './report.js';
 
@@ -43,7 +44,9 @@ interface Round {
 
 /** Grants in batches; every batch gives as many older leases back and hears one producer and one consumer. */
 function selectorRound(seed: number, exclusive: boolean): Round {
-  const selector = new Selector(seededRandom(seed), { slowStartMs: 0 });
+  // As LeaseService makes them.
+  const choices = exclusive ? SELECTOR_DEFAULTS.heldChoices : SELECTOR_DEFAULTS.choices;
+  const selector = new Selector(seededRandom(seed), { slowStartMs: 0, choices });
   const capacity = exclusive ? 1 : Math.ceil((LIVE * 2) / producers);
   for (let i = 0; i < producers; i += 1) selector.addProducer(`producer-${i}`, { capacity }, 0);
   const live = new Float64Array(exclusive ? Math.floor(producers / 2) : LIVE);

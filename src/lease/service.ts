@@ -24,7 +24,7 @@ import { hash52 } from './hash.js';
 import type { LeaseSeal } from './lease-id.js';
 import type { LeaseJournal } from './lease-journal.js';
 import { REFUSED_EXHAUSTED, REFUSED_NO_PRODUCERS, Selector } from './selector.js';
-import type { SelectorOptions } from './selector-options.js';
+import { SELECTOR_DEFAULTS, type SelectorOptions } from './selector-options.js';
 import { checkConsumerReport, checkProducerStatus, type ProducerStatus } from './status.js';
 
 export interface ServiceContext {
@@ -83,7 +83,9 @@ export class LeaseService {
     options: Partial<SelectorOptions>,
     private readonly context: ServiceContext,
   ) {
-    this.selector = new Selector(context.random, options);
+    // An exclusive lease is a choice for as long as it is held, and who is free is idle: few candidates do.
+    const choices = options.heldChoices ?? SELECTOR_DEFAULTS.heldChoices;
+    this.selector = new Selector(context.random, this.exclusive ? { ...options, choices } : options);
   }
 
   get exclusive(): boolean {

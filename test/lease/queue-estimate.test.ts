@@ -3,9 +3,11 @@
 import { describe, expect, test } from 'vitest';
 import { Selector } from '../../src/lease/selector.js';
 import type { ConsumerReport, ProducerStatus } from '../../src/lease/status.js';
+import { choiceCount } from '../../src/lease/weights/choice-count.js';
 import { Credibility } from '../../src/lease/weights/credibility.js';
+import { targetUtilisation } from '../../src/lease/weights/headroom.js';
 import { LeaseShape } from '../../src/lease/weights/lease-shape.js';
-import { drainedQueue } from '../../src/lease/weights/local-correction.js';
+import { drainedQueue, untoldEnds } from '../../src/lease/weights/local-correction.js';
 import {
   capacityEstimate,
   memoryKept,
@@ -32,6 +34,18 @@ describe('the queue between reports', () => {
     expect(drainedQueue(10, 12, 0.5, 4)).toBeCloseTo(4, 12);
     expect(drainedQueue(10, 20, 0.5, 4)).toBeCloseTo(4 * Math.exp(-1), 12);
     expect(drainedQueue(2, 8, 0.5, 4)).toBeCloseTo(2 * Math.exp(-1), 12);
+  });
+
+  test('a guess of ends stands until reports are due: half of it after ln 2 lags', () => {
+    expect(untoldEnds(4, 0, 100 * Math.LN2, 100)).toBeCloseTo(2, 12);
+    // Ten ends evenly over one lag: (1 - 1/e) of them are younger than their reports.
+    expect(untoldEnds(0, 10, 100, 100)).toBeCloseTo(10 * (1 - Math.exp(-1)), 12);
+    expect(untoldEnds(3, 2, 0, 100)).toBe(3);
+    expect(untoldEnds(3, 2, 5, 0)).toBe(0);
+    // In small steps the same as in one, as far as ends are even.
+    let untold = 0;
+    for (let i = 0; i < 1000; i += 1) untold = untoldEnds(untold, 0.01, 0.1, 100);
+    expect(untold).toBeCloseTo(untoldEnds(0, 10, 100, 100), 9);
   });
 
   test('stays when the rate is not known or no time passed', () => {
@@ -159,6 +173,73 @@ test('grants since a status raise the load, time lowers it again, a status repla
   expect(selector.producerView(slot, 20).load).toBeCloseTo(3, 9);
   selector.onProducerStatus(slot, status(9), 30);
   expect(selector.producerView(slot, 30).load).toBeCloseTo(9, 6);
+});
+
+describe('what reports say of the queue', () => {
+  const status = { utilisation: 1, operations: 100, errors: 0, latencyMs: 10, windowMs: 1000, inFlight: 0 };
+  const TOLD_MS = 20;
+  /** A producer that works on one operation of 10 ms at a time, and consumers that are known to report after 20 ms. */
+  function selector(): { readonly selector: Selector; readonly slot: number } {
+    const made = new Selector(seededRandom(4), { slowStartMs: 0 });
+    const slot = made.addProducer('p', { capacity: 1e6 }, 0);
+    for (let nowMs = 0; nowMs < 10_000; nowMs += 50) {
+      made.onProducerStatus(slot, { ...status, operations: 5, windowMs: 50 }, nowMs);
+      for (let i = 0; i < 5; i += 1) {
+        const lease = made.grant(nowMs, 1);
+        made.onConsumerReport(lease, 1, report({ windowMs: 10, latencyP50Ms: 10 }), nowMs + 10 + TOLD_MS);
+        made.onRelease(lease);
+      }
+    }
+    made.onProducerStatus(slot, { ...status, operations: 5, windowMs: 50 }, 10_000);
+    return { selector: made, slot };
+  }
+  const at = 10_000;
+
+  test('an end that was told counts; one that was due and not told is taken back', () => {
+    const told = selector();
+    const leases = Array.from({ length: 8 }, () => told.selector.grant(at, 1));
+    for (const [i, lease] of leases.entries())
+      told.selector.onConsumerReport(lease, 1, report({ windowMs: 10 + i, latencyP50Ms: 10 }), at + 60);
+    const silent = selector();
+    for (let i = 0; i < 8; i += 1) silent.selector.grant(at, 1);
+    const load = ({ selector: each, slot }: typeof told) => each.producerView(slot, at + 60).load;
+    const guessed = 2;
+    expect(load(told)).toBeLessThan(guessed);
+    expect(load(silent)).toBeGreaterThan(guessed + 2);
+  });
+
+  test('an end before the status is in the status already', () => {
+    const { selector: each, slot } = selector();
+    const lease = each.grant(at, 1);
+    each.onProducerStatus(slot, { ...status, operations: 2, windowMs: 20, inFlight: 6 }, at + 20);
+    const before = each.producerView(slot, at + 25).load;
+    each.onConsumerReport(lease, 1, report({ windowMs: 15, latencyP50Ms: 10 }), at + 25);
+    expect(each.producerView(slot, at + 25).load).toBeCloseTo(before, 2);
+    const later = each.grant(at + 25, 1);
+    const full = each.producerView(slot, at + 40).load;
+    each.onConsumerReport(later, 1, report({ windowMs: 10, latencyP50Ms: 10 }), at + 40);
+    expect(each.producerView(slot, at + 40).load).toBeLessThan(full - 0.9);
+  });
+});
+
+describe('how many are drawn, and how busy they are to be', () => {
+  test('all candidates for who grants all, two for who grants next to nothing', () => {
+    expect(choiceCount(5, 1, 0.99)).toBe(5);
+    expect(choiceCount(5, 0.25, 0)).toBe(3);
+    expect(choiceCount(5, 1e-9, 0.5)).toBe(2);
+    expect(choiceCount(1, 0.25, 0.99)).toBe(1);
+    // 1 + 4 x sqrt(0.5) = 3.83: 3 in 17 of a hundred, else 4.
+    expect(choiceCount(5, 0.5, 0.16)).toBe(3);
+    expect(choiceCount(5, 0.5, 0.18)).toBe(4);
+  });
+
+  test('who is slower than about alike is left more headroom, at full load nobody', () => {
+    expect(targetUtilisation(0.7, 1.5, 1.5, 1)).toBe(0.7);
+    expect(targetUtilisation(0.7, 3, 1.5, 1)).toBeCloseTo(0.4, 12);
+    expect(targetUtilisation(0.7, 3, 1.5, 0)).toBeCloseTo(0.7, 12);
+    expect(targetUtilisation(0.5, 9, 1.5, 1)).toBe(0);
+    expect(targetUtilisation(1, 3, 1.5, 1)).toBe(1);
+  });
 });
 
 describe('who is believed', () => {
