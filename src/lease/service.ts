@@ -74,6 +74,7 @@ export class LeaseService {
   readonly #held = new Map<number, Held>();
   /** Leases granted elsewhere or before a restart, by id. */
   readonly #adopted = new Map<string, number>();
+  #listenedMs = Number.NEGATIVE_INFINITY;
   /** For explaining leases that have ended. */
   readonly #ended = new Map<string, number>();
 
@@ -349,6 +350,10 @@ export class LeaseService {
   expire(): void {
     this.selector.refresh(this.#nowMs());
     this.selector.expire(this.#nowMs(), (lease) => this.#forget(lease, 'expired'));
+    const pauseMs = this.#nowMs() - this.#listenedMs;
+    this.#listenedMs = this.#nowMs();
+    // An agent that was itself held up has messages waiting that it has not read.
+    if (pauseMs > this.selector.options.silentAfterMs / 4) return;
     for (const owned of this.#owned.values()) this.#hearSilence(owned);
   }
 

@@ -205,7 +205,7 @@ test('a killed producer is leased no more once it is silent; the others are', {
 
 test('a thousand consumers that leased together do not renew together', { timeout: 120_000 }, async () => {
   const ttlMs = 20_000;
-  const a = await place.daemon('a', { ...COMMON, selector: { ...SELECTOR, ttlMs } });
+  const a = await place.daemon('a', { ...COMMON, selector: { ...SELECTOR, ttlMs, silentAfterMs: 60_000 } });
   const producers = place.party([a.address]);
   await producing(producers, 10, 'shared', 200);
   const crowd = place.party([a.address], { timeoutMs: 15_000 });

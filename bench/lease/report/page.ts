@@ -7,7 +7,7 @@ import type { ResultStore } from '../results.js';
 import type { Scenario } from '../scenario.js';
 import { GROUPS, loadName, SCENARIOS, scenarioNamed } from '../scenarios.js';
 import type { Result } from '../simulator/measure.js';
-import type { Ratio } from '../statistics.js';
+import { pairedRatio, type Ratio } from '../statistics.js';
 import { COMPARED, type Plot, plots } from './plots.js';
 import { markdownTable, short, table, withHalf } from './tables.js';
 
@@ -121,15 +121,7 @@ function aims(store: ResultStore): string {
 
 /** One policy's p99 in two scenarios, seed by seed. */
 function ratioAcross(store: ResultStore, scenario: string, base: string, policy: string): Ratio {
-  const logs = store
-    .get(scenario, policy)
-    .map((result, i) => Math.log(result.p99Ms / store.get(base, policy)[i]!.p99Ms));
-  const mean = logs.reduce((sum, value) => sum + value, 0) / logs.length;
-  const deviation = Math.sqrt(
-    logs.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, logs.length - 1),
-  );
-  const half = (2.045 * deviation) / Math.sqrt(logs.length);
-  return { ratio: Math.exp(mean), low: Math.exp(mean - half), high: Math.exp(mean + half) };
+  return pairedRatio(store.get(scenario, policy).map(p99), store.get(base, policy).map(p99));
 }
 
 /** Every rival whose p99 is shorter than the product's beyond chance, by scenario. */
@@ -160,14 +152,16 @@ By how much the product's p99 is longer, where the interval of the ratio leaves 
 
 ${lines.length === 0 ? 'Nowhere.' : lines.join('\n')}
 
-Why. Without prompt ends the agent guesses, between two statuses, how much of what it granted has ended: least request counts
-ends (one message a lease) and Prequal asks (six messages a lease), and both know more at the instant of a choice. Where speeds
-differ, Prequal and peak EWMA also prefer fast producers and let them be busier (their column \`max/avg util.\`), which shortens
-tails below saturation; the product makes producers equally busy, which is what keeps a margin on each of them. The
-clairvoyant does the same to the extreme. Late statuses (half a second) and agents that share producers, each blind to what the
-others grant, spoil the agent's account of what is under way; a probe is always fresh. Agents should therefore own disjoint
-producers, where that loss is not seen. Held leases are few and coarse, and chosen on the same account. Prequal is run without its guard against sinkholing, which the paper describes
-without formulas; with one it would do better among black holes.`;
+Why. Between two statuses the agent guesses how much of what it granted has ended, until the consumers' next requests say so: on
+average as late as a consumer pauses. Least request counts ends at once (one message a lease) and Prequal asks (six messages a
+lease). Where speeds differ by more than half, Prequal prefers fast producers and lets them be busier (its column \`max/avg util.\`),
+which shortens tails below saturation; the product leaves slow producers more headroom, but keeps what is about alike equally busy,
+which is what keeps a margin on each of them. The clairvoyant goes to the extreme. Statuses and reports that are lost or half a
+second late spoil the agent's account of what is under way, and five candidates compared by a wrong account are worse than two;
+probes are neither lost nor late there. So do agents that share producers, each blind to what the others grant: they draw fewer
+candidates, and should own disjoint producers, where that loss is not seen. Held leases are few and coarse; after a mass restart
+the agent starts from nothing and learns their shape anew. Prequal is run without its guard against sinkholing, which the paper
+describes without formulas; with one it would do better among black holes.`;
 }
 
 /** What an interrupted run has left out. */

@@ -37,6 +37,9 @@ export interface DotRow {
 }
 
 const WIDTH = 820;
+/** From one dot of a row, and from one line of the legend, to the next. */
+const DOT_STEP = 7;
+const LEGEND_STEP = 20;
 const LEGEND = 190;
 const FONT = 'font-family="system-ui, sans-serif" font-size="12"';
 
@@ -84,23 +87,29 @@ export function dotChart(
   colours: ReadonlyMap<string, string>,
   reference?: number,
 ): string {
-  const height = 88 + rows.length * 26;
+  const rowHeight = Math.max(26, DOT_STEP * Math.max(...rows.map(({ dots }) => dots.length)) + 14);
+  const height = 88 + Math.max(rows.length * rowHeight, colours.size * LEGEND_STEP - 20);
   const box = { left: 210, right: WIDTH - LEGEND, top: 40, bottom: height - 48 };
   const values = rows.flatMap((row) => row.dots.flatMap(({ low, high }) => [low, high]));
   const scale = scaleFor(x, values, [box.left, box.right]);
   const [low, high] = scale.domain_ as [number, number];
   const at = (value: number) => scale(Math.min(high, Math.max(low, value)));
   const drawn = rows.map((row, i) => {
-    const middle = box.top + (i + 0.5) * 26;
+    const middle = box.top + (i + 0.5) * rowHeight;
     const dots = row.dots.map((dot, j) => {
-      const y = middle + (j - (row.dots.length - 1) / 2) * Math.min(8, 20 / row.dots.length);
+      const y = middle + (j - (row.dots.length - 1) / 2) * (row.dots.length > 2 ? DOT_STEP : 8);
       const colour = colours.get(dot.series)!;
       return (
         `<line x1="${fixed(at(dot.low))}" x2="${fixed(at(dot.high))}" y1="${fixed(y)}" y2="${fixed(y)}" stroke="${colour}"/>` +
         `<circle cx="${fixed(at(dot.value))}" cy="${fixed(y)}" r="3" fill="${colour}"/>`
       );
     });
-    return `<text x="${box.left - 10}" y="${middle + 4}" text-anchor="end">${escaped(row.label)}</text>${dots.join('')}`;
+    const edge = middle + rowHeight / 2;
+    const rule =
+      i === rows.length - 1 || rowHeight === 26
+        ? ''
+        : `<line x1="${box.left}" x2="${box.right}" y1="${edge}" y2="${edge}" stroke="#e4e4e4"/>`;
+    return `${rule}<text x="${box.left - 10}" y="${middle + 4}" text-anchor="end">${escaped(row.label)}</text>${dots.join('')}`;
   });
   const mark =
     reference === undefined
@@ -163,7 +172,7 @@ function legend(
   return entries
     .map(
       ({ name, colour }, i) =>
-        `<circle cx="${x + 5}" cy="${y + i * 20}" r="4" fill="${colour}"/><text x="${x + 16}" y="${y + i * 20 + 4}">${escaped(name)}</text>`,
+        `<circle cx="${x + 5}" cy="${y + i * LEGEND_STEP}" r="4" fill="${colour}"/><text x="${x + 16}" y="${y + i * LEGEND_STEP + 4}">${escaped(name)}</text>`,
     )
     .join('');
 }
