@@ -40,10 +40,14 @@ export interface Cache extends GatewayCache {
   close(): Promise<void>;
   /**
    * The directory was removed under us: from now on every change of content is EIO; what is open can still be read and
-   * published, clean files whose bytes are gone are fetched again, into a directory made anew that no later open uses.
-   * Throws when that one cannot be made.
+   * published.
    */
   lose(): void;
+  /**
+   * After `lose`: makes a directory that no later open uses, into which clean files whose bytes are gone are fetched again.
+   * Throws when it cannot be made.
+   */
+  makeAnew(): void;
   /** What a FUSE session reads and writes through. */
   fileIo(): FileIoHandle;
   /** For a storage node: where staged pages come from and fetched ones go. */

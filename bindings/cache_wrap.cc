@@ -101,6 +101,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
                                              {InstanceMethod<&CacheWrap::open>("open"),
                                               InstanceMethod<&CacheWrap::close>("close"),
                                               InstanceMethod<&CacheWrap::lose>("lose"),
+                                              InstanceMethod<&CacheWrap::make_anew>("makeAnew"),
                                               InstanceMethod<&CacheWrap::recovery>("recovery"),
                                               InstanceMethod<&CacheWrap::file_io>("fileIo"),
                                               InstanceMethod<&CacheWrap::page_endpoint>(kPageEndpointMethod),
@@ -210,7 +211,8 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     return Napi::Boolean::New(info.Env(), held().detach(number(info[0])));
   }
   void forget(const Napi::CallbackInfo& info) { held().forget(number(info[0])); }
-  void lose(const Napi::CallbackInfo& info) { raise(info.Env(), held().lose()); }
+  void lose(const Napi::CallbackInfo&) { held().lose(); }
+  void make_anew(const Napi::CallbackInfo& info) { raise(info.Env(), held().make_anew()); }
   void condemn(const Napi::CallbackInfo& info) { held().condemn(number(info[0])); }
   void set_map(const Napi::CallbackInfo& info) {
     const auto bits = info[2].As<Napi::Uint8Array>();

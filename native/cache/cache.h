@@ -105,8 +105,10 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   const Recovery& recovery() const { return recovery_; }
   // Syncs everything; what follows is EBADF.
   Result<void> close();
-  // The directory was removed under us (cache_lost.cc). Again if what was made in its place is removed, too.
-  Result<void> lose();
+  // The directory was removed under us (cache_lost.cc): nothing more is accepted.
+  void lose() { lost_.store(true, std::memory_order_relaxed); }
+  // Then, once whoever removes it has come to an end; again if what was made is removed, too.
+  Result<void> make_anew();
 
   Attributes attach(uint64_t ino, const AttachBase& base);
   bool detach(uint64_t ino);

@@ -54,8 +54,7 @@ Result<void> Cache::clear_leftovers() {
   return file_system_.unlink(marker);
 }
 
-Result<void> Cache::lose() {
-  lost_.store(true, std::memory_order_relaxed);
+Result<void> Cache::make_anew() {
   const std::string& directory = options_.directory;
   if (auto made = file_system_.make_directories(directory); !made) return made;
   auto lock = file_system_.open(directory + "/lock", OpenMode::create);

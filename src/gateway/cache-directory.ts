@@ -2,18 +2,23 @@
 // its name says that all that is written from then on would be lost with the daemon.
 //
 //   inotify on the directory ──┐
-//   every second, every fsync ─┴─> is its `lock` the one we made? ── no ──> onLost, once; then the cache makes another
-import { type FSWatcher, statSync, watch } from 'node:fs';
+//   every second, every fsync ─┴─> is its `lock` the one we made? ── no ──> lose, once ── the rest is gone, too ──> make another
+import { existsSync, type FSWatcher, statSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import { GatewayError } from './errors.js';
 
+const REMOVAL_MS_MAX = 10_000;
+
 export interface CacheDirectoryOptions {
   readonly directory: string;
-  /** Makes a directory in its place, for what is fetched from now on; throws when that is impossible. */
+  /** It is gone; called once. */
   readonly lose: () => void;
-  /** Called once. */
-  readonly onLost: () => void;
-  /** Making it anew failed: reads that need the store fail. */
+  /**
+   * Makes a directory in its place, for what is fetched from now on; throws when that is impossible. Not before whoever
+   * removes it is done: `rm -r` would find the directory not empty.
+   */
+  readonly makeAnew: () => void;
+  /** Making it anew failed, the first time: reads that need the store fail. */
   readonly onError: (error: unknown) => void;
   readonly intervalMs: number;
 }
@@ -25,6 +30,8 @@ export class CacheDirectory {
   #watcher: FSWatcher | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isLost = false;
+  #lostAtMs = 0;
+  #hasFailed = false;
 
   /** The cache is open. */
   constructor(options: CacheDirectoryOptions) {
@@ -34,7 +41,7 @@ export class CacheDirectory {
   }
 
   start(): void {
-    this.#timer = setInterval(() => this.check(), this.#options.intervalMs).unref();
+    this.#timer = setInterval(() => this.tick(), this.#options.intervalMs).unref();
     try {
       this.#watcher = watch(this.#options.directory, { persistent: false }, () => this.check());
       this.#watcher.on('error', () => this.#watcher?.close());
@@ -50,17 +57,30 @@ export class CacheDirectory {
 
   /** Whether all is still there. */
   check(): boolean {
-    if (this.#inodeNow() === this.#inode) return !this.#isLost;
-    const isNews = !this.#isLost;
+    if (this.#isLost) return false;
+    if (this.#inodeNow() === this.#inode) return true;
     this.#isLost = true;
+    this.#inode = undefined;
+    this.#lostAtMs = performance.now();
+    this.#options.lose();
+    return false;
+  }
+
+  /** What the timer does. */
+  tick(): void {
+    if (this.check()) return;
+    const made = this.#inodeNow();
+    if (made !== undefined && made === this.#inode) return;
+    // Only what was in it was removed, or its removal goes on and on.
+    const hasWaited = performance.now() - this.#lostAtMs >= REMOVAL_MS_MAX;
+    if (existsSync(this.#options.directory) && !hasWaited) return;
     try {
-      this.#options.lose();
+      this.#options.makeAnew();
       this.#inode = this.#inodeNow();
     } catch (error) {
-      if (isNews) this.#options.onError(error);
+      if (!this.#hasFailed) this.#options.onError(error);
+      this.#hasFailed = true;
     }
-    if (isNews) this.#options.onLost();
-    return false;
   }
 
   get path(): string {

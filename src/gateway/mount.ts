@@ -219,8 +219,15 @@ async function assemble(
   phases.end('grants');
   const cacheDirectory = new CacheDirectory({
     directory: options.cacheDirectory,
-    lose: () => cache.lose(),
-    onLost: () => void uploadRest(options, cache, publisher),
+    lose: () => {
+      cache.lose();
+      tellLost(options, cache);
+      publisher.pressed();
+    },
+    makeAnew: () => {
+      cache.makeAnew();
+      void uploadRest(options, publisher);
+    },
     onError: (error) => logger.error({ error }, 'no directory can be made in its place'),
     intervalMs: DIRECTORY_INTERVAL_MS,
   });
@@ -281,15 +288,17 @@ async function assemble(
   };
 }
 
-/** The cache directory was removed: what is not uploaded yet exists in open files alone. */
-async function uploadRest(options: MountOptions, cache: Cache, publisher: Publisher): Promise<void> {
-  const { logger, cacheDirectory, mountpoint } = options;
+function tellLost({ logger, cacheDirectory, mountpoint }: MountOptions, cache: Cache): void {
   const { dirtyFiles } = cache.dirtyState();
   logger.error(
     { directory: cacheDirectory, dirtyFiles },
     `the cache directory ${cacheDirectory} was removed under the mount: writes are refused, what is not uploaded yet goes up ` +
       `from what is still open; unmount ${mountpoint} and mount it again`,
   );
+}
+
+/** The cache directory was removed: what is not uploaded yet exists in open files alone. */
+async function uploadRest({ logger, mountpoint }: MountOptions, publisher: Publisher): Promise<void> {
   try {
     await publisher.drain();
     logger.info({ mountpoint }, 'all that was written before the cache directory was removed is uploaded');

@@ -58,8 +58,10 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     await volume.kill9();
     await volume.mount();
     volume.deleteCache();
-    await expect.poll(async () => (await volume.status()).state).toBe('cache-lost');
-    expect((await readFile(join(volume.path, 'published'))).equals(bytes)).toBe(true);
+    await expect.poll(async () => (await volume.status()).state, { timeout: 20_000 }).toBe('cache-lost');
+    // From when its removal has come to an end; until then reading it is EIO.
+    await expect.poll(() => existsSync(join(volume.cacheDirectory, 'lost')), { timeout: 20_000 }).toBe(true);
+    await expect.poll(() => isPublished(volume.path, bytes), { timeout: 20_000 }).toBe(true);
     const drained = await penstock(['drain', volume.path], volume.environment, 60_000);
     if (drained.code === 0) {
       // Its upload was faster.
@@ -156,6 +158,12 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     }
   });
 });
+
+const isPublished = (path: string, bytes: Buffer): Promise<boolean> =>
+  readFile(join(path, 'published')).then(
+    (found) => found.equals(bytes),
+    () => false,
+  );
 
 /** Appends bytes one at a time; answers how many were acknowledged before the first refusal. */
 async function writesUntilRefused(file: FileHandle): Promise<number> {
