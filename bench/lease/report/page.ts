@@ -65,7 +65,7 @@ the same faults. Intervals are 95 % by Student's t over the seeds; ratios of two
 The product appears twice. **Penstock**: a consumer's report rides in its next request, no message is added. **Penstock prompt**: a
 consumer gives its lease back, with the report, when its operation ends; one message per lease.
 
-    npm run lease:simulate                              everything; roughly half an hour of CPU time on two threads
+    npm run lease:simulate                              everything; roughly twenty minutes of CPU time, two threads
     npm run lease:simulate -- --quick                   three seeds, tables only
     npm run lease:simulate -- --scenarios mixed --policies Prequal,Penstock --seeds 10`;
 }
