@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "bindings/file_io_handle.h"
+#include "bindings/layout.h"
 #include "bindings/module.h"
 #include "bindings/on_pool.h"
 #include "native/fuse/memory_file_io.h"
@@ -297,31 +298,27 @@ class MemoryFileIoWrap final : public Napi::ObjectWrap<MemoryFileIoWrap> {
 };
 
 // Offsets and sizes the TypeScript codec relies on; its test compares them with its own constants.
-Napi::Object layout(Napi::Env env) {
-  auto out = Napi::Object::New(env);
-  const auto put = [&](const char* name, std::size_t value) { out.Set(name, static_cast<double>(value)); };
-#define PENSTOCK_SIZE(type) put("sizeof " #type, sizeof(fuse::type))
-#define PENSTOCK_OFFSET(type, field) put(#type "." #field, offsetof(fuse::type, field))
+Napi::Object layout_of(Napi::Env env) {
+  using namespace fuse;  // NOLINT: the listed structures are named as there
+  Layout layout(env);
 #include "bindings/fuse_layout.inc"
-#undef PENSTOCK_SIZE
-#undef PENSTOCK_OFFSET
-  put("UpcallRing.head", fuse::UpcallRing::kHeadOffset);
-  put("UpcallRing.tail", fuse::UpcallRing::kTailOffset);
-  put("UpcallRing.sleeping", fuse::UpcallRing::kSleepingOffset);
-  put("UpcallRing.data", fuse::UpcallRing::kDataOffset);
-  put("kRecordSkip", fuse::kRecordSkip);
-  put("kRecordEnded", fuse::kRecordEnded);
-  put("kRecordDataNeed", fuse::kRecordDataNeed);
-  put("kRecordForgotten", fuse::kRecordForgotten);
-  put("kNoSlot", fuse::kNoSlot);
-  put("kOpenSimpleRelease", fuse::kOpenSimpleRelease);
-  return out;
+  layout.put("UpcallRing.head", fuse::UpcallRing::kHeadOffset);
+  layout.put("UpcallRing.tail", fuse::UpcallRing::kTailOffset);
+  layout.put("UpcallRing.sleeping", fuse::UpcallRing::kSleepingOffset);
+  layout.put("UpcallRing.data", fuse::UpcallRing::kDataOffset);
+  layout.put("kRecordSkip", fuse::kRecordSkip);
+  layout.put("kRecordEnded", fuse::kRecordEnded);
+  layout.put("kRecordDataNeed", fuse::kRecordDataNeed);
+  layout.put("kRecordForgotten", fuse::kRecordForgotten);
+  layout.put("kNoSlot", fuse::kNoSlot);
+  layout.put("kOpenSimpleRelease", fuse::kOpenSimpleRelease);
+  return layout.object();
 }
 
 void initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("FuseSession", FuseSession::define(env));
   exports.Set("MemoryFileIo", MemoryFileIoWrap::define(env));
-  exports.Set("fuseLayout", layout(env));
+  exports.Set("fuseLayout", layout_of(env));
 }
 
 PENSTOCK_EXPORT(initialize);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "bindings/layout.h"
 #include "bindings/module.h"
 #include "bindings/ring_port_handle.h"
 #include "native/port/ring_exerciser.h"
@@ -127,23 +128,19 @@ class RingPortWrap final : public Napi::ObjectWrap<RingPortWrap> {
   bool hooked_ = false;
 };
 
-Napi::Object layout(Napi::Env env) {
-  auto out = Napi::Object::New(env);
-  const auto put = [&](const char* name, std::size_t value) { out.Set(name, static_cast<double>(value)); };
-#define PENSTOCK_SIZE(type) put("sizeof " #type, sizeof(net::type))
-#define PENSTOCK_OFFSET(type, field) put(#type "." #field, offsetof(net::type, field))
+Napi::Object layout_of(Napi::Env env) {
+  using namespace net;  // NOLINT: the listed structures are named as there
+  Layout layout(env);
 #include "bindings/ring_layout.inc"
-#undef PENSTOCK_SIZE
-#undef PENSTOCK_OFFSET
-  put("kRingDataOffset", net::kRingDataOffset);
-  put("kRingPacket", net::kRingPacket);
-  put("kRingSkip", net::kRingSkip);
-  return out;
+  layout.put("kRingDataOffset", net::kRingDataOffset);
+  layout.put("kRingPacket", net::kRingPacket);
+  layout.put("kRingSkip", net::kRingSkip);
+  return layout.object();
 }
 
 void initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("RingPort", RingPortWrap::define(env));
-  exports.Set("ringLayout", layout(env));
+  exports.Set("ringLayout", layout_of(env));
 }
 
 PENSTOCK_EXPORT(initialize);

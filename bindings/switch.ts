@@ -91,6 +91,10 @@ export interface NativePortFacts {
   readonly drops: Readonly<Record<string, number>>;
   /** Dropped by the kernel because we did not read in time. */
   readonly lost: number;
+  /** How often its kernel side took nothing more: packets then wait, 256 KiB a queue, and beyond that are dropped (tx-full). */
+  readonly blocked: number;
+  /** What waits at this moment. */
+  readonly heldBytes: number;
   /** Segments that became superframes before the switch saw them. */
   readonly coalesced: {
     readonly on: boolean;
@@ -189,6 +193,8 @@ export interface PlaneSettings {
   readonly ageSeconds?: number;
   readonly offloadedFlows?: number;
   readonly offloadIdleSeconds?: number;
+  /** Journals of interfaces that were taken over by processes that are gone are looked for here. */
+  readonly runtimeDirectory?: string;
   readonly seed: bigint;
 }
 

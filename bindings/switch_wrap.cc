@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "bindings/layout.h"
 #include "bindings/module.h"
 #include "bindings/on_pool.h"
 #include "bindings/ring_port_handle.h"
@@ -205,6 +206,7 @@ DataPlaneSettings settings_of(const Napi::Object& object) {
   settings.limits.offload.idle_seconds_max =
       number_at(object, "offloadIdleSeconds", settings.limits.offload.idle_seconds_max);
   settings.seed = big_at(object, "seed");
+  if (has(object, "runtimeDirectory")) settings.runtime_directory = text_at(object, "runtimeDirectory");
   return settings;
 }
 
@@ -576,15 +578,20 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     object.Set("received", traffic(Env(), seen.received));
     object.Set("transmitted", traffic(Env(), seen.transmitted));
     std::array<uint64_t, kDropReasons> all = seen.drops;
-    uint64_t lost = 0;
+    uint64_t lost = 0, blocked = 0;
     for (std::size_t queue = 0; queue < port->queues(); ++queue) {
       const QueueCounters& counters = port->counters(queue);
       lost += counters.receive.lost.get();
+      blocked += counters.transmit.blocked.get();
       for (std::size_t i = 0; i < kDropReasons; ++i)
         all[i] += counters.receive.drops[i].get() + counters.transmit.drops[i].get();
     }
+    const HeldBack held = plane_->pipeline().held_back(id);
+    for (std::size_t i = 0; i < kDropReasons; ++i) all[i] += held.drops[i];
+    object.Set("heldBytes", count(Env(), held.bytes));
     object.Set("drops", drops(Env(), all));
     object.Set("lost", count(Env(), lost));
+    object.Set("blocked", count(Env(), blocked));
     const DataPlane::Coalesced coalesced = plane_->coalesced(id);
     auto merges = Napi::Object::New(Env());
     merges.Set("on", Napi::Boolean::New(Env(), coalesced.on));
@@ -689,7 +696,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     set("addressesMoved", state.forwarding().moved());
     set("addressesRefused", state.forwarding().refused());
     set("captures", state.captures().size());
-    set("generation", forwarding.tables().generation());
+    set("generation", forwarding.generation());
     return object;
   }
 
@@ -855,18 +862,14 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
 };
 
 Napi::Object capture_layout(Napi::Env env) {
-  auto out = Napi::Object::New(env);
-  const auto put = [&](const char* name, std::size_t value) { out.Set(name, static_cast<double>(value)); };
-#define PENSTOCK_SIZE(type) put("sizeof " #type, sizeof(net::type))
-#define PENSTOCK_OFFSET(type, field) put(#type "." #field, offsetof(net::type, field))
+  using namespace net;  // NOLINT: the listed structures are named as there
+  Layout layout(env);
 #include "bindings/capture_layout.inc"
-#undef PENSTOCK_SIZE
-#undef PENSTOCK_OFFSET
-  put("kCapturePacket", net::kCapturePacket);
-  put("kCaptureHeaderBytes", net::kCaptureHeaderBytes);
-  put("kCaptureHeadOffset", net::kCaptureHeadOffset);
-  put("kCaptureRecordsOffset", net::kCaptureRecordsOffset);
-  return out;
+  layout.put("kCapturePacket", net::kCapturePacket);
+  layout.put("kCaptureHeaderBytes", net::kCaptureHeaderBytes);
+  layout.put("kCaptureHeadOffset", net::kCaptureHeadOffset);
+  layout.put("kCaptureRecordsOffset", net::kCaptureRecordsOffset);
+  return layout.object();
 }
 
 // The names of drop reasons and what they say, by number.

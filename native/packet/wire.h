@@ -48,7 +48,8 @@ inline void store64(std::byte* at, uint64_t value) {
 inline constexpr std::size_t kEthernetBytes = 14;
 inline constexpr std::size_t kVlanBytes = 4;
 inline constexpr std::size_t kMacBytes = 6;
-inline constexpr std::size_t kVlanTagsMax = 2;  // 802.1Q inside 802.1ad; a third tag is payload
+inline constexpr std::size_t kEtherTypeAt = 12;  // of an untagged frame
+inline constexpr std::size_t kVlanTagsMax = 2;   // 802.1Q inside 802.1ad; a third tag is payload
 
 inline constexpr uint16_t kEtherIpv4 = 0x0800;
 inline constexpr uint16_t kEtherArp = 0x0806;

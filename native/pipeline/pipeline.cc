@@ -152,6 +152,17 @@ PipelineStatistics Pipeline::statistics() const {
   return told;
 }
 
+HeldBack Pipeline::held_back(PortId port) const {
+  HeldBack sum;
+  const std::scoped_lock lock(mutex_);
+  for (const auto& [key, state] : nodes_) {
+    if (state->kind != NodeKind::transmit || state->port != port) continue;
+    sum.bytes += state->hold.bytes_shown();
+    for (std::size_t i = 0; i < kDropReasons; ++i) sum.drops[i] += state->drops[i].get();
+  }
+  return sum;
+}
+
 // Looks twice in a stall's time whether every worker moves: an idle plane pays a few wake-ups a second.
 void Pipeline::watch_for_stalls() {
   std::unique_lock lock(mutex_);

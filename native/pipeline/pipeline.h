@@ -64,6 +64,12 @@ struct NodeStatistics {
   bool failed = false;
 };
 
+// What a port did not take: waits in the worker, or was given up there.
+struct HeldBack {
+  uint64_t bytes = 0;
+  std::array<uint64_t, kDropReasons> drops{};
+};
+
 struct WorkerStatistics {
   bool asleep = false;
   uint64_t rounds = 0;
@@ -104,6 +110,7 @@ class Pipeline {
 
   uint32_t workers() const { return static_cast<uint32_t>(workers_.size()); }
   PipelineStatistics statistics() const;
+  HeldBack held_back(PortId port) const;
   // explainIdle(): one of each worker.
   std::vector<IdleExplanation> explain_idle() const;
 

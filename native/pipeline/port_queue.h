@@ -4,6 +4,8 @@
 // the graph is a pipeline, so that the two share nothing that is not atomic.
 #pragma once
 
+#include <sys/epoll.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -30,9 +32,12 @@ class PortQueue {
   // set; both are released by the queue). Fewer than given: the kernel would block, the caller holds the rest
   // back and waits for writability.
   virtual std::size_t transmit(std::span<Packet*> packets) = 0;
-  // For epoll: readable when receive would find something, writable when transmit would. The same for all of
-  // its life.
+  // For epoll: readable when receive would find something, writable when transmit would take something after
+  // it did not (writable_event). The same for all of its life.
   virtual int descriptor() const = 0;
+  // What epoll says of the descriptor when transmit would take something again. EPOLLIN where it stands for
+  // several files (an epoll descriptor is never writable).
+  virtual uint32_t writable_event() const { return EPOLLOUT; }
   // Grows when another file came to stand behind the descriptor: epoll has forgotten it, and
   // Pipeline::look_again() makes the worker add it again.
   virtual uint32_t generation() const { return 0; }

@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
 #include "native/base/result.h"
 
@@ -43,6 +44,22 @@ class Quiescence {
     std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
+  // Whoever is no worker and reads beside them (a trace, statistics): while it lives, what the calling thread
+  // finds stays. One at a time, the next waits; briefly, since whatever replaces waits, too.
+  class Onlooker {
+   public:
+    explicit Onlooker(Quiescence& quiescence) : quiescence_(quiescence), turn_(quiescence.onlooking_) {
+      quiescence_.join(quiescence_.workers_);
+    }
+    ~Onlooker() { quiescence_.leave(quiescence_.workers_); }
+    Onlooker(const Onlooker&) = delete;
+    Onlooker& operator=(const Onlooker&) = delete;
+
+   private:
+    Quiescence& quiescence_;
+    std::lock_guard<std::mutex> turn_;
+  };
+
   // For what is freed too often to wait for: `retire` after it was unpublished gives a mark, and once
   // `passed` says so of that mark no worker can still use it. Any thread.
   uint64_t retire() { return epoch_.fetch_add(1, std::memory_order_seq_cst) + 1; }
@@ -57,7 +74,8 @@ class Quiescence {
     std::atomic<uint64_t> epoch{0};
   };
   std::size_t workers_;
-  std::unique_ptr<Seen[]> seen_;
+  std::unique_ptr<Seen[]> seen_;  // of each worker, and of the onlooker
+  std::mutex onlooking_;
   alignas(64) std::atomic<uint64_t> epoch_{1};
 };
 

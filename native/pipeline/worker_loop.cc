@@ -96,7 +96,7 @@ void Worker::take_events(std::span<const epoll_event> events) {
     const bool broken = (event.events & (EPOLLERR | EPOLLHUP)) != 0;
     if (watch.receive != nullptr && (broken || (event.events & EPOLLIN) != 0)) watch.receive->ready = true;
     if (watch.transmit == nullptr || watch.transmit->state->hold.empty()) continue;
-    if (!broken && (event.events & EPOLLOUT) == 0) continue;
+    if (!broken && (event.events & watch.queue->writable_event()) == 0) continue;
     transmit_held(watch);
     ask_for(watch, found->first);
   }
@@ -126,7 +126,7 @@ void Worker::ask_for(Watch& watch, uint64_t token) {
   uint32_t wanted = 0;
   if (watch.receive != nullptr && !watch.receive->state->failed.load(std::memory_order_relaxed))
     wanted |= EPOLLIN;
-  if (watch.transmit != nullptr && !watch.transmit->state->hold.empty()) wanted |= EPOLLOUT;
+  if (watch.transmit != nullptr && !watch.transmit->state->hold.empty()) wanted |= watch.queue->writable_event();
   if (wanted == watch.events) return;
   bool done = true;
   if (wanted == 0)

@@ -8,8 +8,12 @@
 #include <cstring>
 #include <vector>
 
+#include "native/packet/wire.h"
+
 namespace penstock::net {
 namespace {
+
+using namespace wire;
 
 // linux/if_packet.h of 6.6
 constexpr uint16_t kFlagIgnoreOutgoing = 0x4000;
@@ -76,21 +80,21 @@ std::vector<sock_filter> steering_program() {
 
   // M[0] collects the hash.
   program.label(ipv4);
-  program.emit(kLoadWord, kNet + 12);
-  mix_word(program, 16);
+  program.emit(kLoadWord, kNet + kIpv4Source);
+  mix_word(program, kIpv4Destination);
   program.emit(BPF_ST, 0);
-  program.emit(kLoadHalf, kNet + 6);
-  program.jump_if(BPF_JSET, 0x3fff, spread);
-  program.emit(kLoadByte, kNet + 9);
-  program.jump_if(BPF_JEQ, 6, ports4);
-  program.jump_if(BPF_JEQ, 17, ports4);
+  program.emit(kLoadHalf, kNet + kIpv4Fragment);
+  program.jump_if(BPF_JSET, kIpv4MoreFragments | kIpv4OffsetMask, spread);
+  program.emit(kLoadByte, kNet + kIpv4Protocol);
+  program.jump_if(BPF_JEQ, kIpTcp, ports4);
+  program.jump_if(BPF_JEQ, kIpUdp, ports4);
   program.jump(spread);
 
   program.label(ports4);
   program.emit(BPF_LDX | BPF_B | BPF_MSH, kNet);  // X = header length
   program.emit(BPF_LD | BPF_H | BPF_IND, kNet);
   program.emit(BPF_ST, 1);
-  program.emit(BPF_LD | BPF_H | BPF_IND, kNet + 2);
+  program.emit(BPF_LD | BPF_H | BPF_IND, kNet + kDestinationPort);
   program.emit(BPF_LDX | BPF_MEM, 1);
   program.emit(kXor, 0);
   program.emit(BPF_LDX | BPF_MEM, 0);
@@ -99,18 +103,18 @@ std::vector<sock_filter> steering_program() {
   program.jump(spread);
 
   program.label(ipv6);
-  program.emit(kLoadWord, kNet + 8);
-  for (uint32_t offset = 12; offset < 40; offset += 4) mix_word(program, offset);
+  program.emit(kLoadWord, kNet + kIpv6Source);
+  for (uint32_t offset = kIpv6Source + 4; offset < kIpv6Bytes; offset += 4) mix_word(program, offset);
   program.emit(BPF_ST, 0);
-  program.emit(kLoadByte, kNet + 6);
-  program.jump_if(BPF_JEQ, 6, ports6);
-  program.jump_if(BPF_JEQ, 17, ports6);
+  program.emit(kLoadByte, kNet + kIpv6Next);
+  program.jump_if(BPF_JEQ, kIpTcp, ports6);
+  program.jump_if(BPF_JEQ, kIpUdp, ports6);
   program.jump(spread);
 
   program.label(ports6);
-  program.emit(kLoadHalf, kNet + 40);
+  program.emit(kLoadHalf, kNet + kIpv6Bytes + kSourcePort);
   program.emit(BPF_MISC | BPF_TAX, 0);
-  program.emit(kLoadHalf, kNet + 42);
+  program.emit(kLoadHalf, kNet + kIpv6Bytes + kDestinationPort);
   program.emit(kXor, 0);
   program.emit(BPF_LDX | BPF_MEM, 0);
   program.emit(kXor, 0);

@@ -90,6 +90,7 @@ Result<std::size_t> Takeover::restore_stale(const std::string& directory) {
   if (listing == nullptr && errno == ENOENT) return std::size_t{0};
   if (listing == nullptr) return Error::from_errno(errno, directory);
   std::size_t restored = 0;
+  Result<void> first;  // what could not be undone keeps its journal, and no other from being undone
   while (const dirent* entry = ::readdir(listing.get())) {
     const std::string name = entry->d_name;
     if (!name.starts_with("takeover-") || !name.ends_with(".journal")) continue;
@@ -102,13 +103,16 @@ Result<std::size_t> Takeover::restore_stale(const std::string& directory) {
       // A namespace that can't be found under its name any more has ended, and its interfaces with it.
       const auto space = NetworkNamespace::open(journal.space_path);
       if (space && space->inode() == journal.space_inode) {
-        auto done = space->run([&] { return undo(journal); });
-        if (!done) return done.error();
+        if (auto done = space->run([&] { return undo(journal); }); !done) {
+          if (first) first = done.error();
+          continue;
+        }
         ++restored;
       }
     }
-    if (::unlink(path.c_str()) < 0) return Error::from_errno(errno, path);
+    if (::unlink(path.c_str()) < 0 && first) first = Error::from_errno(errno, path);
   }
+  if (!first) return first.error();
   return restored;
 }
 

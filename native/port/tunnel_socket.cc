@@ -20,7 +20,6 @@ using namespace wire;
 constexpr int kReceiveBufferBytes = 8 << 20;
 constexpr int kSendBufferBytes = 4 << 20;
 constexpr int kNoChecksum6Receive = 102;  // UDP_NO_CHECK6_RX
-constexpr std::size_t kUdpHeader = 8;
 // What is copied in front of a slice: every header that will be parsed lies in it.
 constexpr std::size_t kHeadCopied = 320;
 // linux/udp.h: UDP_MAX_SEGMENTS of kernels before 6.9; and what one datagram may carry.
@@ -173,45 +172,45 @@ void TunnelReceiver::understand(Slot& slot, const msghdr& message) {
 }
 
 std::size_t TunnelReceiver::outer_bytes() const {
-  const std::size_t transport = kind_.protocol == kIpUdp ? kUdpHeader : 0;
-  return kEthernetBytes + (address_.version == 4 ? 20u : 40u) + transport;
+  const std::size_t transport = kind_.protocol == kIpUdp ? kUdpBytes : 0;
+  return kEthernetBytes + (address_.version == 4 ? kIpv4Bytes : kIpv6Bytes) + transport;
 }
 
 void TunnelReceiver::write_outer(Packet& packet, const Slot& slot, std::size_t payload) const {
   std::byte* frame = packet.data();
   std::memset(frame, 0, outer_bytes());
   std::byte* ip = frame + kEthernetBytes;
-  std::byte* udp = ip + (address_.version == 4 ? 20 : 40);
-  const std::size_t length = payload + (kind_.protocol == kIpUdp ? kUdpHeader : 0);
+  std::byte* udp = ip + (address_.version == 4 ? kIpv4Bytes : kIpv6Bytes);
+  const std::size_t length = payload + (kind_.protocol == kIpUdp ? kUdpBytes : 0);
   uint16_t source_port = 0;
   if (address_.version == 4) {
     const auto& source = reinterpret_cast<const sockaddr_in&>(slot.source);
-    store16(frame + 12, kEtherIpv4);
+    store16(frame + kEtherTypeAt, kEtherIpv4);
     store8(ip, 0x45);
-    store8(ip + 1, slot.traffic_class);
-    store16(ip + 2, static_cast<uint16_t>(20 + length));
-    store16(ip + 6, 0x4000);
-    store8(ip + 8, 64);
-    store8(ip + 9, kind_.protocol);
-    std::memcpy(ip + 12, &source.sin_addr, 4);
-    std::memcpy(ip + 16, address_.bytes.data(), 4);
-    store16(ip + 10, static_cast<uint16_t>(~checksum_sum({ip, 20})));
+    store8(ip + kIpv4Tos, slot.traffic_class);
+    store16(ip + kIpv4Length, static_cast<uint16_t>(kIpv4Bytes + length));
+    store16(ip + kIpv4Fragment, kIpv4DontFragment);
+    store8(ip + kIpv4Ttl, 64);
+    store8(ip + kIpv4Protocol, kind_.protocol);
+    std::memcpy(ip + kIpv4Source, &source.sin_addr, 4);
+    std::memcpy(ip + kIpv4Destination, address_.bytes.data(), 4);
+    store16(ip + kIpv4Checksum, static_cast<uint16_t>(~checksum_sum({ip, kIpv4Bytes})));
     source_port = ntohs(source.sin_port);
   } else {
     const auto& source = reinterpret_cast<const sockaddr_in6&>(slot.source);
-    store16(frame + 12, kEtherIpv6);
+    store16(frame + kEtherTypeAt, kEtherIpv6);
     store16(ip, static_cast<uint16_t>(0x6000 | slot.traffic_class << 4));
-    store16(ip + 4, static_cast<uint16_t>(length));
-    store8(ip + 6, kind_.protocol);
-    store8(ip + 7, 64);
-    std::memcpy(ip + 8, &source.sin6_addr, 16);
-    std::memcpy(ip + 24, address_.bytes.data(), 16);
+    store16(ip + kIpv6Length, static_cast<uint16_t>(length));
+    store8(ip + kIpv6Next, kind_.protocol);
+    store8(ip + kIpv6HopLimit, 64);
+    std::memcpy(ip + kIpv6Source, &source.sin6_addr, 16);
+    std::memcpy(ip + kIpv6Destination, address_.bytes.data(), 16);
     source_port = ntohs(source.sin6_port);
   }
   if (kind_.protocol != kIpUdp) return;
-  store16(udp, source_port);
-  store16(udp + 2, kind_.port);
-  store16(udp + 4, static_cast<uint16_t>(length));
+  store16(udp + kSourcePort, source_port);
+  store16(udp + kDestinationPort, kind_.port);
+  store16(udp + kUdpLength, static_cast<uint16_t>(length));
 }
 
 Packet* TunnelReceiver::make_packet(Slot& slot, uint32_t length, PacketPool& pool) {
@@ -329,14 +328,14 @@ TunnelSender::Train TunnelSender::gather(std::span<Packet*> packets) {
       break;
     const std::byte* frame = packet->data();
     const std::byte* ip = frame + outer.network;
-    const std::size_t headers = udp ? outer.transport + kUdpHeader : outer.payload;
+    const std::size_t headers = udp ? outer.transport + kUdpBytes : outer.payload;
     const auto payload = static_cast<uint32_t>(packet->length() - headers);
     sockaddr_storage destination;
-    const socklen_t length =
-        fill_address(destination, address_.version, ip + (address_.version == 4 ? 16 : 24),
-                     udp ? load16(frame + outer.transport + 2) : uint16_t{0});
+    const socklen_t length = fill_address(
+        destination, address_.version, ip + (address_.version == 4 ? kIpv4Destination : kIpv6Destination),
+        udp ? load16(frame + outer.transport + kDestinationPort) : uint16_t{0});
     const uint8_t traffic_class =
-        address_.version == 4 ? load8(ip + 1) : static_cast<uint8_t>(load16(ip) >> 4);
+        address_.version == 4 ? load8(ip + kIpv4Tos) : static_cast<uint8_t>(load16(ip) >> 4);
     if (train.packets == 0) {
       train.segment = payload;
       train.destination = destination;
@@ -394,7 +393,7 @@ int TunnelSender::send(const Train& train) {
   }
 }
 
-void TunnelSender::transmit(std::span<Packet*> packets, QueueCounters::Transmit& counters) {
+std::size_t TunnelSender::transmit(std::span<Packet*> packets, QueueCounters::Transmit& counters) {
   std::size_t taken = 0;
   while (taken < packets.size()) {
     const Train train = gather(packets.subspan(taken));
@@ -403,10 +402,14 @@ void TunnelSender::transmit(std::span<Packet*> packets, QueueCounters::Transmit&
       continue;
     }
     const int failure = send(train);
-    if (failure == EAGAIN) counters.blocked.add();
+    if (failure == EAGAIN) {
+      counters.blocked.add();
+      full_ = fds_[train.hash % kSockets].get();
+      return taken;
+    }
     DropReason reason = failure == 0 ? DropReason::none : DropReason::tx_error;
     if (failure == EMSGSIZE) reason = DropReason::too_big;
-    if (failure == EAGAIN || failure == ENOBUFS) reason = DropReason::tx_full;
+    if (failure == ENOBUFS) reason = DropReason::tx_full;  // the interface's queue is full, not the socket's
     for (std::size_t i = 0; i < train.packets; ++i) {
       Packet* packet = packets[taken++];
       if (reason != DropReason::none) {
@@ -417,6 +420,7 @@ void TunnelSender::transmit(std::span<Packet*> packets, QueueCounters::Transmit&
       PacketPool::release(packet);
     }
   }
+  return taken;
 }
 
 }  // namespace penstock::net

@@ -91,9 +91,10 @@ class TunnelReceiver {
 class TunnelSender {
  public:
   static Result<std::unique_ptr<TunnelSender>> open(const IpPrefix& address, uint8_t protocol, bool trains);
-  // Takes every packet, all with outer headers of this address's IP version. A send buffer that is full holds
-  // four megabytes already: what does not fit is dropped (tx-full), there is nothing to hold back behind it.
-  void transmit(std::span<Packet*> packets, QueueCounters::Transmit& counters);
+  // Packets with outer headers of this address's IP version; how many were taken. Fewer than given: the send
+  // buffer of the socket `full()` has no room for the next one.
+  std::size_t transmit(std::span<Packet*> packets, QueueCounters::Transmit& counters);
+  int full() const { return full_; }
   uint8_t ip_version() const { return address_.version; }
   uint8_t ip_protocol() const { return protocol_; }
 
@@ -117,6 +118,7 @@ class TunnelSender {
   uint8_t protocol_;
   bool trains_ = false;
   std::array<Fd, kSockets> fds_;
+  int full_ = -1;
   std::size_t pieces_count_ = 0;
   std::array<iovec, 512> pieces_;
 };

@@ -58,15 +58,23 @@ class UnderlayQueue final : public PortQueue {
   }
 
   std::size_t transmit(std::span<Packet*> packets) override {
+    stop_waiting();
     if (const DropReason refusal = refusal_of(port_.state()); refusal != DropReason::none) {
       for (Packet* packet : packets) drop_packet(packet, refusal, counters_.transmit.drops);
       return packets.size();
     }
-    return tap_ != nullptr ? send_by_tap(packets) : send(packets);
+    const std::size_t taken = tap_ != nullptr ? send_by_tap(packets) : send(packets);
+    if (taken == packets.size() || wait_for_room()) return taken;
+    // Nobody would be woken for them.
+    for (Packet* packet : packets.subspan(taken))
+      drop_packet(packet, DropReason::tx_full, counters_.transmit.drops);
+    return packets.size();
   }
 
-  // Readable when a socket is. Nobody waits for it to be writable: transmit takes every packet.
+  // An epoll descriptor: readable when a socket has something to read, or when the one that was full has
+  // room.
   int descriptor() const override { return poll_.get(); }
+  uint32_t writable_event() const override { return EPOLLIN; }
   const QueueCounters& counters() const { return counters_; }
   void release() {
     for (const auto& receiver : receivers_) receiver->release();
@@ -84,6 +92,17 @@ class UnderlayQueue final : public PortQueue {
     epoll_event event{.events = events, .data = {.fd = fd}};
     if (::epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return {};
     return Error::from_errno(errno, "epoll of an underlay socket");
+  }
+
+  // Until the next transmit the descriptor is readable when the full one has room. False: epoll refuses it.
+  bool wait_for_room() {
+    waiting_ = watch(full_, EPOLLOUT).ok();
+    return waiting_;
+  }
+  void stop_waiting() {
+    if (!std::exchange(waiting_, false)) return;
+    epoll_event none{};  // kernels before 2.6.9 want one
+    ::epoll_ctl(poll_.get(), EPOLL_CTL_DEL, full_, &none);
   }
 
   void refuse(Batch& batch) {
@@ -108,8 +127,10 @@ class UnderlayQueue final : public PortQueue {
           drop_packet(packets[taken], DropReason::no_route, counters_.transmit.drops);
         continue;
       }
-      (*sender)->transmit(packets.subspan(taken, end - taken), counters_.transmit);
-      taken = end;
+      taken += (*sender)->transmit(packets.subspan(taken, end - taken), counters_.transmit);
+      if (taken == end) continue;
+      full_ = (*sender)->full();
+      break;
     }
     return taken;
   }
@@ -124,6 +145,7 @@ class UnderlayQueue final : public PortQueue {
   // The tap counts what it transmits; shown as ours, by the transmitting worker.
   std::size_t send_by_tap(std::span<Packet*> packets) {
     const std::size_t taken = tap_->transmit(packets);
+    full_ = tap_->descriptor();
     const QueueCounters::Transmit& theirs = tap_counters_->transmit;
     QueueCounters::Transmit& mine = counters_.transmit;
     mine.packets.set(theirs.packets.get());
@@ -146,6 +168,8 @@ class UnderlayQueue final : public PortQueue {
   std::vector<std::unique_ptr<TunnelSender>> senders_;
   std::size_t turn_ = 0;
   uint32_t batches_ = 0;
+  int full_ = -1;         // what took no more packets
+  bool waiting_ = false;  // it is in poll_
   QueueCounters counters_;
 };
 

@@ -2,17 +2,16 @@
 
 #include <algorithm>
 
+#include "native/packet/wire.h"
+
 namespace penstock::net::vnet {
 namespace {
 
-constexpr std::size_t kEthernetBytes = 14;
-constexpr std::size_t kUdpBytes = 8;
+using wire::kEthernetBytes;
+using wire::kUdpBytes;
+
 // The largest IP packet and what may stand before it.
 constexpr std::size_t kFrameLengthMax = 65535 + kEthernetBytes + 8;
-constexpr uint16_t kTcpChecksumOffset = 16;
-constexpr uint16_t kUdpChecksumOffset = 6;
-constexpr uint8_t kTcp = 6;
-constexpr uint8_t kUdp = 17;
 
 uint8_t byte_at(std::span<const std::byte> head, std::size_t offset) {
   return static_cast<uint8_t>(head[offset]);
@@ -62,7 +61,7 @@ bool inner_fits(std::span<const std::byte> head, Gso gso, std::size_t inner, std
 DropReason check_tunnel(const Header& header, Form form, const FrameView& frame, Layout& layout,
                         Offload& offload) {
   const Headers& outer = layout.outer;
-  if (outer.ip_protocol != kUdp || outer.transport + kUdpBytes > frame.head.size())
+  if (outer.ip_protocol != wire::kIpUdp || outer.transport + kUdpBytes > frame.head.size())
     return DropReason::malformed;
   std::size_t inner = header.inner_network;
   if (form == Form::tunnel) {
@@ -75,7 +74,7 @@ DropReason check_tunnel(const Header& header, Form form, const FrameView& frame,
     if (layout.tunnel == TunnelKind::none) return DropReason::malformed;
     if (const DropReason reason = parse_inner(frame, layout); reason != DropReason::none) return reason;
     inner = layout.inner.network;
-    offload.outer_checksum = wire::load16(frame.head.data() + outer.transport + kUdpChecksumOffset) != 0;
+    offload.outer_checksum = wire::load16(frame.head.data() + outer.transport + wire::kUdpChecksum) != 0;
   }
   if (inner < outer.transport + kUdpBytes) return DropReason::malformed;
   if (!inner_fits(frame.head, offload.gso, inner, header.checksum_start)) return DropReason::malformed;
@@ -89,7 +88,7 @@ DropReason check_tunnel(const Header& header, Form form, const FrameView& frame,
 std::size_t header_length(std::span<const std::byte> head, Gso gso, std::size_t transport) {
   if (gso == Gso::udp) return transport + kUdpBytes <= head.size() ? transport + kUdpBytes : 0;
   if (transport + 20 > head.size()) return 0;
-  const std::size_t tcp = (byte_at(head, transport + 12) >> 4) * 4u;
+  const std::size_t tcp = (byte_at(head, transport + wire::kTcpDataOffset) >> 4) * 4u;
   return tcp >= 20 && transport + tcp <= head.size() ? transport + tcp : 0;
 }
 
@@ -103,7 +102,7 @@ DropReason decode_gso(const Header& header, Form form, const FrameView& frame, O
   if (tunnel_bits == (kGsoTunnel4 | kGsoTunnel6)) return DropReason::malformed;
   if (tunnel_bits != 0 && form == Form::plain) return DropReason::malformed;
   if (offload.checksum != ChecksumState::partial || header.gso_size == 0) return DropReason::malformed;
-  const uint16_t offset = offload.gso == Gso::udp ? kUdpChecksumOffset : kTcpChecksumOffset;
+  const uint16_t offset = offload.gso == Gso::udp ? wire::kUdpChecksum : wire::kTcpChecksum;
   if (header.checksum_offset != offset) return DropReason::malformed;
 
   Layout layout;
@@ -115,7 +114,7 @@ DropReason decode_gso(const Header& header, Form form, const FrameView& frame, O
     const DropReason reason = check_tunnel(header, form, frame, layout, offload);
     if (reason != DropReason::none) return reason;
   } else {
-    const uint8_t protocol = offload.gso == Gso::udp ? kUdp : kTcp;
+    const uint8_t protocol = offload.gso == Gso::udp ? wire::kIpUdp : wire::kIpTcp;
     if (outer.transport != header.checksum_start || outer.ip_protocol != protocol)
       return DropReason::malformed;
     if (!version_fits(offload.gso, outer.ip_version)) return DropReason::malformed;

@@ -6,6 +6,9 @@ namespace penstock::net {
 
 Result<std::unique_ptr<DataPlane>> DataPlane::start(DataPlaneSettings settings) {
   auto plane = std::unique_ptr<DataPlane>(new DataPlane);
+  // Whoever may not do that has taken nothing over, and will not.
+  const auto swept = Takeover::restore_stale(settings.runtime_directory);
+  if (!swept && swept.error().code != EPERM && swept.error().code != EACCES) return swept.error();
   auto links = LinkWatch::start();
   if (!links) return links.error();
   plane->links_ = std::move(*links);

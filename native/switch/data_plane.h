@@ -23,6 +23,7 @@
 #include "native/base/result.h"
 #include "native/pipeline/pipeline.h"
 #include "native/port/link_watch.h"
+#include "native/port/packet_socket_port.h"
 #include "native/port/port.h"
 #include "native/switch/announcer.h"
 #include "native/switch/coalesce_stage.h"
@@ -35,10 +36,12 @@ struct DataPlaneSettings {
   PipelineSettings pipeline;
   SwitchLimits limits;
   uint64_t seed = 0;  // random: strangers choose what is hashed
+  std::string runtime_directory = kRuntimeDirectory;
 };
 
 class DataPlane {
  public:
+  // Interfaces that processes which are gone have left taken over are given back first.
   static Result<std::unique_ptr<DataPlane>> start(DataPlaneSettings settings);
   ~DataPlane();
   DataPlane(const DataPlane&) = delete;

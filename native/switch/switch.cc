@@ -70,6 +70,7 @@ Result<void> Switch::apply(const SwitchConfig& config) {
   ++generation_;
   const SwitchTables& fresh = **compiled;
   auto replaced = tables_.replace(std::move(*compiled), quiescence_, [&](const SwitchTables& old) {
+    const std::lock_guard lock(retired_lock_);
     for (uint32_t rule = 0; rule < old.rules().size(); ++rule) retired_[old.rule_id(rule)] += old.hits(rule);
   });
   forget_what_is_gone(fresh);
@@ -98,6 +99,7 @@ void Switch::forget_what_is_gone(const SwitchTables& tables) {
     if (network >= tables.networks().size() || !tables.network(network).present) state_.forget_peers(network);
   std::unordered_set<uint64_t> present;
   for (uint32_t rule = 0; rule < tables.rules().size(); ++rule) present.insert(tables.rule_id(rule));
+  const std::lock_guard lock(retired_lock_);
   std::erase_if(retired_, [&](const auto& entry) { return !present.contains(entry.first); });
 }
 
@@ -177,6 +179,8 @@ Result<TraceOutcome> Switch::trace(PortId port, std::span<const std::byte> frame
     trace_pool_ = std::move(*pool);
     trace_pool_->adopt();
   }
+  // Workers go on meanwhile: what the dry run finds of theirs must not be given to anything else.
+  const Quiescence::Onlooker here(quiescence_);
   TraceOutcome outcome;
   Trace trace;
   TraceOutputs outputs(*trace_pool_, outcome);
@@ -193,6 +197,8 @@ Result<TraceOutcome> Switch::trace(PortId port, std::span<const std::byte> frame
 }
 
 std::vector<RuleTraffic> Switch::rule_traffic() const {
+  const std::lock_guard lock(retired_lock_);
+  const Quiescence::Onlooker here(quiescence_);
   const SwitchTables& tables = tables_.read();
   std::vector<RuleTraffic> all;
   all.reserve(tables.rules().size());
@@ -203,6 +209,11 @@ std::vector<RuleTraffic> Switch::rule_traffic() const {
     all.push_back(one);
   }
   return all;
+}
+
+uint64_t Switch::generation() const {
+  const Quiescence::Onlooker here(quiescence_);
+  return tables_.read().generation();
 }
 
 PeerTraffic Switch::peer_traffic(uint16_t peer) const {

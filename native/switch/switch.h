@@ -5,12 +5,14 @@
 //     Snapshot<SwitchTables>        replaced by apply()
 //     SwitchStage per worker        put into the pipeline's graph by whoever builds it
 //
-// Thread: the control thread, one call at a time; counters may be read from any.
+// Thread: the control thread, one call at a time; counters may be read, and frames be traced, from any other
+// one beside it.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -64,7 +66,10 @@ class Switch {
   // The stage of one worker; lives as long as the switch.
   SwitchStage& stage(std::size_t worker) { return *stages_[worker]; }
   SwitchState& state() { return state_; }
+  // The control thread's, which alone replaces them.
   const SwitchTables& tables() const { return tables_.read(); }
+  // How many configurations were in force, this one included. Any thread.
+  uint64_t generation() const;
 
   // All or nothing: on EINVAL, whose message starts with the path of the bad key, nothing has changed. When
   // it returns, every worker uses the new tables. Counters of rules that keep their id go on.
@@ -104,6 +109,7 @@ class Switch {
   uint64_t generation_ = 1;
   Snapshot<SwitchTables> tables_;
   std::vector<std::unique_ptr<SwitchStage>> stages_;
+  mutable std::mutex retired_lock_;
   std::map<uint64_t, Traffic> retired_;  // of earlier tables, by rule id
   std::unique_ptr<PacketPool> trace_pool_;
 };

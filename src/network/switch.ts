@@ -169,9 +169,8 @@ export class Switch implements AsyncDisposable {
   }
 
   static async start(options: SwitchOptions = {}): Promise<Switch> {
-    const { runtimeDirectory: _, ...settings } = options;
     const seed = randomBytes(8).readBigUInt64LE();
-    return new Switch(await kernel('start the packet plane', startDataPlane({ ...settings, seed })), options);
+    return new Switch(await kernel('start the packet plane', startDataPlane({ ...options, seed })), options);
   }
 
   /** Throws NetworkError: CONFIG (nothing was changed, the message names the key), PORT (an interface could not be attached). */

@@ -2,7 +2,10 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <random>
+#include <thread>
 
 #include "test/native/support/switch_bench.h"
 
@@ -694,6 +697,39 @@ TEST_CASE("a trace tells the way of a frame and changes nothing") {
   CHECK(bench->port_traffic(0).received.packets == 0);
   traced = bench->trace(0, tcp_frame(kA, kB, kIpA, kIpB, {.destination = 22, .flags = 2}), bench.now_ns);
   CHECK(traced->dropped == DropReason::security_group);
+}
+
+TEST_CASE(
+    "frames are traced and rules counted beside a worker that opens and ends connections, and beside apply") {
+  SwitchBench bench;
+  SwitchConfig config = guarded();
+  config.rules.push_back({.id = 7, .priority = 1});
+  config.rules[0].actions.nat = {.kind = NatKind::source, .address = ip4(0x0a0000fe)};
+  bench.apply(config);
+  std::atomic<bool> ended{false};
+  std::thread onlooker([&] {
+    uint64_t seen = 0;
+    while (!ended.load()) {
+      const auto traced =
+          bench->trace(0, tcp_frame(kA, kB, kIpA, kIpB, {.source = static_cast<unsigned>(40000 + seen % 50)}),
+                       bench.now_ns);
+      CHECK((traced.ok() && traced->dropped != DropReason::malformed));
+      for (const RuleTraffic& rule : bench->rule_traffic()) seen = std::max(seen, rule.traffic.packets);
+      CHECK(bench->generation() > 0);
+    }
+  });
+  const uint64_t late_ns = 3'600'000'000'000;
+  for (unsigned round = 0; round < 200; ++round) {
+    bench.join();
+    for (unsigned i = 0; i < 50; ++i)
+      bench.receive(0, tcp_frame(kA, kB, kIpA, kIpB, {.source = 40000 + i, .flags = 2}));
+    bench.leave();
+    // Ends all of them, and the next round takes their memory.
+    for (unsigned shards = 0; shards < 8; ++shards) bench->tick(bench.now_ns + late_ns);
+    if (round % 20 == 0) bench.apply(config);
+  }
+  ended = true;
+  onlooker.join();
 }
 
 TEST_CASE("random frames of any kind are forwarded or dropped for a reason, and no buffer is lost") {

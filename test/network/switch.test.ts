@@ -1,4 +1,6 @@
 // The switch between namespaces: real stacks on both sides, real tools.
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { Switch } from '../../src/network/switch.js';
 import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
@@ -161,6 +163,38 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
     expect((await flowing).end.sum_received.bytes).toBeGreaterThan(1e6);
     expect(await lab.counter('b', 'TcpInCsumErrors')).toBe(0);
     expect(plane.counters().generation).toBe(generation);
+  });
+
+  test('journals of interfaces whose owners and namespaces are gone are swept at the start, others stay', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a');
+    wire(lab, ['a']);
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    const inode = statSync(lab.path('plane')).ino;
+    const journal = (name: string, namespace: string, link: string, more = '', file = boot): string => {
+      const path = join(lab.directory, `takeover-${name}.journal`);
+      const text = `penstock takeover 1\nboot ${file}\nnamespace ${namespace}\nlink ${link}\n${more}end\n`;
+      writeFileSync(path, text);
+      return path;
+    };
+    const index = JSON.parse(lab.ip('plane', '-j link show va'))[0].ifindex as number;
+    await lab.run('plane', 'sysctl', '-qw', 'net.ipv6.conf.va.disable_ipv6=1');
+    const own = `${inode} ${lab.path('plane')}`;
+    journal('1-3', '1 /run/netns/nobody-has-this', '3 veth0');
+    journal('2-99', own, '99 gone0', 'sysctl ipv6/conf/gone0/disable_ipv6 0\ndown\n');
+    journal('3-3', own, '3 va', '', 'another-boot');
+    journal('4-3', `${inode + 1} ${lab.path('plane')}`, '3 va');
+    writeFileSync(join(lab.directory, 'takeover-5-3.journal'), 'penstock takeover 1\nboot');
+    journal('6-3', own, `${index} va`, 'sysctl ipv6/conf/va/disable_ipv6 0\n');
+    const held = journal('7-3', own, `${index} va`);
+    const holder = lab.start('plane', 'flock', '-n', held, 'sh', '-c', 'echo held; exec cat');
+    await lineOf(holder, /held/);
+    writeFileSync(join(lab.directory, 'notes.journal'), 'not ours');
+
+    await using _ = await Switch.start({ workers: 1, runtimeDirectory: lab.directory });
+    expect(readdirSync(lab.directory).sort()).toEqual(['notes.journal', 'takeover-7-3.journal']);
+    expect(await lab.run('plane', 'sysctl', '-n', 'net.ipv6.conf.va.disable_ipv6')).toBe('0\n');
   });
 
   test('security groups let in what they name', { timeout: TIMEOUT_MS }, async () => {

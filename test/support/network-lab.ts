@@ -135,9 +135,11 @@ export function lineOn(stream: Readable, pattern: RegExp): Promise<string> {
       const line = text.split('\n').find((candidate) => pattern.test(candidate));
       if (line === undefined) return;
       stream.off('data', look);
+      stream.off('close', end);
       resolve(line);
     };
+    const end = () => reject(new Error(`ended before "${pattern}": ${text}`));
     stream.on('data', look);
-    stream.once('close', () => reject(new Error(`ended before "${pattern}": ${text}`)));
+    stream.once('close', end);
   });
 }

@@ -87,6 +87,10 @@ class SwitchBench final : public Outputs {
     REQUIRE_MESSAGE(applied.ok(), (applied.ok() ? "" : applied.error().message));
   }
 
+  // The calling thread is a worker in the middle of its work; and it rests.
+  void join() { quiescence_.join(0); }
+  void leave() { quiescence_.leave(0); }
+
   // Whatever the switch makes of one frame.
   void receive(PortId port, const Bytes& frame, Offload offload = {}) {
     outputs.clear();

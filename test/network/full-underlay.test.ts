@@ -1,0 +1,113 @@
+// A wire that is slower than what is sent: the underlay's socket fills up, and what it does not take waits instead of being lost.
+import type { ChildProcess } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
+import { describe, expect, test } from 'vitest';
+import { Switch } from '../../src/network/switch.js';
+import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
+
+const unavailable = networkUnavailable(['python3', 'tc', 'ping']);
+/** Datagrams of one step: well below the 256 KiB that wait. */
+const STEP = 48;
+const DATAGRAM_BYTES = 1400;
+const STEPS_MAX = 400;
+
+const SEND = `
+import socket, sys
+out, count = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0
+for line in sys.stdin:
+    for _ in range(int(line)):
+        out.sendto(count.to_bytes(4, 'big') + bytes(${DATAGRAM_BYTES - 4}), ('10.92.0.2', 5400))
+        count += 1
+    print(f'sent {count} datagrams', flush=True)`;
+/** Says what came, in order or not, when nothing has come for a second. */
+const RECEIVE = `
+import socket
+server, got = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), []
+server.setsockopt(socket.SOL_SOCKET, 33, 1 << 25) # SO_RCVBUFFORCE
+server.bind(('', 5400))
+print('listening', flush=True)
+try:
+    while data := server.recv(2000):
+        got.append(int.from_bytes(data[:4], 'big'))
+        server.settimeout(1)
+except TimeoutError:
+    order = 'in order' if got == list(range(len(got))) else 'disordered'
+    print(f'came {len(got)} {order}', flush=True)`;
+
+function wire(lab: NetworkLab): void {
+  lab.ip('host1', `link add wire type veth peer name wire netns ${lab.space('host2')}`);
+  for (const i of [1, 2]) {
+    lab.ip(`host${i}`, 'link set wire mtu 1600 up');
+    lab.ip(`host${i}`, `addr add 192.0.2.${i}/24 dev wire`);
+    lab.ip(`host${i}`, `link add v0 type veth peer name eth0 netns ${lab.space(`guest${i}`)}`);
+    lab.ip(`guest${i}`, 'link set eth0 up');
+    lab.ip(`guest${i}`, `addr add 10.92.0.${i}/24 dev eth0`);
+  }
+}
+
+const shape = (lab: NetworkLab, verb: 'add' | 'change', rate: string): void => {
+  const words = `qdisc ${verb} dev wire root tbf rate ${rate} burst 256k limit 64mb`;
+  execFileSync('tc', ['-n', lab.space('host1'), ...words.split(' ')]);
+};
+
+async function send(sender: ChildProcess, datagrams: number): Promise<number> {
+  const sent = lineOf(sender, /^sent \d+ datagrams$/);
+  sender.stdin!.write(`${datagrams}\n`);
+  return Number((await sent).split(' ')[1]);
+}
+
+describe.skipIf(unavailable !== undefined)('an underlay whose socket is full', () => {
+  test('holds packets back until there is room, in order, and drops only what does not fit', {
+    timeout: 60_000,
+  }, async () => {
+    await using lab = new NetworkLab('host1', 'host2', 'guest1', 'guest2');
+    wire(lab);
+    const start = async (i: number): Promise<Switch> => {
+      const plane = await Switch.start({ workers: 1, runtimeDirectory: lab.directory });
+      const namespace = lab.path(`host${i}`);
+      const local = `192.0.2.${i}`;
+      await plane.apply({
+        networks: {
+          blue: { tunnel: 'vxlan', vni: 3, underlay: 'wire', local, peers: [`192.0.2.${3 - i}`] },
+        },
+        ports: {
+          wire: { underlay: 'udp', namespace, address: local, mtu: 1600 },
+          guest: { interface: 'v0', namespace, network: 'blue' },
+        },
+      });
+      return plane;
+    };
+    await using here = await start(1);
+    await using there = await start(2);
+    const facts = () => here.port('wire')!;
+    await lab.run('guest1', 'ping', '-c', '1', '-W', '2', '10.92.0.2');
+    const receiver = lab.start('guest2', 'python3', '-c', RECEIVE);
+    await lineOf(receiver, /listening/);
+    const came = lineOf(receiver, /^came \d+ (in order|disordered)$/);
+    came.catch(() => undefined);
+    const sender = lab.start('guest1', 'python3', '-c', SEND);
+
+    shape(lab, 'add', '8mbit');
+    let sent = 0;
+    for (let step = 0; facts().blocked === 0 && step < STEPS_MAX; step += 1) {
+      sent = await send(sender, STEP);
+      await expect.poll(() => here.port('guest')!.received.packets).toBeGreaterThanOrEqual(sent);
+    }
+    expect(facts().blocked).toBeGreaterThan(0);
+    sent = await send(sender, STEP);
+    expect(facts().drops['tx-full'] ?? 0).toBe(0);
+    expect(facts().heldBytes).toBeGreaterThan(0);
+    shape(lab, 'change', '10gbit');
+    expect(await came).toBe(`came ${sent} in order`);
+    expect(facts().heldBytes).toBe(0);
+    expect(there.port('wire')!.lost).toBe(0);
+
+    // There is an end to it: far more than the socket and 256 KiB hold.
+    shape(lab, 'change', '8mbit');
+    for (let step = 0; (facts().drops['tx-full'] ?? 0) === 0 && step < 10 * STEPS_MAX; step += 1)
+      await send(sender, 10 * STEP);
+    expect(facts().drops['tx-full']).toBeGreaterThan(0);
+    shape(lab, 'change', '10gbit');
+    await lab.run('guest1', 'ping', '-c', '3', '-i', '0.2', '-W', '5', '10.92.0.2');
+  });
+});
