@@ -61,8 +61,9 @@ test.skipIf(unavailable !== undefined)(
       const exported = await ask('port', 'a', '--export', 'a.port', '--json');
       const image = readFileSync(join(world.directory, 'a.port'));
       expect(JSON.parse(exported.out)).toEqual({ port: 'a', file: 'a.port', bytes: image.length });
-      expect((await ask('port', 'b', '--import', 'a.port')).out).toBe(
-        'b took over 0 connections and 0 addresses\n',
+      // The kernel behind a tap speaks by itself: an address may have been learned.
+      expect((await ask('port', 'b', '--import', 'a.port')).out).toMatch(
+        /^b took over 0 connections and [01] addresses\n$/,
       );
       writeFileSync(join(world.directory, 'cut.port'), image.subarray(1));
       expect(await ask('port', 'b', '--import', 'cut.port')).toMatchObject({
