@@ -1,5 +1,6 @@
 #include "native/switch/switch.h"
 
+#include <algorithm>
 #include <bit>
 #include <unordered_set>
 
@@ -113,6 +114,7 @@ void Switch::set_port_state(PortId port, PortState state) {
   PortRuntime& runtime = state_.port(port);
   const PortState before = runtime.state.exchange(state, std::memory_order_relaxed);
   if (before == PortState::forward_to_peer) release_addresses(port, monotonic_ns());
+  if (state == PortState::up) exported_.erase(port);
 }
 
 // They are learned where they are heard from now on.
@@ -147,7 +149,13 @@ Result<void> Switch::forward_port(PortId id, const IpAddress& address, uint8_t i
   // Whatever is heard from elsewhere, what comes here for these stations is for the new host: they stay
   // behind the port, which passes them on.
   const auto now_s = static_cast<uint32_t>(now_ns / 1'000'000'000);
-  for (const PortAddress& one : addresses_of(state_, *port, now_s))
+  std::vector<PortAddress> stations = addresses_of(state_, *port, now_s);
+  for (const PortAddress& one : exported_[id]) {
+    const auto& own = port->config.attachments;
+    if (std::any_of(own.begin(), own.end(), [&](const auto& place) { return place.network == one.network; }))
+      stations.push_back(one);
+  }
+  for (const PortAddress& one : stations)
     state_.forwarding().pin(one.network, one.mac, {TargetKind::port, id});
   PortRuntime& runtime = state_.port(id);
   runtime.forward_peer.store(peer, std::memory_order_relaxed);
@@ -162,7 +170,11 @@ void Switch::set_port_mtu(PortId port, uint32_t mtu) {
 Result<std::vector<std::byte>> Switch::export_port(PortId port, uint64_t now_ns) {
   const auto image = take_port_state(state_, tables_.read(), port, now_ns);
   if (!image) return image.error();
-  return write_port_image(*image);
+  auto bytes = write_port_image(*image);
+  if (bytes)
+    exported_[port] =
+        addresses_of(state_, *tables_.read().port(port), static_cast<uint32_t>(now_ns / 1'000'000'000));
+  return bytes;
 }
 
 Result<PortRestored> Switch::import_port(PortId port, std::span<const std::byte> bytes, uint64_t now_ns) {

@@ -112,6 +112,9 @@ class Switch {
   mutable std::mutex retired_lock_;
   std::map<uint64_t, Traffic> retired_;  // of earlier tables, by rule id
   std::unique_ptr<PacketPool> trace_pool_;
+  // Of ports that were exported and are not `up` again: by the time that one forwards to its peer, its
+  // stations may have been heard from there.
+  std::map<PortId, std::vector<PortAddress>> exported_;
 };
 
 }  // namespace penstock::net

@@ -246,6 +246,22 @@ TEST_CASE("what is announced from the new host does not take the stations from a
   CHECK(target.kind == TargetKind::peer);
 }
 
+TEST_CASE("a host that has heard the station from its new place before it forwards passes on all the same") {
+  Hosts hosts;
+  hosts.bench[0]->set_port_state(kPort, PortState::blocked);
+  const auto image = hosts.bench[0]->export_port(kPort, hosts.bench[0].now_ns);
+  REQUIRE(hosts.bench[1]->import_port(kPort, *image, hosts.bench[1].now_ns).ok());
+  hosts.bench[1].receive(kPort, tcp_frame(kVm, kBroadcast, kIpVm, 0x0affffff, kFromVm));
+  const std::vector<Bytes> announced = hosts.bench[1].outputs[kUnderlay];
+  for (const Bytes& frame : announced)
+    if (frame[33] == std::byte{1}) hosts.bench[0].receive(kUnderlay, frame);  // the third misses it
+  hosts.forward(0, 1);
+  hosts.bench[2].receive(kPort, from_server());
+  hosts.carry(2);
+  hosts.carry(0);
+  CHECK(hosts.bench[1].only(kPort) == from_server());
+}
+
 TEST_CASE("a peer that is none of the network's, and a network of this host only, are refused") {
   SwitchBench bench;
   bench.apply(host(0, 0));
