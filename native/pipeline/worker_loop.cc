@@ -126,7 +126,8 @@ void Worker::ask_for(Watch& watch, uint64_t token) {
   uint32_t wanted = 0;
   if (watch.receive != nullptr && !watch.receive->state->failed.load(std::memory_order_relaxed))
     wanted |= EPOLLIN;
-  if (watch.transmit != nullptr && !watch.transmit->state->hold.empty()) wanted |= watch.queue->writable_event();
+  if (watch.transmit != nullptr && !watch.transmit->state->hold.empty())
+    wanted |= watch.queue->writable_event();
   if (wanted == watch.events) return;
   bool done = true;
   if (wanted == 0)
