@@ -47,6 +47,8 @@ class TunnelTemplate {
   explicit TunnelTemplate(const TunnelPath& path);
   const TunnelPath& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {bytes_.data(), length_}; }
+  // What the tunnel puts before a frame, GENEVE's options aside.
+  std::size_t overhead() const { return overhead_; }
   const Headers& headers() const { return headers_; }
   // Outer IPv4 header without length, type of service and checksum.
   uint16_t network_base() const { return network_base_; }
@@ -56,6 +58,7 @@ class TunnelTemplate {
   TunnelPath path_;
   std::array<std::byte, 14 + 40 + 8> bytes_{};
   std::size_t length_ = 0;
+  std::size_t overhead_ = 0;
   Headers headers_;
   uint16_t network_base_ = 0;
   uint16_t pseudo_base_ = 0;

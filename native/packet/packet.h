@@ -117,7 +117,9 @@ struct Headers {
   uint8_t vlans = 0;               // tags before `network`
   bool fragment = false;
   bool first_fragment = false;
+  uint8_t reserved = 0;  // no padding: copied as two words
 };
+static_assert(sizeof(Headers) == 16);
 
 struct Layout {
   Headers outer;                         // the only headers when `tunnel` is none

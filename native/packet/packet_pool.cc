@@ -1,7 +1,5 @@
 #include "native/packet/packet_pool.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <new>
 #include <utility>
@@ -15,6 +13,7 @@ const void* this_thread() {
   return &mark;
 }
 
+constexpr std::size_t kPage = 4096;
 constexpr std::size_t kTableBytes = kSlicesMax * sizeof(BodySlice);
 
 }  // namespace
@@ -23,12 +22,13 @@ Result<std::unique_ptr<PacketPool>> PacketPool::create(PoolSizes sizes) {
   auto pool = std::unique_ptr<PacketPool>(new PacketPool(sizes));
   const std::size_t length =
       sizes.packets * sizeof(Packet) + sizes.bodies * sizeof(BodyBuffer) + sizes.slice_tables * kTableBytes;
-  void* memory =
-      ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  if (memory == MAP_FAILED) return Error::from_errno(errno, "map memory for packet buffers");
-  pool->memory_ = static_cast<std::byte*>(memory);
-  pool->memory_length_ = length;
-  std::byte* at = pool->memory_;
+  try {
+    pool->memory_ = LargeMemory(length);
+  } catch (const std::bad_alloc&) {
+    return Error::from_errno(ENOMEM, "map memory for packet buffers");
+  }
+  std::byte* at = pool->memory_.data();
+  for (std::size_t page = 0; page < length; page += kPage) *static_cast<volatile std::byte*>(at + page) = {};
   for (uint32_t i = 0; i < sizes.packets; ++i, at += sizeof(Packet)) {
     auto* packet = ::new (at) Packet;
     packet->home = pool.get();
@@ -48,10 +48,6 @@ Result<std::unique_ptr<PacketPool>> PacketPool::create(PoolSizes sizes) {
   for (uint32_t i = 0; i < sizes.slice_tables; ++i, at += kTableBytes)
     pool->free_tables_.push_back(reinterpret_cast<BodySlice*>(at));
   return pool;
-}
-
-PacketPool::~PacketPool() {
-  if (memory_ != nullptr) ::munmap(memory_, memory_length_);
 }
 
 void PacketPool::adopt() {

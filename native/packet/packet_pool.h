@@ -16,6 +16,7 @@
 #include <memory>
 #include <vector>
 
+#include "native/base/large_memory.h"
 #include "native/base/result.h"
 #include "native/packet/packet.h"
 
@@ -31,7 +32,6 @@ class PacketPool {
  public:
   // Memory is mapped and touched here; ENOMEM when it can't be had.
   static Result<std::unique_ptr<PacketPool>> create(PoolSizes sizes);
-  ~PacketPool();
   PacketPool(const PacketPool&) = delete;
   PacketPool& operator=(const PacketPool&) = delete;
 
@@ -78,8 +78,7 @@ class PacketPool {
   void release_body(BodyBuffer* body);
 
   PoolSizes sizes_;
-  std::byte* memory_ = nullptr;
-  std::size_t memory_length_ = 0;
+  LargeMemory memory_;
   Packet* free_ = nullptr;
   BodyBuffer* free_body_ = nullptr;
   std::vector<BodySlice*> free_tables_;

@@ -193,6 +193,38 @@ void recognise_stt(const Window& window, Layout& layout) {
   if (offset == 0) layout.tunnel_header = layout.outer.payload;
 }
 
+// What most frames are: IPv4 without tag, options or fragments, with TCP or UDP; no header of it is cut off.
+// False, and nothing written: the long way says what it is, or what is wrong with it.
+bool parse_common(const Window& window, Headers& headers) {
+  constexpr std::size_t kNetwork = kEthernetBytes, kTransport = kNetwork + kIpv4Bytes;
+  if (std::min(window.head, window.end) < kTransport + kTcpBytes) return false;
+  const std::byte* ip = window.bytes + kNetwork;
+  const std::byte* transport = window.bytes + kTransport;
+  const std::size_t end = kNetwork + load16(ip + kIpv4Length);
+  const bool plain = load16(ip - 2) == kEtherIpv4 && load8(ip) == 0x45 &&
+                     (load16(ip + kIpv4Fragment) & (kIpv4MoreFragments | kIpv4OffsetMask)) == 0;
+  if (!plain || end > window.end) return false;
+  const uint8_t protocol = load8(ip + kIpv4Protocol);
+  std::size_t length = kUdpBytes;
+  if (protocol == kIpUdp) {
+    const std::size_t datagram = load16(transport + kUdpLength);
+    if (datagram < kUdpBytes || kTransport + datagram > end) return false;
+  } else if (protocol == kIpTcp) {
+    length = (load8(transport + kTcpDataOffset) >> 4) * std::size_t{4};
+    if (length < kTcpBytes || kTransport + length > std::min(end, window.head)) return false;
+  } else {
+    return false;
+  }
+  headers.ethernet = 0;
+  headers.network = kNetwork;
+  headers.transport = kTransport;
+  headers.payload = static_cast<uint16_t>(kTransport + length);
+  headers.ether_type = kEtherIpv4;
+  headers.ip_version = 4;
+  headers.ip_protocol = protocol;
+  return true;
+}
+
 }  // namespace
 
 DropReason parse_frame(const FrameView& frame, std::size_t at, Headers& headers) {
@@ -211,8 +243,10 @@ DropReason parse_network(const FrameView& frame, std::size_t at, uint16_t ether_
 DropReason parse(const FrameView& frame, Layout& layout, const TunnelPorts& ports) {
   layout = Layout{};
   const Window window = window_of(frame);
-  const DropReason reason = parse_frame(window, 0, layout.outer);
-  if (reason != DropReason::none) return reason;
+  if (!parse_common(window, layout.outer)) {
+    const DropReason reason = parse_frame(window, 0, layout.outer);
+    if (reason != DropReason::none) return reason;
+  }
   const Headers& outer = layout.outer;
   if (outer.fragment || outer.ip_version == 0) return DropReason::none;
   if (outer.ip_protocol == kIpUdp) recognise_udp(window, ports, layout);
@@ -272,14 +306,6 @@ void insert_vlan(Packet& packet, uint16_t type, uint16_t tci) {
   store16(frame + kAddresses, type);
   store16(frame + kAddresses + 2, tci);
   packet.offload.shift(static_cast<int>(kVlanBytes));
-}
-
-Headers shifted(const Headers& headers, int bytes) {
-  Headers moved = headers;
-  for (uint16_t* offset : {&moved.ethernet, &moved.network, &moved.transport, &moved.payload}) {
-    if (*offset != kNoHeader) *offset = static_cast<uint16_t>(*offset + bytes);
-  }
-  return moved;
 }
 
 }  // namespace penstock::net

@@ -12,6 +12,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "native/packet/packet.h"
@@ -67,7 +69,24 @@ inline uint16_t vlan_tag(const std::byte* frame, const Headers& headers, std::si
 // four bytes of headroom.
 void insert_vlan(Packet& packet, uint16_t type, uint16_t tci);
 
-// Every offset of `headers` moved by `bytes` (encapsulation: positive).
-Headers shifted(const Headers& headers, int bytes);
+// Every offset of `headers` moved by `bytes` (encapsulation: positive). All four at once where all are set;
+// none leaves its sixteen bits, since offsets lie within the head.
+inline Headers shifted(const Headers& headers, int bytes) {
+  constexpr uint64_t kEach = 0x0001'0001'0001'0001;
+  static_assert(sizeof(Headers) == 16 && offsetof(Headers, payload) == 6 && kNoHeader == 0xffff);
+  uint64_t halves[2];  // the offsets, and the rest
+  std::memcpy(halves, &headers, sizeof(halves));
+  const uint64_t offsets = halves[0];
+  if (((~offsets - kEach) & offsets & kEach << 15) == 0) [[likely]] {
+    halves[0] = offsets + static_cast<uint64_t>(bytes) * kEach;
+    Headers moved;
+    std::memcpy(&moved, halves, sizeof(halves));
+    return moved;
+  }
+  Headers moved = headers;
+  for (uint16_t* offset : {&moved.ethernet, &moved.network, &moved.transport, &moved.payload})
+    if (*offset != kNoHeader) *offset = static_cast<uint16_t>(*offset + bytes);
+  return moved;
+}
 
 }  // namespace penstock::net

@@ -72,7 +72,7 @@ void Capture::dropped(std::size_t worker, const Packet& packet, DropReason reaso
 bool Capture::meant(const Packet& packet, const Layout& layout, DropReason parsed, PortId port) const {
   if (options_.matches.empty()) return true;
   if (parsed != DropReason::none) return false;
-  const FlowKey flow = flow_key(packet.data(), layout.outer, 0);
+  const FlowWords flow = flow_words(packet.data(), layout.outer, 0);
   const MatchWords key = match_words(packet.data(), layout.outer, flow, port, 0);
   return std::any_of(options_.matches.begin(), options_.matches.end(),
                      [&](const Match& match) { return match.matches(key); });

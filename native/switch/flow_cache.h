@@ -1,20 +1,25 @@
 // What one worker decided about flows it has seen: its own, so nothing is shared and nothing locked.
 //
-//   hash -> set, one cache line      | 8 tags of 32 bits | generation | when each was used |
+//   hash -> set, one cache line      | 8 tags of 32 bits | generation | used: a bit each | spilled |
 //             └─ tag that fits ──> entry, two lines     | key (masked) || rule, connection and its id |
 //
 // A batch asks for the sets of all its packets, then for the entries whose tags fit, then looks: three lines
-// a packet, whose ways through memory overlap. A set of an older generation of the configuration is empty.
-// The least recently used entry of a set makes room. Entries that nobody used were never touched: their
-// memory is the kernel's.
+// a packet, whose ways through memory overlap. A hit writes nothing but the first after a pass of the hand
+// (second chance: what was used since the hand last came by stays). A full set spills into its neighbour
+// before anything has to go, so that a table half full keeps what it is given. A set of an older generation
+// of the configuration is empty. Memory that nobody used was never touched and is the kernel's, by 2 MiB.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <new>
 #include <type_traits>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "native/base/large_memory.h"
 #include "native/packet/flow_key.h"
 #include "native/switch/connection.h"
 #include "native/switch/match.h"
@@ -37,15 +42,16 @@ class FlowCache {
 
   // `entries`: a power of two, at least kWays.
   explicit FlowCache(std::size_t entries)
-      : sets_(std::make_unique<Set[]>(entries / kWays)),
-        entries_(static_cast<FlowEntry*>(
-            ::operator new (entries * sizeof(FlowEntry), std::align_val_t{alignof(FlowEntry)}))),
+      : memory_(entries * sizeof(FlowEntry) + entries / kWays * sizeof(Set)),
+        entries_(reinterpret_cast<FlowEntry*>(memory_.data())),
+        sets_(reinterpret_cast<Set*>(entries_ + entries)),
         mask_(entries / kWays - 1) {}
 
-  static MatchWords masked(const MatchWords& key, const MatchWords& mask) {
-    MatchWords result;
-    for (std::size_t i = 0; i < key.words.size(); ++i) result.words[i] = key.words[i] & mask.words[i];
-    return result;
+  [[gnu::always_inline]] static void put_masked(const MatchWords& key, const MatchWords& mask,
+                                                MatchWords& result) {
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < key.words.size(); ++i)
+      result.words[i] = in_register(key.words[i] & mask.words[i]);
   }
   static uint64_t hash(const MatchWords& key) {
     using namespace flow_hash_detail;
@@ -54,47 +60,47 @@ class FlowCache {
                mix(w[4] ^ kB, w[5] ^ kC) ^ mix(w[6] ^ kD, w[7] ^ kA));
   }
 
-  // First the one, for every packet of a batch, then the other.
-  void prefetch_set(uint64_t hash) const { __builtin_prefetch(&sets_[hash & mask_]); }
-  void prefetch_entry(uint64_t hash) const {
-    const Set& set = sets_[hash & mask_];
-    const uint32_t tag = tag_of(hash);
-    for (std::size_t way = 0; way < kWays; ++way) {
-      if (set.tags[way] != tag) continue;
-      const FlowEntry* entry = entry_of(hash, way);
-      __builtin_prefetch(entry);
-      __builtin_prefetch(&entry->connection);
+  // First the one, for every packet of a batch, then the other. Inlined always: to GCC a function that does
+  // nothing but prefetch is pure, and a call whose result nobody needs goes.
+  [[gnu::always_inline]] void prefetch_set(uint64_t hash) const {
+    __builtin_prefetch(&sets_[hash & mask_]);
+  }
+  [[gnu::always_inline]] void prefetch_entry(uint64_t hash) const {
+    const std::size_t at = hash & mask_;
+    const uint32_t ways = sets_[at].ways_of(tag_of(hash));
+    if (ways == 0) [[unlikely]]
       return;
-    }
+    const FlowEntry* entry = entry_of(at, static_cast<std::size_t>(__builtin_ctz(ways)));
+    __builtin_prefetch(entry);
+    __builtin_prefetch(&entry->connection);
   }
 
   FlowEntry* find(uint64_t hash, const MatchWords& key, uint64_t generation) {
-    Set& set = sets_[hash & mask_];
-    if (set.generation != generation) return nullptr;
-    const uint32_t tag = tag_of(hash);
-    for (std::size_t way = 0; way < kWays; ++way) {
-      if (set.tags[way] != tag || !(entry_of(hash, way)->key == key)) continue;
-      set.used[way] = ++set.tick;
-      return entry_of(hash, way);
-    }
-    return nullptr;
+    const std::size_t at = hash & mask_;
+    if (sets_[at].generation != generation) return nullptr;
+    if (FlowEntry* entry = find_in(at, hash, key)) [[likely]]
+      return entry;
+    if (!sets_[at].spilled || sets_[neighbour(at)].generation != generation) return nullptr;
+    return find_in(neighbour(at), hash, key);
   }
 
   // An entry for the key, which is not there: the caller fills in the rest.
   FlowEntry* insert(uint64_t hash, const MatchWords& key, uint64_t generation) {
-    Set& set = sets_[hash & mask_];
-    if (set.generation != generation) set = Set{.generation = generation};
-    std::size_t place = 0;
-    for (std::size_t way = 0; way < kWays; ++way) {
-      if (set.tags[way] == 0) {
-        place = way;
-        break;
+    std::size_t at = hash & mask_;
+    Set* set = &renewed(at, generation);
+    uint32_t free = set->ways_of(0);
+    if (free == 0) {
+      Set& other = renewed(neighbour(at), generation);
+      free = other.ways_of(0);
+      if (free != 0) {
+        set->spilled = true;
+        set = &other;
+        at = neighbour(at);
       }
-      if (set.age(way) > set.age(place)) place = way;
     }
-    set.tags[place] = tag_of(hash);
-    set.used[place] = ++set.tick;
-    FlowEntry* entry = ::new (entry_of(hash, place)) FlowEntry;
+    const std::size_t way = free != 0 ? static_cast<std::size_t>(__builtin_ctz(free)) : set->victim();
+    set->tags[way] = tag_of(hash);
+    FlowEntry* entry = ::new (entry_of(at, way)) FlowEntry;
     entry->key = key;
     return entry;
   }
@@ -103,27 +109,65 @@ class FlowCache {
   struct alignas(64) Set {
     std::array<uint32_t, kWays> tags{};  // 0: free
     uint64_t generation = 0;
-    std::array<uint16_t, kWays> used{};  // the tick of the last hit
-    uint16_t tick = 0;
+    uint8_t used = 0;  // a bit each: since the hand was there
+    uint8_t hand = 0;
+    bool spilled = false;  // entries of this set may stand in the neighbour
 
-    uint16_t age(std::size_t way) const { return static_cast<uint16_t>(tick - used[way]); }
+    // A bit for each way with this tag.
+    uint32_t ways_of(uint32_t tag) const {
+#if defined(__SSE2__)
+      const __m128i wanted = _mm_set1_epi32(static_cast<int>(tag));
+      const auto* at = reinterpret_cast<const __m128i*>(tags.data());
+      const __m128i low = _mm_cmpeq_epi32(_mm_load_si128(at), wanted);
+      const __m128i high = _mm_cmpeq_epi32(_mm_load_si128(at + 1), wanted);
+      return static_cast<uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(_mm_packs_epi32(low, high), low))) &
+             0xff;
+#else
+      uint32_t ways = 0;
+      for (std::size_t way = 0; way < kWays; ++way) ways |= uint32_t{tags[way] == tag} << way;
+      return ways;
+#endif
+    }
+    std::size_t victim() {
+      for (;; used = static_cast<uint8_t>(used & ~(1U << hand))) {
+        hand = (hand + 1) % kWays;
+        if ((used >> hand & 1) == 0) return hand;
+      }
+    }
   };
   static_assert(sizeof(Set) == 64);
 
-  struct Free {
-    void operator()(FlowEntry* entries) const {
-      ::operator delete (entries, std::align_val_t{alignof(FlowEntry)});
-    }
-  };
-
   // The low bits choose the set.
-  static uint32_t tag_of(uint64_t hash) { return static_cast<uint32_t>(hash >> 32) | 1; }
-  FlowEntry* entry_of(uint64_t hash, std::size_t way) const {
-    return entries_.get() + (hash & mask_) * kWays + way;
+  static uint32_t tag_of(uint64_t hash) {
+    return static_cast<uint32_t>(hash >> 32) | 1;
+  }
+  FlowEntry* entry_of(std::size_t set, std::size_t way) const {
+    return entries_ + set * kWays + way;
+  }
+  std::size_t neighbour(std::size_t set) const {
+    return (set ^ 1) & mask_;
   }
 
-  std::unique_ptr<Set[]> sets_;
-  std::unique_ptr<FlowEntry, Free> entries_;  // constructed where a tag says so
+  FlowEntry* find_in(std::size_t at, uint64_t hash, const MatchWords& key) {
+    Set& set = sets_[at];
+    for (uint32_t ways = set.ways_of(tag_of(hash)); ways != 0; ways &= ways - 1) {
+      const auto way = static_cast<std::size_t>(__builtin_ctz(ways));
+      FlowEntry* entry = entry_of(at, way);
+      if (!(entry->key == key)) continue;
+      const auto used = static_cast<uint8_t>(set.used | 1U << way);
+      if (set.used != used) set.used = used;
+      return entry;
+    }
+    return nullptr;
+  }
+  Set& renewed(std::size_t at, uint64_t generation) {
+    if (sets_[at].generation != generation) sets_[at] = Set{.generation = generation};
+    return sets_[at];
+  }
+
+  LargeMemory memory_;
+  FlowEntry* entries_;  // constructed where a tag says so
+  Set* sets_;           // memory of zeros is empty sets
   std::size_t mask_;
 };
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "native/packet/wire.h"
+
 namespace penstock::net {
 
 using Mac = uint64_t;
@@ -12,13 +14,12 @@ inline constexpr Mac kMacMask = 0xffff'ffff'ffffULL;
 inline constexpr Mac kBroadcast = kMacMask;
 
 inline Mac load_mac(const std::byte* bytes) {
-  Mac mac = 0;
-  for (std::size_t i = 0; i < 6; ++i) mac = mac << 8 | std::to_integer<uint64_t>(bytes[i]);
-  return mac;
+  return uint64_t{wire::load32(bytes)} << 16 | wire::load16(bytes + 4);
 }
 
 inline void store_mac(std::byte* bytes, Mac mac) {
-  for (std::size_t i = 6; i-- > 0; mac >>= 8) bytes[i] = static_cast<std::byte>(mac & 0xff);
+  wire::store32(bytes, static_cast<uint32_t>(mac >> 16));
+  wire::store16(bytes + 4, static_cast<uint16_t>(mac));
 }
 
 // The I/G bit: group addresses are flooded and never learned.

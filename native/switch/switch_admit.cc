@@ -44,8 +44,7 @@ uint32_t identification_of(const std::byte* frame, const Headers& headers) {
 }  // namespace
 
 bool SwitchStage::admit(Packet* packet, Work& work) {
-  work = Work{};
-  work.packet = packet;
+  work.begin(packet);
   if (packet->punted_from != kNoPort) return resume(packet, work);
   work.ingress = tables_->port(packet->ingress);
   if (work.ingress == nullptr) {
@@ -92,23 +91,29 @@ bool SwitchStage::resume(Packet* packet, Work& work) {
 // What rules, connections and the flow cache know the packet by.
 void SwitchStage::classify(Work& work) {
   Packet* packet = work.packet;
-
   const Headers& headers = packet->layout.outer;
-  work.flow = flow_key(packet->data(), headers, packet->vni);
-  if (headers.fragment && work.network->tracking) complete_fragment(work);
-  packet->flow_hash = symmetric_hash(work.flow);
-  work.key = match_words(packet->data(), headers, work.flow, packet->ingress, work.network->config.index);
+  FlowWords flow = flow_words(packet->data(), headers, packet->vni);
+  put_words(flow, work.flow);
+  if (headers.fragment && work.network->tracking) {
+    complete_fragment(work);
+    flow = words_of(work.flow);
+  }
+  packet->flow_hash = symmetric_hash(flow);
+  put_match_words(packet->data(), headers, flow, packet->ingress, work.network->config.index, work.key);
   if (headers.fragment && !headers.first_fragment && !work.fragment_unknown) {
     work.key.set_source_port(work.flow.source_port);
     work.key.set_destination_port(work.flow.destination_port);
   }
-  work.masked = FlowCache::masked(work.key, tables_->flow_mask());
+  FlowCache::put_masked(work.key, tables_->flow_mask(), work.masked);
   work.hash = FlowCache::hash(work.masked);
   flows_.prefetch_set(work.hash);
-  if (trace_ != nullptr)
-    trace_->step("network", work.network->config.name +
-                                (packet->vni == 0 ? "" : " (vni " + std::to_string(packet->vni) + ")") +
-                                ", " + to_text(work.flow));
+  if (trace_ != nullptr) trace_network(work);
+}
+
+void SwitchStage::trace_network(const Work& work) const {
+  const uint32_t vni = work.packet->vni;
+  trace_->step("network", work.network->config.name + (vni == 0 ? "" : " (vni " + std::to_string(vni) + ")") +
+                              ", " + to_text(work.flow));
 }
 
 bool SwitchStage::enter_from_underlay(Work& work) {

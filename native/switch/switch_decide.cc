@@ -84,19 +84,24 @@ SwitchStage::Decision SwitchStage::decide(Work& work) {
       entry->state = decision.state;
     }
   }
-  if (entry != nullptr && decision.found && !decision.related && keeps_connection(work.flow)) {
+  const bool other_connection =
+      entry != nullptr && decision.found &&
+      (entry->connection != decision.found.connection || entry->connection_id != decision.found.id);
+  if (other_connection && !decision.related && keeps_connection(work.flow)) {
     entry->connection = decision.found.connection;
     entry->connection_id = decision.found.id;
     entry->direction = decision.found.direction;
   }
-  if (trace_ != nullptr) {
-    if (decision.tracked) trace_->step("connection", describe_state(decision.state));
-    trace_->step("rule", decision.rule == RuleTable::kNone
-                             ? "none matches"
-                             : "rule " + std::to_string(tables_->rule_id(decision.rule)) + ": " +
-                                   describe(tables_->actions(decision.rule)));
-  }
+  if (trace_ != nullptr) trace_decision(decision);
   return decision;
+}
+
+void SwitchStage::trace_decision(const Decision& decision) const {
+  if (decision.tracked) trace_->step("connection", describe_state(decision.state));
+  trace_->step("rule", decision.rule == RuleTable::kNone
+                           ? "none matches"
+                           : "rule " + std::to_string(tables_->rule_id(decision.rule)) + ": " +
+                                 describe(tables_->actions(decision.rule)));
 }
 
 // Finds the packet's connection and moves its state on.
@@ -106,8 +111,8 @@ void SwitchStage::track(const Work& work, Decision& decision, const FlowEntry* e
   ConnectionTable& table = state_.connections();
   if (is_group(load_mac(work.packet->data()))) return;
   decision.tracked = true;
-  if (quoted_flow(*work.packet, decision.quoted, decision.quoted_flow)) {
-    decision.found = table.find(connection_key(decision.quoted_flow, network).reversed(), now_s_);
+  if (quoted_flow(*work.packet, quoted_, quoted_flow_)) {
+    decision.found = table.find(connection_key(quoted_flow_, network).reversed(), now_s_);
     decision.related = static_cast<bool>(decision.found);
     decision.state = state::kTracked | (decision.related ? state::kRelated : state::kInvalid);
     return;
@@ -319,8 +324,8 @@ void SwitchStage::rewrite(Work& work, const Decision& decision) {
     // The error answers a packet of the other direction, which its sender knows untranslated.
     const Direction other = direction == Direction::original ? Direction::reply : Direction::original;
     const ConnectionKey& sent = connection.key(other);
-    const bool from_endpoint = work.flow.source == decision.quoted_flow.destination;
-    translate_error(*work.packet, decision.quoted, sent, from_endpoint ? sent.destination : work.flow.source,
+    const bool from_endpoint = work.flow.source == quoted_flow_.destination;
+    translate_error(*work.packet, quoted_, sent, from_endpoint ? sent.destination : work.flow.source,
                     sent.source);
   } else {
     translate(*work.packet, connection.outgoing(direction));

@@ -39,22 +39,6 @@ std::size_t network_bytes(const Packet& packet) {
   return std::size_t{headers.payload} - headers.network + packet.offload.gso_size;
 }
 
-std::size_t tunnel_header_bytes(TunnelKind kind) {
-  switch (kind) {
-    case TunnelKind::none:
-      return 0;
-    case TunnelKind::vxlan:
-      return kVxlanBytes;
-    case TunnelKind::geneve:
-      return kGeneveBytes;
-    case TunnelKind::nvgre:
-      return kNvgreBytes;
-    case TunnelKind::stt:
-      return kSttBytes;
-  }
-  return 0;
-}
-
 // As tunnels want it: IPv4 in the first four bytes.
 IpAddress unmapped(const IpAddress& address, uint8_t ip_version) {
   if (ip_version == 6) return address;
@@ -87,10 +71,8 @@ uint16_t SwitchStage::vlan_of(const PortView& port, const NetworkView& network) 
 }
 
 // Copies from another worker's pool what is going to be cut. Null: dropped.
-Packet* SwitchStage::own(Packet* packet) {
-  PacketPool& pool = outputs_->pool();
-  if (packet->home == &pool) return packet;
-  Packet* copy = pool.copy(*packet);
+Packet* SwitchStage::own_copy(Packet* packet) {
+  Packet* copy = pool_->copy(*packet);
   if (copy == nullptr) {
     drop(packet, DropReason::no_buffer);
     return nullptr;
@@ -145,7 +127,7 @@ void SwitchStage::fit(Packet* packet, const Work& work, uint32_t mtu, Send send)
 // Tells the sender the path's MTU and drops the packet.
 void SwitchStage::refuse_too_big(Packet* packet, const Work& work, uint32_t mtu) {
   const bool may_answer = !dry() && too_big_answers_.conforms(1, now_ns_);
-  Packet* answer = may_answer ? make_too_big(outputs_->pool(), *packet, mtu) : nullptr;
+  Packet* answer = may_answer ? make_too_big(*pool_, *packet, mtu) : nullptr;
   if (trace_ != nullptr)
     trace_->step("mtu", "larger than " + std::to_string(mtu) + " and not to be fragmented");
   if (answer != nullptr) {
@@ -200,8 +182,7 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
   }
   const TunnelTemplate& way = pass_on ? *marked : way_to(*work.network, index);
   const std::size_t mark_bytes = pass_on && network.tunnel == TunnelKind::geneve ? kGenevePassedOn.size() : 0;
-  const std::size_t overhead =
-      way.bytes().size() + tunnel_header_bytes(network.tunnel) + mark_bytes - kEthernetBytes;
+  const std::size_t overhead = way.overhead() + mark_bytes - kEthernetBytes;
   const bool has_network = packet->layout.outer.network != kNoHeader;
   const std::size_t inner_frame = has_network ? packet->layout.outer.network : kEthernetBytes;
   if (outer_mtu < overhead + inner_frame + kIpv4PacketMin) return drop(packet, DropReason::too_big);
@@ -221,7 +202,10 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
                    "to " + to_text(peer.address, peer.ip_version) + ", vni " + std::to_string(network.vni));
     transmit(piece, *underlay, segment);
   };
-  fit(packet, work, static_cast<uint32_t>(outer_mtu - overhead - inner_frame), [&](Packet* piece) {
+  const auto inner_mtu = static_cast<uint32_t>(outer_mtu - overhead - inner_frame);
+  if (packet->offload.gso == Gso::none && (!has_network || network_bytes(*packet) <= inner_mtu)) [[likely]]
+    return into_tunnel(packet);
+  fit(packet, work, inner_mtu, [&](Packet* piece) {
     if (piece->offload.gso == Gso::none) return into_tunnel(piece);
     // A guest's own tunnel superframe cannot be a superframe of ours as well.
     if (piece->offload.tunnel) return split(piece, into_tunnel);
@@ -285,12 +269,15 @@ TunnelPath SwitchStage::path_to(const NetworkView& network, uint16_t peer) const
 
 // Outer headers are made once per peer and configuration; a peer that was learned meanwhile gets its own at
 // its first packet.
+void SwitchStage::renew_ways() {
+  if (ways_generation_ == tables_->generation()) [[likely]]
+    return;
+  ways_.clear();
+  ways_.resize(tables_->tunnel_groups() * PeerTable::kPeersMax);
+  ways_generation_ = tables_->generation();
+}
+
 const TunnelTemplate& SwitchStage::way_to(const NetworkView& network, uint16_t peer) {
-  if (ways_generation_ != tables_->generation()) {
-    ways_.clear();
-    ways_.resize(tables_->tunnel_groups() * PeerTable::kPeersMax);
-    ways_generation_ = tables_->generation();
-  }
   std::unique_ptr<TunnelTemplate>& way = ways_[network.tunnel_group * PeerTable::kPeersMax + peer];
   if (way == nullptr) way = std::make_unique<TunnelTemplate>(path_to(network, peer));
   return *way;
@@ -330,7 +317,7 @@ void SwitchStage::hand_over(Packet* packet, const PortView& port) {
 void SwitchStage::mirror(const Packet& packet, PortId to) {
   const PortView* port = tables_->port(to);
   if (port == nullptr || dry()) return;
-  PacketPool& pool = outputs_->pool();
+  PacketPool& pool = *pool_;
   Packet* copy = packet.home == &pool ? pool.share(packet) : pool.copy(packet);
   if (copy == nullptr) {
     port_counters_[to].drops[static_cast<std::size_t>(DropReason::no_buffer)].add();

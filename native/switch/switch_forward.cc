@@ -162,7 +162,7 @@ void SwitchStage::flood(Work& work, Decision& decision, SegmentBy segment) {
   for (std::size_t i = 0; i < count; ++i) {
     Packet* one = packet;
     if (i + 1 < count) {
-      PacketPool& pool = outputs_->pool();
+      PacketPool& pool = *pool_;
       one = packet->home == &pool ? pool.share(*packet) : pool.copy(*packet);
       if (one == nullptr) {
         if (!dry())

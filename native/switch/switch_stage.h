@@ -75,7 +75,13 @@ class SwitchStage final : public Stage {
 
  private:
   // A packet between admission and its end.
-  struct Work {
+  struct alignas(64) Work {
+    // Filled by `classify`, not cleared before.
+    MatchWords masked;
+    MatchWords key;
+    FlowKey flow;
+    uint64_t hash = 0;
+
     Packet* packet = nullptr;
     const PortView* ingress = nullptr;
     const NetworkView* network = nullptr;
@@ -84,11 +90,14 @@ class SwitchStage final : public Stage {
     bool passed_on = false;            // by the tunnel's other end, for somebody else
     bool fragment_unknown = false;     // a later fragment whose first was not seen
     bool looked_at = false;            // whether the kernel may take its flow over is asked
-    FlowKey flow;
-    MatchWords key;
-    MatchWords masked;
-    uint64_t hash = 0;
+
+    void begin(Packet* next) {
+      packet = next;
+      peer = PeerTable::kNone;
+      resumed = passed_on = fragment_unknown = looked_at = false;
+    }
   };
+  static_assert(sizeof(Work) == 256);
 
   // What is to become of it.
   struct Decision {
@@ -97,8 +106,6 @@ class SwitchStage final : public Stage {
     bool tracked = false;  // belongs or shall belong to a connection
     bool related = false;  // an ICMP error about `found`
     uint8_t state = 0;
-    Headers quoted;
-    FlowKey quoted_flow;
   };
 
   // switch_admit.cc
@@ -109,11 +116,13 @@ class SwitchStage final : public Stage {
   bool enter_from_port(Work& work);
   bool claims_are_true(const Work& work) const;
   void complete_fragment(Work& work);
+  void trace_network(const Work& work) const;
 
   // switch_decide.cc
   void route(Work& work);
   Decision decide(Work& work);
   void track(const Work& work, Decision& decision, const FlowEntry* entry);
+  void trace_decision(const Decision& decision) const;
   uint32_t look_up_rule(const Work& work, uint8_t state) const;
   bool apply_rule(Work& work, const Actions& actions);
   bool pass_groups(const Work& work, const Decision& decision, const PortView* to) const;
@@ -152,11 +161,13 @@ class SwitchStage final : public Stage {
   template <typename Send>
   void halve(Packet* packet, Send send);
   void refuse_too_big(Packet* packet, const Work& work, uint32_t mtu);
-  Packet* own(Packet* packet);
+  Packet* own(Packet* packet) { return packet->home == pool_ ? packet : own_copy(packet); }
+  Packet* own_copy(Packet* packet);
   void transmit(Packet* packet, const PortView& port, SegmentBy segment);
   void hand_over(Packet* packet, const PortView& port);
   void mirror(const Packet& packet, PortId to);
   TunnelPath path_to(const NetworkView& network, uint16_t peer) const;
+  void renew_ways();
   const TunnelTemplate& way_to(const NetworkView& network, uint16_t peer);
   uint16_t vlan_of(const PortView& port, const NetworkView& network) const;
 
@@ -182,7 +193,10 @@ class SwitchStage final : public Stage {
   // Of the batch at hand.
   const SwitchTables* tables_ = nullptr;
   uint32_t rule_ = RuleTable::kNone;  // of the packet at hand
+  Headers quoted_;                    // by the packet at hand, when it is related
+  FlowKey quoted_flow_;
   Outputs* outputs_ = nullptr;
+  PacketPool* pool_ = nullptr;
   OfferLane* lane_ = nullptr;  // null: nothing is offered
   uint64_t epoch_ = 0;         // of the offload programs, before the tables were read
   uint32_t looks_ = 0;

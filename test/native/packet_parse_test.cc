@@ -266,6 +266,42 @@ TEST_CASE("random bytes and random damage end in a layout inside the head, or a 
   }
 }
 
+TEST_CASE("the short way through common frames and the long one find the same, and refuse the same") {
+  std::mt19937 random(12);
+  unsigned whole = 0;
+  for (int round = 0; round < 40000; ++round) {
+    Bytes frame = round % 2 == 0 ? udp_frame() : ethernet({}, ipv4({.protocol = 6}, tcp({}, kPayload)));
+    for (unsigned i = 0; i < random() % 3; ++i)
+      frame[random() % 56] = static_cast<std::byte>(random() % 2 == 0 ? random() : random() % 8);
+    const std::size_t head = random() % 4 == 0 ? random() % (frame.size() + 1) : frame.size();
+    const auto exact = std::make_unique<std::byte[]>(head);
+    std::copy_n(frame.begin(), head, exact.get());
+    const FrameView view{{exact.get(), head}, frame.size() - random() % 3};
+    Layout layout;
+    Headers headers;
+    const DropReason reason = parse(view, layout);
+    CHECK(reason == parse_frame(view, 0, headers));
+    CHECK(std::memcmp(&layout.outer, &headers, sizeof(headers)) == 0);
+    whole += reason == DropReason::none;
+  }
+  CHECK(whole > 10'000);
+}
+
+TEST_CASE("headers move with the frame, and what is not there stays away") {
+  Headers headers = parsed(udp_frame()).layout.outer;
+  for (const bool transport : {true, false}) {
+    if (!transport) headers.transport = kNoHeader;
+    const Headers moved = shifted(headers, 50);
+    CHECK(moved.ethernet == 50);
+    CHECK(moved.network == headers.network + 50);
+    CHECK(moved.transport == (transport ? headers.transport + 50 : kNoHeader));
+    CHECK(moved.payload == headers.payload + 50);
+    CHECK(moved.ether_type == headers.ether_type);
+    const Headers back = shifted(moved, -50);
+    CHECK(std::memcmp(&back, &headers, sizeof(headers)) == 0);
+  }
+}
+
 TEST_CASE("the flow key tells conversations apart and knows its reverse") {
   const auto key_of = [](const Bytes& frame, uint32_t vni = 0) {
     return flow_key(frame.data(), parsed(frame).layout.outer, vni);

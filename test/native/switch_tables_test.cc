@@ -511,4 +511,31 @@ TEST_CASE("keys of one tag are told apart, and the flow that was used least make
   CHECK(cache.find(kSame, key_of(0), 2) == nullptr);
 }
 
+TEST_CASE("a full set spills into its neighbour, and what is there is found until the generation ends") {
+  FlowCache cache(2 * FlowCache::kWays);
+  constexpr uint32_t kFlows = 2 * FlowCache::kWays;
+  const auto key_of = [](uint64_t number) {
+    MatchWords key;
+    key.words[0] = number;
+    return key;
+  };
+  const auto hash_of = [](uint64_t number) { return number << 40; };  // all of the first set
+  for (uint64_t generation = 1; generation <= 2; ++generation) {
+    for (uint32_t i = 0; i < kFlows; ++i) {
+      CHECK(cache.find(hash_of(i), key_of(i), generation) == nullptr);
+      cache.insert(hash_of(i), key_of(i), generation)->rule = i;
+    }
+    for (uint32_t i = 0; i < kFlows; ++i) {
+      cache.prefetch_entry(hash_of(i));
+      REQUIRE(cache.find(hash_of(i), key_of(i), generation) != nullptr);
+      CHECK(cache.find(hash_of(i), key_of(i), generation)->rule == i);
+    }
+  }
+  // One more than there are places: it is there, and so are all but one.
+  cache.insert(hash_of(kFlows), key_of(kFlows), 2);
+  uint32_t found = 0;
+  for (uint32_t i = 0; i <= kFlows; ++i) found += cache.find(hash_of(i), key_of(i), 2) != nullptr;
+  CHECK(found == kFlows);
+}
+
 }  // namespace penstock::net

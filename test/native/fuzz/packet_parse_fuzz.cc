@@ -37,7 +37,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::copy_n(frame.begin(), head, exact.get());
   const FrameView view{{exact.get(), head}, frame.size()};
   Layout layout;
-  if (parse(view, layout) == DropReason::none) {
+  Headers long_way;
+  const DropReason reason = parse(view, layout);
+  expect(reason == parse_frame(view, 0, long_way));
+  if (reason == DropReason::none) {
+    expect(std::memcmp(&layout.outer, &long_way, sizeof(long_way)) == 0);
     expect_inside(layout.outer, head);
     const FlowKey key = flow_key(exact.get(), layout.outer, 7);
     expect(symmetric_hash(key) == symmetric_hash(key.reversed()));
