@@ -127,7 +127,9 @@ describe.runIf(canMount)('penstock up', () => {
 
   test('umount names the process whose own mount namespace keeps the volume alive, and the daemon ends with that', async () => {
     const daemon = await up();
-    const other = spawn('unshare', ['--mount', '--propagation', 'private', 'sleep', '60']);
+    // Private is this mount alone, so that the volumes of tests that run beside this one can be unmounted.
+    const keep = 'mount --make-private "$0" && exec sleep 60';
+    const other = spawn('unshare', ['--mount', '--propagation', 'slave', 'sh', '-c', keep, mnt]);
     try {
       const table = () => readFileSync(`/proc/${other.pid}/mountinfo`, 'utf8');
       const isPrivate = () => readFileSync(`/proc/${other.pid}/comm`, 'utf8') === 'sleep\n';

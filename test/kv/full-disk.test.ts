@@ -18,8 +18,12 @@ afterAll(() => {
   rmSync(scratch, { recursive: true, force: true });
 });
 
-/** A mount namespace of one's own, where a small tmpfs can be mounted and leaves with its last process. */
-const canMount = spawnSync('unshare', ['-rm', 'mount', '-t', 'tmpfs', 'none', tmpdir()]).status === 0;
+/**
+ * A mount namespace of one's own, where a small tmpfs can be mounted and leaves with its last process. What others unmount
+ * meanwhile leaves it too: a private copy would keep the volumes of tests that run beside this one alive.
+ */
+const OWN_MOUNTS = ['--map-root-user', '--mount', '--propagation', 'slave'];
+const canMount = spawnSync('unshare', [...OWN_MOUNTS, 'mount', '-t', 'tmpfs', 'none', tmpdir()]).status === 0;
 
 async function lines(command: string, args: readonly string[]): Promise<string[]> {
   const child = start(command, args);
@@ -34,7 +38,7 @@ describe('rocksdb engine when writes fail', () => {
     const child = js.entry('test/kv/full-child.ts');
     const script = `mount -t tmpfs -o size=24m none ${scratch} && head -c 8m /dev/zero > ${scratch}/ballast &&
       exec ${process.execPath} ${child} ${scratch}/store ${freeBytesMin} ${ballast}`;
-    return lines('unshare', ['-rm', 'sh', '-c', script]);
+    return lines('unshare', [...OWN_MOUNTS, 'sh', '-c', script]);
   }
 
   it.skipIf(!canMount)(

@@ -61,7 +61,7 @@ describe.skipIf(unavailable !== undefined)('a capture', () => {
     return packets;
   };
   const telnet = () =>
-    lab.run('a', 'timeout', '0.3', 'bash', '-c', 'exec 3<>/dev/tcp/10.88.0.2/23').catch(() => undefined);
+    lab.run('a', 'timeout', '2', 'bash', '-c', 'exec 3<>/dev/tcp/10.88.0.2/23').catch(() => undefined);
 
   test('becomes a file that tshark reads: interfaces, reasons, superframes, right checksums', {
     timeout: TIMEOUT_MS,
