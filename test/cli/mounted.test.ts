@@ -127,9 +127,10 @@ describe.runIf(canMount)('penstock up', () => {
 
   test('umount names the process whose own mount namespace keeps the volume alive, and the daemon ends with that', async () => {
     const daemon = await up();
-    // Private is this mount alone, so that the volumes of tests that run beside this one can be unmounted.
-    const keep = 'mount --make-private "$0" && exec sleep 60';
-    const other = spawn('unshare', ['--mount', '--propagation', 'slave', 'sh', '-c', keep, mnt]);
+    // It keeps this volume alone: those of tests that run beside this one can be unmounted.
+    const leave = 'findmnt -rn -t fuse.penstock -o TARGET | grep -vxF "$0" | xargs -r umount --lazy';
+    const script = `${leave}; exec sleep 60`;
+    const other = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', script, mnt]);
     try {
       const table = () => readFileSync(`/proc/${other.pid}/mountinfo`, 'utf8');
       const isPrivate = () => readFileSync(`/proc/${other.pid}/comm`, 'utf8') === 'sleep\n';

@@ -19,10 +19,12 @@ afterAll(() => {
 });
 
 /**
- * A mount namespace of one's own, where a small tmpfs can be mounted and leaves with its last process. What others unmount
- * meanwhile leaves it too: a private copy would keep the volumes of tests that run beside this one alive.
+ * A mount namespace of one's own, where a small tmpfs can be mounted and leaves with its last process. Root gives up its copies
+ * of the volumes of tests that run beside this one, which would stay alive by them.
  */
-const OWN_MOUNTS = ['--map-root-user', '--mount', '--propagation', 'slave'];
+const isRoot = process.getuid?.() === 0;
+const OWN_MOUNTS = isRoot ? ['--mount', '--propagation', 'private'] : ['--map-root-user', '--mount'];
+const LEAVE_VOLUMES = isRoot ? 'umount --lazy --all --types fuse.penstock;' : '';
 const canMount = spawnSync('unshare', [...OWN_MOUNTS, 'mount', '-t', 'tmpfs', 'none', tmpdir()]).status === 0;
 
 async function lines(command: string, args: readonly string[]): Promise<string[]> {
@@ -36,7 +38,7 @@ describe('rocksdb engine when writes fail', () => {
   /** In a file system of 24 MiB, of which another file takes 8. */
   async function onSmallDisk(freeBytesMin: number, ballast: string): Promise<string[]> {
     const child = js.entry('test/kv/full-child.ts');
-    const script = `mount -t tmpfs -o size=24m none ${scratch} && head -c 8m /dev/zero > ${scratch}/ballast &&
+    const script = `${LEAVE_VOLUMES} mount -t tmpfs -o size=24m none ${scratch} && head -c 8m /dev/zero > ${scratch}/ballast &&
       exec ${process.execPath} ${child} ${scratch}/store ${freeBytesMin} ${ballast}`;
     return lines('unshare', [...OWN_MOUNTS, 'sh', '-c', script]);
   }
