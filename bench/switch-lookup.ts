@@ -13,7 +13,8 @@ import { sourceFiles } from '../test/support/source-files.js';
 import { output } from './output.js';
 import { type Measurement, median, table } from './report.js';
 
-const NATIVE = ['base', 'packet', 'offload', 'pipeline', 'port', 'switch'].map((part) => `native/${part}`);
+const PARTS = ['base', 'bpf', 'packet', 'offload', 'pipeline', 'port', 'switch'];
+const NATIVE = PARTS.map((part) => `native/${part}`);
 
 const { values: options } = parseArgs({
   options: { rounds: { type: 'string', default: '10' }, json: { type: 'string' } },
