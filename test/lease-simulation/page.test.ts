@@ -46,8 +46,14 @@ function filled(): ResultStore {
 test('every scenario has its table, every plot is whole', () => {
   const store = filled();
   const drawn = plots(store);
-  const text = page(store, 3, drawn);
+  const text = page(store, { first: 101, count: 3 }, drawn);
   for (const { title } of SCENARIOS) expect(text).toContain(`#### ${title}\n`);
+  expect(text).toContain(
+    'Seeds: 101 to 103. The selector was tuned on 1 to 20 of the same scenarios; here it is judged by others.',
+  );
+  expect(page(store, { first: 20, count: 3 }, drawn)).toContain(
+    '20 to 22. The selector was tuned on 1 to 20 of the same scenarios; here it is judged by some of the same',
+  );
   expect(text).not.toMatch(/NaN|undefined|Infinity/);
   expect(text).toMatch(/Penstock: .*Prequal \(\d/);
   for (const { svg, file } of drawn) {

@@ -2,8 +2,9 @@
 // that states a result is made of the results, so that it cannot outlive them.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { TUNED_SEEDS } from '../options.js';
 import { policiesOf } from '../plan.js';
-import type { ResultStore } from '../results.js';
+import type { ResultStore, Seeds } from '../results.js';
 import type { Scenario } from '../scenario.js';
 import { GROUPS, loadName, SCENARIOS, scenarioNamed } from '../scenarios.js';
 import type { Result } from '../simulator/measure.js';
@@ -14,13 +15,13 @@ import { markdownTable, short, table, withHalf } from './tables.js';
 const p99 = (result: Result) => result.p99Ms;
 const p999 = (result: Result) => result.p999Ms;
 
-export function writePage(folder: string, store: ResultStore, seeds: number): void {
+export function writePage(folder: string, store: ResultStore, seeds: Seeds): void {
   const drawn = plots(store);
   for (const { file, svg } of drawn) writeFileSync(join(folder, file), svg);
   writeFileSync(join(folder, 'lease-simulation.md'), page(store, seeds, drawn));
 }
 
-export function page(store: ResultStore, seeds: number, drawn: readonly Plot[]): string {
+export function page(store: ResultStore, seeds: Seeds, drawn: readonly Plot[]): string {
   const plot = (name: string) => {
     const found = drawn.find(({ file }) => file === `lease-simulation-${name}.svg`)!;
     return `![${found.title}](${found.file})`;
@@ -54,21 +55,34 @@ export function page(store: ResultStore, seeds: number, drawn: readonly Plot[]):
   return `${sections.filter((section) => section !== '').join('\n\n')}\n`;
 }
 
-function head(seeds: number): string {
+function head(seeds: Seeds): string {
   return `# The lease agent, simulated
 
 Made by \`npm run lease:simulate\`; do not edit by hand. The selector of \`src/lease\`, unchanged, chooses producers in a
-simulated world beside eight rivals and a clairvoyant, ${seeds} seeds each. One seed drives everything; a run with the same seed
-is the same to the last digit (\`test/lease-simulation\`), and all policies of a seed meet the same arrivals, the same work and
-the same faults. Intervals are 95 % by Student's t over the seeds; ratios of two policies are taken seed by seed on logarithms.
+simulated world beside eight rivals and a clairvoyant. One seed drives everything; a run with the same seed is the same to the
+last digit (\`test/lease-simulation\`), and all policies of a seed meet the same arrivals, the same work and the same faults.
+Intervals are 95 % by Student's t over the seeds; ratios of two policies are taken seed by seed on logarithms.
+
+${seedsText(seeds)}
 
 The product appears twice. **Penstock**: a consumer's report rides in its next request, no message is added. **Penstock prompt**: a
 consumer gives its lease back, with the report, when its operation ends; one message per lease.
 
     npm run lease:simulate                              everything; roughly twenty minutes of CPU time, two threads
     npm run lease:simulate -- --quick                   three seeds, tables only
-    npm run lease:simulate -- --scenarios mixed --policies Prequal,Penstock --seeds 10`;
+    npm run lease:simulate -- --scenarios mixed --policies Prequal,Penstock --seeds 10
+    npm run lease:simulate -- --help`;
 }
+
+/** Which seeds, and whether the selector is judged by the ones that it was tuned on. */
+function seedsText({ first, count }: Seeds): string {
+  const tuned = `${TUNED_SEEDS.first} to ${lastOf(TUNED_SEEDS)}`;
+  const heldOut = first > lastOf(TUNED_SEEDS) || first + count <= TUNED_SEEDS.first;
+  const judged = heldOut ? 'it is judged by others' : 'it is judged by some of the same, which flatter it';
+  return `Seeds: ${first} to ${lastOf({ first, count })}. The selector was tuned on ${tuned} of the same scenarios; here ${judged}.`;
+}
+
+const lastOf = ({ first, count }: Seeds) => first + count - 1;
 
 function ratioText({ ratio, low, high }: Ratio): string {
   return `${short(ratio)} (${short(low)} to ${short(high)})`;
