@@ -1,4 +1,4 @@
-// `npm run fuzz -- --minutes 10`: every fuzz target for that long each.
+// `npm run fuzz -- --minutes 10`: every fuzz target for that many minutes of processor time each.
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 
