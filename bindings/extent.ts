@@ -54,7 +54,8 @@ export interface ExtentStore {
   drop(versions: Float64Array): Promise<number>;
   presence(stripe: number, version: number, firstPage: number, count: number): Promise<Uint8Array>;
   scrub(shard: number): Promise<Float64Array>;
-  unconfirmed(shard: number, graceMs: number): Promise<Float64Array>;
+  /** At most `max` of them: stripe, version, stripe, version, ... */
+  unconfirmed(shard: number, graceMs: number, max: number): Promise<Float64Array>;
   confirm(versions: Float64Array): Promise<void>;
   /** Broken invariants in words. Run it when nothing else changes the store. */
   check(): Promise<string[]>;

@@ -316,10 +316,11 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     if (store_ == nullptr) return closed(info.Env());
     const uint32_t shard = info[0].ToNumber().Uint32Value() % ExtentStore::kShards;
     const auto grace_ms = static_cast<uint64_t>(std::max<int64_t>(0, info[1].ToNumber().Int64Value()));
+    const std::size_t max = info[2].ToNumber().Uint32Value();
     return on_pool(
         info.This().As<Napi::Object>(),
-        [store = store_, shard, grace_ms]() -> Result<std::vector<extent::VersionKey>> {
-          return store->unconfirmed(shard, grace_ms);
+        [store = store_, shard, grace_ms, max]() -> Result<std::vector<extent::VersionKey>> {
+          return store->unconfirmed(shard, grace_ms, max);
         },
         [](Napi::Env env, const std::vector<extent::VersionKey>& versions) -> Napi::Value {
           std::vector<double> numbers;

@@ -121,8 +121,8 @@ class ExtentStore {
   static constexpr std::size_t kShards = VersionTable::kShards;
   // Verifies every page of one shard of the stripes. A scrub is all shards.
   Result<ScrubResult> scrub(std::size_t shard);
-  // Versions of one shard, staged at least `grace_ms` ago, not known to be published.
-  std::vector<VersionKey> unconfirmed(std::size_t shard, uint64_t grace_ms) const;
+  // At most `max` versions of one shard, staged at least `grace_ms` ago, not known to be published.
+  std::vector<VersionKey> unconfirmed(std::size_t shard, uint64_t grace_ms, std::size_t max = SIZE_MAX) const;
   void confirm_published(std::span<const VersionKey> versions);
 
   // Broken invariants in words; empty when all is well.

@@ -174,11 +174,13 @@ Result<ScrubResult> ExtentStore::scrub(std::size_t shard) {
   return result;
 }
 
-std::vector<VersionKey> ExtentStore::unconfirmed(std::size_t shard, uint64_t grace_ms) const {
+std::vector<VersionKey> ExtentStore::unconfirmed(std::size_t shard, uint64_t grace_ms,
+                                                 std::size_t max) const {
   std::vector<VersionKey> versions;
   const uint64_t now_ms = options_.now_ms();
   const std::shared_lock lock(state_mutex_);
   map_.table().for_each_in_shard(shard, [&](const VersionEntry& entry) {
+    if (versions.size() == max) return;
     const bool is_old = uint64_t{entry.staged_at} * 1000 + grace_ms <= now_ms;
     if (is_old && !StripeMap::is_confirmed(entry)) versions.push_back({entry.stripe, entry.version});
   });

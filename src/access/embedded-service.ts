@@ -28,6 +28,7 @@ import type { Clock } from '../telemetry/clock.js';
 import type { Phases } from '../telemetry/phases.js';
 import { LocalAccessNode } from './access-node.js';
 import type { Volume } from './authority.js';
+import { type CollectOptions, collect } from './collect.js';
 import { type ContentEntry, contentManifest } from './content-manifest.js';
 import type { Credential, Session } from './contract.js';
 import { TokenTable } from './tokens.js';
@@ -289,15 +290,11 @@ export class EmbeddedService implements AsyncDisposable {
     return { inodesChecked: report.inodes, stripesChecked, problems };
   }
 
-  /** Drops staged versions older than `graceMs` that no volume knows; answers how many. */
-  async collect(graceMs: number): Promise<number> {
-    const known = new Set<number>();
-    for (const { name } of await this.metadata.volumes()) {
-      const { metadata } = await this.#open(name);
-      for await (const { version } of knownStripes(metadata.cluster, metadata.keys)) known.add(version);
-    }
-    // Versions are never used twice in a store, so the number alone identifies one.
-    return this.node.collect(graceMs, (_id, version) => Promise.resolve(known.has(version)));
+  /** Drops staged versions that no volume knows (collect.ts); answers how many. */
+  async collect(options: CollectOptions): Promise<number> {
+    const volumes: MetadataVolume[] = [];
+    for (const { name } of await this.metadata.volumes()) volumes.push((await this.#open(name)).metadata);
+    return collect(volumes, this.node, options);
   }
 
   scrub(progress: (donePages: number, totalPages: number) => void): Promise<ScrubReport> {

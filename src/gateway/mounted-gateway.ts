@@ -145,7 +145,10 @@ export class MountedGateway implements MountedVolume {
     const freeBefore = service.storageStatistics().bytesFree;
     const droppedBefore = publisher.counters.versionsDropped;
     await publisher.dropReleased();
-    const collected = await service.collect(COLLECT_GRACE_MS);
+    const collected = await service.collect({
+      graceMs: COLLECT_GRACE_MS,
+      whileAtRest: (work) => publisher.paused(work),
+    });
     const versionsDropped = publisher.counters.versionsDropped - droppedBefore + collected;
     onProgress({ done: versionsDropped, total: versionsDropped, unit: 'files' });
     const bytesFreed = Math.max(0, service.storageStatistics().bytesFree - freeBefore);

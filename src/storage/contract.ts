@@ -6,7 +6,8 @@
 //   base version ──┐
 //   changed pages ─┴─> stage ──> (stripe, new version): durable, unpublished ──> Namespace.publish ──> drop(base)
 //
-// A staged version that is never published is collected after a grace period (`collect`).
+// A staged version that is never published is collected after a grace period (`unconfirmed`, `settle`).
+import type { VersionWindow } from './version-window.js';
 
 /** Instructions for one stripe. Page numbers are relative to the stripe (page = 4 KiB). */
 export interface StageItem {
@@ -61,8 +62,10 @@ export interface StorageNode extends AsyncDisposable {
   read(stripe: number, version: number, firstPage: number, target: Uint8Array): Promise<void>;
   /** Verifies every page of every version; answers what is damaged. */
   scrub(progress?: (donePages: number, totalPages: number) => void): Promise<ScrubReport>;
-  /** Versions older than `graceMs` that `isPublished` does not know are dropped; answers how many. */
-  collect(graceMs: number, isPublished: (id: number, version: number) => Promise<boolean>): Promise<number>;
+  /** At most `max` versions staged at least `graceMs` ago that no window was settled with as published; empty: there are none. */
+  unconfirmed(graceMs: number, max: number): Promise<VersionWindow>;
+  /** Drops those of the window that are not marked published and answers how many; of the others it is not asked again. */
+  settle(window: VersionWindow): Promise<number>;
   statistics(): StorageStatistics;
 }
 

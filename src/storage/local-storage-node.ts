@@ -12,9 +12,10 @@ import {
 } from '../../bindings/extent.js';
 import type { FetchRequest, ScrubReport, StageItem, StorageNode } from './contract.js';
 import { PAGE_BYTES } from './stripe-policy.js';
+import { VersionWindow } from './version-window.js';
 
-/** How many `isPublished` questions are open at once. */
-const QUESTIONS_AT_ONCE = 64;
+/** So many versions are dropped by one commit of the store's journal at most. */
+const VERSIONS_PER_CALL = 1 << 14;
 
 export interface LocalStorageNodeOptions extends ExtentStoreOptions {
   readonly id: number;
@@ -80,31 +81,24 @@ export class LocalStorageNode implements StorageNode {
     return { pagesChecked, damaged };
   }
 
-  async collect(
-    graceMs: number,
-    isPublished: (id: number, version: number) => Promise<boolean>,
-  ): Promise<number> {
+  async unconfirmed(graceMs: number, max: number): Promise<VersionWindow> {
+    const keys: Float64Array[] = [];
+    let left = max;
+    for (let shard = 0; shard < EXTENT_STORE_SHARDS && left > 0; shard++) {
+      const ofShard = await this.#track(() => this.#store.unconfirmed(shard, graceMs, left));
+      keys.push(ofShard);
+      left -= ofShard.length / 2;
+    }
+    return new VersionWindow(keys);
+  }
+
+  async settle(window: VersionWindow): Promise<number> {
     let dropped = 0;
-    for (let shard = 0; shard < EXTENT_STORE_SHARDS; shard++) {
-      const keys = await this.#track(() => this.#store.unconfirmed(shard, graceMs));
-      const published: { id: number; version: number }[] = [];
-      const abandoned: { id: number; version: number }[] = [];
-      for (let from = 0; from < keys.length; from += 2 * QUESTIONS_AT_ONCE) {
-        const questions: Promise<void>[] = [];
-        for (let at = from; at < Math.min(keys.length, from + 2 * QUESTIONS_AT_ONCE); at += 2) {
-          const key = { id: keys[at]!, version: keys[at + 1]! };
-          questions.push(
-            isPublished(key.id, key.version).then((yes) => {
-              (yes ? published : abandoned).push(key);
-            }),
-          );
-        }
-        await Promise.all(questions);
-      }
-      // A published version is asked about once: from then on only `drop` ends it.
-      if (published.length > 0) await this.#track(() => this.#store.confirm(encodeVersions(published)));
-      if (abandoned.length > 0)
-        dropped += await this.#track(() => this.#store.drop(encodeVersions(abandoned)));
+    for (const keys of window.keys(true, VERSIONS_PER_CALL)) {
+      await this.#track(() => this.#store.confirm(keys));
+    }
+    for (const keys of window.keys(false, VERSIONS_PER_CALL)) {
+      dropped += await this.#track(() => this.#store.drop(keys));
     }
     return dropped;
   }

@@ -173,24 +173,39 @@ describe('a storage node', () => {
     await expect(node.read(5, 1, 0, new Uint8Array(100))).rejects.toThrow('malformed');
   });
 
-  test('given staged versions, then collect drops those that metadata does not know, and asks about each once', async () => {
+  test('given staged versions, when a window of them is settled, then the unmarked are dropped and the marked not listed again', async () => {
     await using node = await openNode();
     await node.stage([
-      item({ stripe: 1, newVersion: 1, writes: [[0, 1]] }),
-      item({ stripe: 2, newVersion: 1, writes: [[0, 1]] }),
+      item({ stripe: 1, newVersion: 11, writes: [[0, 1]] }),
+      item({ stripe: 2, newVersion: 12, writes: [[0, 1]] }),
     ]);
-    const asked: number[] = [];
-    const isPublished = async (id: number) => {
-      asked.push(id);
-      return id === 1;
-    };
-    expect(await node.collect(3_600_000, isPublished)).toBe(0);
-    expect(asked).toEqual([]);
-    expect(await node.collect(0, isPublished)).toBe(1);
-    expect(asked.sort()).toEqual([1, 2]);
-    expect(await node.collect(0, isPublished)).toBe(0);
-    expect(asked).toHaveLength(2);
+    expect((await node.unconfirmed(3_600_000, 10)).size).toBe(0);
+    const window = await node.unconfirmed(0, 10);
+    expect(window.size).toBe(2);
+    for (const version of [11, 13]) window.markPublished(version);
+    expect(await node.settle(window)).toBe(1);
+    expect((await node.unconfirmed(0, 10)).size).toBe(0);
+    expect((await node.presence(1, 11, 0, 1))[0]).toBe(1);
     expect(node.statistics().stripes).toBe(1);
+  });
+
+  test('given more versions than a window takes, then windows that are settled in turn list each once', async () => {
+    await using node = await openNode();
+    const versions = Array.from({ length: 50 }, (_, at) => at + 1);
+    await node.stage(versions.map((version) => item({ stripe: version, newVersion: version })));
+    const listed: number[] = [];
+    for (;;) {
+      const window = await node.unconfirmed(0, 7);
+      if (window.size === 0) break;
+      expect(window.size).toBeLessThanOrEqual(7);
+      for (const keys of window.keys(false, 2)) {
+        expect(keys.length).toBeLessThanOrEqual(4);
+        listed.push(...keys.filter((_, at) => at % 2 === 1));
+      }
+      for (const version of listed) window.markPublished(version);
+      expect(await node.settle(window)).toBe(0);
+    }
+    expect(listed.sort((a, b) => a - b)).toEqual(versions);
   });
 });
 
