@@ -75,6 +75,12 @@ const TABLE = [
   { what: 'fio', phase: 'test', present: () => command('fio'), packages: ['fio'] },
   { what: 'setfattr', phase: 'test', present: () => command('setfattr'), packages: ['attr'] },
   { what: 'spin', phase: 'test', present: () => command('spin'), packages: ['spin'] },
+  {
+    what: 'libfaketime',
+    phase: 'test',
+    present: () => library('faketime/libfaketimeMT.so.1'),
+    packages: ['faketime'],
+  },
   { what: 'setfacl', phase: 'test', present: () => command('setfacl'), packages: ['acl'] },
 ];
 

@@ -3,14 +3,16 @@
 //
 //   node party.mjs '{"agents": ["unix:..."]}'
 //   <  {"do": "produce", "service", "producer", "mode", "capacity"}     >  {"registered": "p0"}
-//   <  {"do": "consume", "service", "consumer", "count", "holdMs"}      >  {"granted"...} {"lost"...} for each lease, for ever
+//   <  {"do": "consume", "service", "consumer", "holdMs"}               >  {"used", "token", "atMs", "untilMs"}... {"ended"...}, for ever
+//   <  {"do": "crowd", "service", "count"}                              >  {"held", "renewals", "atMs"}..., for ever
+//   With "times": N so many of them at once, named NAME-0 and so on.
 import { createInterface } from 'node:readline';
 import { LeaseConsumer, LeaseProducer, RemoteAgent } from 'penstock';
 
-const { agents, timeoutMs = 2000 } = JSON.parse(process.argv[2]);
+const { agents, timeoutMs = 2000, tls } = JSON.parse(process.argv[2]);
 const connected = new Map();
 const connect = (address) => {
-  if (!connected.has(address)) connected.set(address, new RemoteAgent(address, { timeoutMs }));
+  if (!connected.has(address)) connected.set(address, new RemoteAgent(address, { timeoutMs, tls }));
   return connected.get(address);
 };
 const seeds = agents.map(connect);
@@ -60,13 +62,16 @@ async function consume({ service, consumer, holdMs = 300, useMs = 20 }) {
       await new Promise((resolve) => setTimeout(resolve, error.retryAfterMs ?? 50));
       continue;
     }
-    const { producer, fencingToken } = lease.grant;
-    const untilMs = nowMs() + holdMs * (0.5 + Math.random());
-    while (nowMs() < untilMs && lease.held) {
+    const { producer, fencingToken: token } = lease.grant;
+    const stopMs = nowMs() + holdMs * (0.5 + Math.random());
+    while (nowMs() < stopMs && lease.held) {
       const atMs = nowMs();
-      if (lease.held) say({ used: producer, token: fencingToken, consumer, atMs });
+      const leftMs = lease.remainingMs;
+      if (leftMs > 0) say({ used: producer, token, consumer, atMs, untilMs: atMs + leftMs });
       await new Promise((resolve) => setTimeout(resolve, useMs));
     }
+    // From here on it is used no more, whether that is told or not.
+    say({ ended: producer, token, atMs: nowMs() });
     if (lease.held && Math.random() < 0.7)
       await lease.release().catch((error) => say({ refused: error.code, consumer }));
     else lease.abandon();

@@ -6,9 +6,22 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { packageRoot } from '../../bindings/load.js';
+import type { TlsFiles } from '../../src/lease/grpc/credentials.js';
+import { WallClock } from '../support/wall-clock.js';
 
 /** A busy machine is slow; a quiet one is ready long before. */
 const READY_MS = 45_000;
+
+/** The `lease` section of a configuration, where the place does not decide it. */
+export interface LeaseSection {
+  readonly listen?: string;
+  readonly [key: string]: unknown;
+}
+
+export interface PartyOptions {
+  readonly timeoutMs?: number;
+  readonly tls?: TlsFiles;
+}
 
 export class Place implements AsyncDisposable {
   readonly directory = mkdtempSync(join(tmpdir(), 'penstock-lease-'));
@@ -20,25 +33,28 @@ export class Place implements AsyncDisposable {
   }
 
   /** `penstock up` with a lease agent; listening when it resolves. */
-  async daemon(name: string, lease: object, nodeOptions: readonly string[] = []): Promise<Daemon> {
+  async daemon(name: string, lease: LeaseSection, clock?: WallClock): Promise<Daemon> {
     const config = this.path(`${name}.yaml`);
-    const listen = `unix:${this.path(`${name}.sock`)}`;
-    const all = { name, store: `file:${this.path(`${name}-store`)}`, listen, ...lease };
+    const { listen = `unix:${this.path(`${name}.sock`)}` } = lease;
+    const all = { name, store: `file:${this.path(`${name}-store`)}`, ...lease, listen };
     writeFileSync(
       config,
       JSON.stringify({ log: { level: 'warn', file: this.path(`${name}.log`) }, lease: all }),
     );
     const main = join(packageRoot(), 'dist/src/cli/main.js');
-    const child = this.#spawn([...nodeOptions, main, 'up', config, '--json'], {
+    const child = this.#spawn([main, 'up', config, '--json'], {
       PENSTOCK_RUNTIME_DIR: this.path(`run-${name}`),
+      ...clock?.environment,
     });
     await firstLine(child, name);
     return new Daemon(child, listen);
   }
 
-  party(agents: readonly string[], options: { readonly timeoutMs?: number } = {}): Party {
+  party(agents: readonly string[], options: PartyOptions = {}, clock?: WallClock): Party {
     const script = join(packageRoot(), 'test/lease/party.mjs');
-    return new Party(this.#spawn([script, JSON.stringify({ agents, ...options })]));
+    return new Party(
+      this.#spawn([script, JSON.stringify({ agents, ...options })], { ...clock?.environment }),
+    );
   }
 
   async line(name: string, to: string): Promise<Line> {
@@ -98,6 +114,8 @@ export interface Said {
   readonly token?: number;
   readonly consumer?: string;
   readonly atMs?: number;
+  readonly untilMs?: number;
+  readonly ended?: string;
   readonly leased?: number;
   readonly held?: number;
   readonly renewals?: number;
@@ -211,4 +229,5 @@ async function killed(child: ChildProcess): Promise<void> {
   const ended = new Promise((resolve) => child.once('exit', resolve));
   child.kill('SIGKILL');
   await ended;
+  WallClock.forget(child.pid!);
 }

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import type { TlsFiles } from '../../src/lease/grpc/credentials.js';
+import type { WallClock } from './wall-clock.js';
 
 export interface CertificateOptions {
   /** An authority made before; default: 'ca'. */
@@ -17,8 +18,11 @@ export interface CertificateOptions {
 const CURVE = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
 
 export class Certificates {
-  /** `directory` is the caller's to remove. */
-  constructor(private readonly directory: string) {
+  /** `directory` is the caller's to remove. `clock`: certificates begin now by this one. */
+  constructor(
+    private readonly directory: string,
+    private readonly clock?: WallClock,
+  ) {
     this.authority('ca');
   }
 
@@ -44,6 +48,7 @@ export class Certificates {
   }
 
   #openssl(...argv: string[]): void {
-    execFileSync('openssl', argv, { cwd: this.directory, stdio: 'pipe' });
+    const env = { ...process.env, ...this.clock?.environment };
+    execFileSync('openssl', argv, { cwd: this.directory, stdio: 'pipe', env });
   }
 }
