@@ -32,7 +32,7 @@ import { LeaseError } from './errors.js';
 import { EventHub } from './event-hub.js';
 import { TOKENS_PER_BLOCK, TokenBlock } from './fencing.js';
 import { LeaseSeal } from './lease-id.js';
-import { type JournalContent, LeaseJournal } from './lease-journal.js';
+import { type JournalledLease, LeaseJournal } from './lease-journal.js';
 import { Membership } from './membership.js';
 import { noCounts } from './selector.js';
 import { type SelectorOptions, selectorOptions } from './selector-options.js';
@@ -59,11 +59,19 @@ export interface LeaseAgentOptions {
   readonly metrics?: Metrics;
 }
 
+/** What earlier lives of an agent have granted, as far as the agent knows. */
+interface EarlierLives {
+  readonly leases: readonly JournalledLease[];
+  /** Until then leases may live that nothing tells of; 0: there are none. */
+  readonly quietMs: number;
+}
+
 const FORGET_AFTER_MS = 60_000;
-const NOTHING: JournalContent = { leases: [], complete: true };
+const NOTHING: EarlierLives = { leases: [], quietMs: 0 };
 const SWEEP_MS_MAX = 250;
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
-const TEXT_MAX = 200;
+/** Two of them are part of a key in the engine, which has 512 at most. */
+const TEXT_BYTES_MAX = 200;
 export const REQUESTS_MAX = 10_000;
 
 export class LeaseAgent implements AgentApi, AsyncDisposable {
@@ -82,12 +90,12 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
   #membership!: Membership;
   #seal!: LeaseSeal;
   #memberTtlMs = 0;
-  /**
-   * What an earlier life of this agent has granted: it counts for the producers of the first view, since others have come to it
-   * properly.
-   */
-  #restored: JournalContent = NOTHING;
+  /** It counts for the producers of the first view, since others have come to it properly. */
+  #earlier: EarlierLives = NOTHING;
+  /** When the journal knows every lease that may live. Monotonic. */
+  #trustMs = Number.POSITIVE_INFINITY;
   #sweeping: Promise<void> | undefined;
+  #tidying: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #broken: unknown;
 
@@ -140,7 +148,7 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     const service = await this.#serviceOwning(name);
     service.depart(name.producer);
     // The holder of an exclusive lease may not know for a while; until it has ended nobody else may come to hold the producer.
-    if (service.exclusive) service.revokeAll(name.producer);
+    if (service.exclusive) await service.revokeAll(name.producer);
     await this.#removeDeparted(service);
   }
 
@@ -194,7 +202,7 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
 
   async revoke(leaseId: string): Promise<void> {
     this.#checkOpen();
-    for (const service of this.#services.values()) if (service.revoke(leaseId)) return;
+    for (const service of this.#services.values()) if (await service.revoke(leaseId)) return;
     throw new LeaseError('NO_SUCH_LEASE', `lease ${leaseId} is not held from this agent`);
   }
 
@@ -260,8 +268,13 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
   }
 
   async #start(): Promise<void> {
-    this.#restored = await this.#journal.open();
-    const member = await this.#join();
+    const { leases, incarnation: trusted } = await this.#journal.open();
+    const { member, leaseMsMax } = await this.#join();
+    const { incarnation } = member;
+    // Between the incarnation that the journal knows and this one there was no other, or this is the first one ever.
+    const complete = incarnation === 1 || trusted === incarnation - 1;
+    if (complete) await this.#journal.trust(incarnation);
+    this.#earlier = { leases, quietMs: complete ? 0 : this.#quietMsAfter(leaseMsMax) };
     this.#membership = new Membership(
       member,
       this.options.coordination,
@@ -282,6 +295,7 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     const forget = new Map<string, () => void>();
     this.#onService = (service) => {
       const read = () => ({ ...service.selector.counters, liveLeases: service.selector.liveLeases });
+      forget.get(service.name)?.();
       forget.set(
         service.name,
         metrics.registerSource('lease_service', read, { agent: this.name, service: service.name }),
@@ -295,12 +309,19 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
 
   #onService: (service: LeaseService) => void = () => undefined;
 
-  async #join(): Promise<Member> {
+  /** Also answers the longest lease that may live of any life under this name. */
+  async #join(): Promise<{ readonly member: Member; readonly leaseMsMax: number }> {
     const { name: agent, address } = this;
     const joined: Joined = await this.options.coordination.join({ agent, address }, this.#leaseMsMax);
     this.#seal = new LeaseSeal(`${agent}:${joined.incarnation}`, joined.secret);
     this.#memberTtlMs = joined.memberTtlMs;
-    return { agent, address, leaseMsMax: this.#leaseMsMax, incarnation: joined.incarnation };
+    const member = { agent, address, leaseMsMax: this.#leaseMsMax, incarnation: joined.incarnation };
+    return { member, leaseMsMax: joined.leaseMsMax };
+  }
+
+  /** Who runs under this name elsewhere may grant until it notices that it lost its place, and then its leases live on. */
+  #quietMsAfter(leaseMsMax: number): number {
+    return leaseMsMax + this.#memberTtlMs;
   }
 
   /** Everything it owned is or will be another's, or comes back to it as to a stranger. */
@@ -310,14 +331,17 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
       for (const producer of service.ownedNames) service.disown(producer, 'moved');
     }
     this.#services.clear();
+    const { member, leaseMsMax } = await this.#join();
     // Leases that it gave may live on, and it has just forgotten them.
-    this.#restored = { leases: [], complete: false };
-    return this.#join();
+    this.#earlier = { leases: [], quietMs: this.#quietMsAfter(leaseMsMax) };
+    this.#trustMs = Number.POSITIVE_INFINITY;
+    return member;
   }
 
   async #close(): Promise<void> {
     this.#stopping.abort();
     await this.#sweeping;
+    await this.#tidying;
     for (const undo of this.#undo.reverse()) undo();
     await this.#membership.stop();
     const handed = [...this.#services.values()].flatMap((service) =>
@@ -351,7 +375,8 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
       if (owned?.epoch === record.epoch) service.update(record);
       else await this.#gain(service, record);
     }
-    this.#restored = NOTHING;
+    if (this.#earlier.quietMs > 0) this.#trustMs = this.#clock.monotonicMs() + this.#earlier.quietMs;
+    this.#earlier = NOTHING;
     await this.#handOver(mine.filter((record) => record.next !== undefined));
   }
 
@@ -365,14 +390,14 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
 
   async #gain(service: LeaseService, record: ProducerRecord): Promise<void> {
     service.disown(record.producer, 'moved');
-    const restartQuietMs = this.#restored.complete ? 0 : this.#leaseMsMax;
-    service.own(record, service.exclusive ? Math.max(record.quietMs, restartQuietMs) : 0);
-    const remembered = this.#restored.leases.filter((lease) => keyOf(lease) === keyOf(record));
+    service.own(record, service.exclusive ? Math.max(record.quietMs, this.#earlier.quietMs) : 0);
+    // Since another epoch the producer may have been another agent's, which knows better who holds it.
+    const remembered = this.#earlier.leases.filter(
+      (lease) => keyOf(lease) === keyOf(record) && lease.epoch === record.epoch,
+    );
     const inherited = new Map([...remembered, ...record.inherited].map((lease) => [lease.leaseId, lease]));
-    for (const lease of inherited.values()) {
-      service.adopt(record.producer, lease);
-      this.counters.adopted += 1;
-    }
+    await service.inherit(record.producer, [...inherited.values()]);
+    this.counters.adopted += inherited.size;
     if (record.inherited.length > 0 && record.quietMs === 0) {
       await this.options.coordination.settle(this.#membership.member, [record]);
     }
@@ -392,7 +417,9 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     while (!signal.aborted) {
       try {
         await this.#clock.sleep(Math.min(SWEEP_MS_MAX, this.#leaseMsMax / 50), signal);
-        await this.#sweepOnce();
+        // Leases end on time whether the coordination answers or not.
+        for (const service of this.#services.values()) service.expire();
+        this.#tidying ??= this.#tidy();
       } catch (error) {
         if (signal.aborted) return;
         this.#logger.warn({ error }, 'looking after leases failed; tried again soon');
@@ -400,10 +427,27 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     }
   }
 
-  async #sweepOnce(): Promise<void> {
+  /** What fails is tried again with the next sweep. */
+  async #tidy(): Promise<void> {
+    try {
+      if (this.#clock.monotonicMs() >= this.#trustMs) await this.#trustJournal();
+      await this.#settleAndForget();
+    } catch (error) {
+      this.#logger.warn({ error }, 'telling the coordination about producers failed; tried again soon');
+    } finally {
+      this.#tidying = undefined;
+    }
+  }
+
+  async #trustJournal(): Promise<void> {
+    const { incarnation } = this.#membership.member;
+    this.#trustMs = Number.POSITIVE_INFINITY;
+    await this.#journal.trust(incarnation);
+  }
+
+  async #settleAndForget(): Promise<void> {
     const forgetAfterMs = this.options.forgetAfterMs ?? FORGET_AFTER_MS;
     for (const service of [...this.#services.values()]) {
-      service.expire();
       const settled = service.settle();
       if (settled.length > 0) await this.options.coordination.settle(this.#membership.member, settled);
       for (const producer of service.silentFor(forgetAfterMs)) {
@@ -414,7 +458,6 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     }
   }
 
-  /** What fails is tried again with the next sweep. */
   async #removeDeparted(service: LeaseService): Promise<void> {
     for (const record of service.departed()) {
       const removed = await this.options.coordination.deregister(this.#membership.member, record);
@@ -525,9 +568,9 @@ function keyOf({ service, producer }: ProducerName): string {
 }
 
 function checkText(name: string, value: string): void {
-  if (typeof value === 'string' && value.length >= 1 && value.length <= TEXT_MAX && !value.includes('\0'))
-    return;
-  throw new LeaseError('BAD_REQUEST', `${name}: expected 1 to ${TEXT_MAX} characters without NUL`);
+  const fits = typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= TEXT_BYTES_MAX;
+  if (fits && !value.includes('\0')) return;
+  throw new LeaseError('BAD_REQUEST', `${name}: expected 1 to ${TEXT_BYTES_MAX} bytes without NUL`);
 }
 
 function checkRegistration({ service, producer, mode, capacity, weight, address }: Registration): void {

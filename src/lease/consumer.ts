@@ -91,7 +91,8 @@ export class LeaseConsumer {
       const sentMs = this.#clock.monotonicMs();
       try {
         const { api, value } = await this.#directory.atOwner(agent, (each) => each.request(request));
-        this.#previous.delete(service);
+        // Another lease may have ended since.
+        if (this.#previous.get(service) === previous) this.#previous.delete(service);
         return new Lease(
           value,
           sentMs,

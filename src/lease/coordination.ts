@@ -55,6 +55,8 @@ export interface View {
 
 export interface Joined {
   readonly incarnation: number;
+  /** The longest lease of any incarnation under this name, and of those it inherited, milliseconds. */
+  readonly leaseMsMax: number;
   /** Key of lease ids, the same for all agents. */
   readonly secret: Buffer;
   /** An agent that is not heard of for so long loses its producers. */

@@ -17,6 +17,7 @@ import type { AgentLocation, ProducerName, Registration, ServiceMode } from './c
 import type {
   Coordination,
   HandedOver,
+  InheritedLease,
   Joined,
   Member,
   OwnedName,
@@ -163,7 +164,12 @@ export class KvCoordination implements Coordination {
       write(txn, memberKey(agent.agent), record);
       txn.delete(gone(agent.agent));
       await reassign(txn, meta, new Set());
-      return { incarnation, secret: Buffer.from(meta.secret, 'base64'), memberTtlMs: this.memberTtlMs };
+      return {
+        incarnation,
+        leaseMsMax: record.leaseMsMax,
+        secret: Buffer.from(meta.secret, 'base64'),
+        memberTtlMs: this.memberTtlMs,
+      };
     });
   }
 
@@ -280,6 +286,7 @@ export class KvCoordination implements Coordination {
           quietMs: record.quietMs,
           inherited: each.leases,
         });
+        await holdFor(txn, next, each.leases);
         count += 1;
       }
       if (count > 0) write(txn, META, { ...meta, epoch, revision: meta.revision + 1 });
@@ -372,6 +379,7 @@ async function reassign(
     const quietMs =
       leases !== undefined && record.quietMs === 0 ? 0 : Math.max(record.quietMs, last?.leaseMsMax ?? 0);
     write(txn, producerKey(record), { ...rest, owner: wanted, epoch, quietMs, inherited: leases ?? [] });
+    await holdFor(txn, wanted, leases ?? []);
   }
   for (const agent of dead) {
     const { incarnation, leaseMsMax, address } = members.find((each) => each.agent === agent)!;
@@ -381,6 +389,14 @@ async function reassign(
   const changed = { ...meta, epoch, revision: meta.revision + 1 };
   write(txn, META, changed);
   return changed;
+}
+
+/** Who comes after `agent` one day waits for these leases too, which may be longer than its own. */
+async function holdFor(txn: KvTransaction, agent: string, leases: readonly InheritedLease[]): Promise<void> {
+  const longestMs = Math.max(0, ...leases.map(({ ttlMs }) => ttlMs));
+  const member = await read<MemberRecord>(txn, memberKey(agent));
+  if (member === undefined || member.leaseMsMax >= longestMs) return;
+  write(txn, memberKey(agent), { ...member, leaseMsMax: longestMs });
 }
 
 /** A newcomer goes to the first agent of its ranking with room; nobody else moves for it. */

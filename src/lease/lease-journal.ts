@@ -1,25 +1,33 @@
 // What an agent must still know after it was killed: which exclusive leases it has given. Written before the grant is answered.
 //
 //   journal/lease/SERVICE\0PRODUCER   the lease (one per producer: it is exclusive)
-//   journal/boot                      the boot id of the last start
+//   journal/trust                     {boot, incarnation}: it held every lease while the agent ran as this, under this boot id
 //
 // A commit survives kill -9 at once, a power loss only later: after another boot the journal may lack its end, and the agent waits
-// out its longest lease before it grants. Deadlines are not kept: after a restart every lease counts as just granted.
+// out its longest lease before it grants. So it does when the agent has been another incarnation since, on another store. Only after
+// that time is the journal trusted again, so that a second start in it waits too. Deadlines are not kept: after a restart every lease
+// counts as just granted.
 import { readFileSync } from 'node:fs';
 import type { KvEngine } from '../kv/engine.js';
 import type { ProducerName } from './contract.js';
-import type { InheritedLease } from './coordination.js';
+import type { InheritedLease, OwnedName } from './coordination.js';
 import { nameOf } from './kv-coordination.js';
 
 const LEASES = 'journal/lease/';
-const BOOT = Buffer.from('journal/boot');
+const TRUST = Buffer.from('journal/trust');
 
-export interface JournalledLease extends ProducerName, InheritedLease {}
+/** `epoch`: the one in which the agent owned the producer; in a later one the coordination knows better. */
+export interface JournalledLease extends OwnedName, InheritedLease {}
 
 export interface JournalContent {
   readonly leases: readonly JournalledLease[];
-  /** False: leases may have been granted that are not in it. */
-  readonly complete: boolean;
+  /** The last incarnation of the agent whose leases are all in it; absent: none, or it ran before the machine last started. */
+  readonly incarnation?: number;
+}
+
+interface Trust {
+  readonly boot: string;
+  readonly incarnation: number;
 }
 
 export class LeaseJournal {
@@ -29,19 +37,22 @@ export class LeaseJournal {
   ) {}
 
   /** What an earlier start left. */
-  async open(): Promise<JournalContent> {
-    const content = await this.engine.transact(async (txn) => {
+  open(): Promise<JournalContent> {
+    return this.engine.transact(async (txn) => {
       const start = Buffer.from(LEASES);
       const found = await txn.range({ start, end: Buffer.concat([start, Buffer.of(0xff)]) });
-      const boot = await txn.get(BOOT);
-      txn.put(BOOT, Buffer.from(this.bootId));
-      return {
-        leases: found.map(({ value }) => JSON.parse(value.toString('utf8')) as JournalledLease),
-        complete: boot?.toString() === this.bootId,
-      };
+      const leases = found.map(({ value }) => JSON.parse(value.toString('utf8')) as JournalledLease);
+      const trust = await txn.get(TRUST);
+      if (trust === undefined) return { leases };
+      const { boot, incarnation } = JSON.parse(trust.toString('utf8')) as Trust;
+      return boot === this.bootId ? { leases, incarnation } : { leases };
     });
-    await this.engine.sync();
-    return content;
+  }
+
+  /** From now on it holds every lease that may live, as long as this incarnation runs. */
+  trust(incarnation: number): Promise<void> {
+    const trust: Trust = { boot: this.bootId, incarnation };
+    return this.engine.transact((txn) => txn.put(TRUST, Buffer.from(JSON.stringify(trust), 'utf8')));
   }
 
   write(lease: JournalledLease): Promise<void> {

@@ -148,13 +148,9 @@ export class LeaseTable {
     return true;
   }
 
+  /** To a deadline not before the present one. */
   extend(slot: number, expiresMs: number): void {
-    const earlier = expiresMs < this.#expiresMs[slot]!;
     this.#expiresMs[slot] = expiresMs;
-    // The wheel comes by the old bucket too late for an earlier deadline.
-    if (!earlier) return;
-    this.#outOfBucket(slot);
-    this.#intoBucket(slot, expiresMs);
   }
 
   end(slot: number): void {

@@ -261,11 +261,11 @@ export class Selector {
     return this.#begin(producer, consumer, -1, nowMs, ttlMs);
   }
 
-  /** The new deadline, or NaN when the lease is not live. */
+  /** The new deadline, never before the old one that its holder was told of; NaN when the lease is not live. */
   renew(lease: number, nowMs: number): number {
     const slot = this.#leases.slotOf(lease);
     if (slot < 0 || this.#leases.expiresMs(slot) <= nowMs) return Number.NaN;
-    const expiresMs = nowMs + this.#jitteredTtlMs();
+    const expiresMs = Math.max(this.#leases.expiresMs(slot), nowMs + this.#jitteredTtlMs());
     this.#leases.extend(slot, expiresMs);
     this.counters.renewals += 1;
     return expiresMs;

@@ -60,6 +60,8 @@ interface Held {
   readonly consumer: string;
   readonly producer: string;
   readonly token: number;
+  /** It lives no longer without a renewal; counted anew after a restart. */
+  readonly ttlMsMax: number;
   revoked: boolean;
 }
 
@@ -187,18 +189,20 @@ export class LeaseService {
     this.#publish(kind === 'moved' ? 'moved' : 'producer-removed', producer);
   }
 
-  /** Goes on with a lease that was granted elsewhere or before a restart. Journals it. */
-  adopt(producer: string, lease: InheritedLease): number {
+  /** Goes on with leases that were granted elsewhere or before a restart. They are in the journal when it resolves. */
+  async inherit(producer: string, leases: readonly InheritedLease[]): Promise<void> {
+    const taken = leases.map((lease) => this.#adopt(producer, lease, Math.max(lease.ttlMs, this.leaseMsMax)));
+    if (this.exclusive) await Promise.all(taken.map((number) => this.#record(this.#held.get(number)!)));
+  }
+
+  #adopt(producer: string, lease: InheritedLease, ttlMs: number): number {
     const known = this.#adopted.get(lease.leaseId);
     if (known !== undefined && this.#held.has(known)) return known;
     const { slot } = this.#owned.get(producer)!;
-    const ttlMs = Math.max(lease.ttlMs, this.leaseMsMax);
     const number = this.selector.adopt(slot, hash52(lease.consumer), this.#nowMs(), ttlMs);
     this.#adopted.set(lease.leaseId, number);
     const { leaseId, consumer, fencingToken: token, revoked } = lease;
-    this.#held.set(number, { leaseId, consumer, producer, token, revoked });
-    if (this.exclusive)
-      this.#journal(() => this.context.journal.write(this.#journalled(this.#held.get(number)!)));
+    this.#held.set(number, { leaseId, consumer, producer, token, ttlMsMax: ttlMs, revoked });
     return number;
   }
 
@@ -270,19 +274,13 @@ export class LeaseService {
     const producer = this.selector.producerId(slot);
     const { record } = this.#owned.get(producer)!;
     const leaseId = this.context.seal.idOf(this.name, request.consumer, number);
-    const held: Held = { leaseId, consumer: request.consumer, producer, token, revoked: false };
+    const { consumer: name } = request;
+    const ttlMsMax = this.leaseMsMax;
+    const held: Held = { leaseId, consumer: name, producer, token, ttlMsMax, revoked: false };
     this.#held.set(number, held);
     const ttlMs = this.selector.expiresMs(number) - nowMs;
-    if (this.exclusive) {
-      try {
-        await this.context.journal.write(this.#journalled(held));
-      } catch (error) {
-        // Nobody was told of this lease; what the journal holds is unknown.
-        this.context.onJournalFailure(error);
-        throw new LeaseError('UNAVAILABLE', 'the lease could not be recorded', { cause: error });
-      }
-    }
-    this.#publish('granted', producer, { leaseId, consumer: request.consumer, token });
+    if (this.exclusive) await this.#record(held);
+    this.#publish('granted', producer, held);
     return {
       leaseId,
       service: this.name,
@@ -323,27 +321,29 @@ export class LeaseService {
   }
 
   /** False: not a live lease of this service. */
-  revoke(leaseId: string): boolean {
-    for (const [number, held] of this.#held) {
-      if (held.leaseId !== leaseId) continue;
-      if (this.exclusive) {
-        held.revoked = true;
-        this.#publish('revoked', held.producer, held);
-        this.#journal(() => this.context.journal.write(this.#journalled(held)));
-      } else {
-        this.selector.revoke(number);
-        this.#forget(number, 'revoked');
-      }
-      return true;
+  async revoke(leaseId: string): Promise<boolean> {
+    const found = [...this.#held].find(([, held]) => held.leaseId === leaseId);
+    if (found === undefined) return false;
+    const [number, held] = found;
+    if (this.exclusive) await this.#takeAway(held);
+    else {
+      this.selector.revoke(number);
+      this.#forget(number, 'revoked');
     }
-    return false;
+    return true;
   }
 
-  /** Every lease of a producer is taken away, as by `revoke`. */
-  revokeAll(producer: string): void {
-    for (const held of [...this.#held.values()]) {
-      if (held.producer === producer && !held.revoked) this.revoke(held.leaseId);
-    }
+  /** Takes the leases of an exclusive producer away, as by `revoke`. */
+  async revokeAll(producer: string): Promise<void> {
+    const held = [...this.#held.values()].filter((each) => each.producer === producer && !each.revoked);
+    await Promise.all(held.map((each) => this.#takeAway(each)));
+  }
+
+  /** In force at once; remembered by the next life of the agent when it resolves. */
+  #takeAway(held: Held): Promise<void> {
+    held.revoked = true;
+    this.#publish('revoked', held.producer, held);
+    return this.#record(held);
   }
 
   /** Ends what ran out, and sees who has fallen silent. */
@@ -432,7 +432,8 @@ export class LeaseService {
     if (number !== undefined) return number;
     const foreign = this.context.seal.isForeign(lease.leaseId, this.name, lease.consumer);
     if (!foreign || this.exclusive) throw noSuchLease(lease.leaseId);
-    return this.adopt(lease.producer, { ...lease, revoked: false, ttlMs: 0 });
+    // The renewal that asks for it decides how long it lives.
+    return this.#adopt(lease.producer, { ...lease, revoked: false, ttlMs: 0 }, 1);
   }
 
   #numberFor(leaseId: string, consumer: string): number | undefined {
@@ -456,26 +457,23 @@ export class LeaseService {
     if (this.#ended.size > ENDED_REMEMBERED) this.#ended.delete(this.#ended.keys().next().value!);
     if (this.exclusive) {
       const name: ProducerName = { service: this.name, producer: held.producer };
-      this.#journal(() => this.context.journal.remove(name));
+      // Nobody waits: at worst the next life of the agent holds the producer for a lease that has ended.
+      this.context.journal.remove(name).catch((error: unknown) => this.context.onJournalFailure(error));
     }
     this.#publish(kind, held.producer, held);
   }
 
   /** Order is kept: the engine commits at once or in the order of the calls. */
-  #journal(write: () => Promise<void>): void {
-    write().catch((error: unknown) => this.context.onJournalFailure(error));
-  }
-
-  #journalled({ leaseId, consumer, producer, token, revoked }: Held) {
-    return {
-      service: this.name,
-      producer,
-      leaseId,
-      consumer,
-      fencingToken: token,
-      revoked,
-      ttlMs: this.leaseMsMax,
-    };
+  async #record({ leaseId, consumer, producer, token, ttlMsMax, revoked }: Held): Promise<void> {
+    const lease = { leaseId, consumer, fencingToken: token, revoked, ttlMs: ttlMsMax };
+    const { epoch } = this.#owned.get(producer)!.record;
+    try {
+      await this.context.journal.write({ service: this.name, producer, epoch, ...lease });
+    } catch (error) {
+      // What the journal holds now is unknown.
+      this.context.onJournalFailure(error);
+      throw new LeaseError('UNAVAILABLE', 'the lease could not be recorded', { cause: error });
+    }
   }
 
   #publish(

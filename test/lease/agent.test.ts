@@ -2,64 +2,28 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { KvEngine } from '../../src/kv/engine.js';
 import { MemoryEngine } from '../../src/kv/memory-engine.js';
-import { LeaseAgent, type LeaseAgentOptions } from '../../src/lease/agent.js';
-import type { AgentApi, Grant, LeaseEvent, LeaseReference, Registration } from '../../src/lease/contract.js';
+import type { LeaseAgent } from '../../src/lease/agent.js';
+import type { LeaseEvent } from '../../src/lease/contract.js';
 import { KvCoordination } from '../../src/lease/kv-coordination.js';
-import { ManualClock } from '../../src/telemetry/clock.js';
-import { seededRandom } from '../../src/telemetry/random.js';
+import type { ManualClock } from '../../src/telemetry/clock.js';
+import { AgentLab, ask, MEMBER_TTL_MS, producer, reference, refused } from './agent-lab.js';
 import { Mortal } from './mortal.js';
 
-const TTL_MS = 1000;
-const MEMBER_TTL_MS = 600;
-
+let lab: AgentLab;
 let clock: ManualClock;
 let shared: MemoryEngine;
-let running: LeaseAgent[];
+let coordination: AgentLab['coordination'];
+let start: AgentLab['start'];
+let settle: AgentLab['settle'];
 
 beforeEach(() => {
-  clock = new ManualClock(1_000_000);
-  shared = new MemoryEngine();
-  running = [];
+  lab = new AgentLab();
+  ({ clock, shared, coordination, start, settle } = lab);
 });
 
-afterEach(async () => {
-  for (const agent of running) await agent[Symbol.asyncDispose]();
-});
+afterEach(() => lab[Symbol.asyncDispose]());
 
-const coordination = () => new KvCoordination(shared, clock, MEMBER_TTL_MS);
-
-async function start(name: string, options: Partial<LeaseAgentOptions> = {}): Promise<LeaseAgent> {
-  const agent = await LeaseAgent.start({
-    name,
-    address: `at-${name}`,
-    state: new MemoryEngine(),
-    coordination: coordination(),
-    selector: { ttlMs: TTL_MS, ttlJitter: 0.1, slowStartMs: 0, silentAfterMs: 60_000 },
-    clock,
-    random: seededRandom(1),
-    ...options,
-  });
-  running.push(agent);
-  return agent;
-}
-
-const producer = (name: string, changes: Partial<Registration> = {}): Registration => ({
-  service: 'disk',
-  producer: name,
-  mode: 'exclusive',
-  address: `10.0.0.1:${name}`,
-  capacity: 1,
-  ...changes,
-});
-const reference = (grant: Grant, consumer = 'me'): LeaseReference => ({ ...grant, consumer });
-const ask = (agent: AgentApi, consumer = 'me') => agent.request({ service: 'disk', consumer });
-const refused = (code: string, message = /./): unknown =>
-  expect.objectContaining({ code, message: expect.stringMatching(message) });
 const report = { operations: 10, errors: 0, rejected: 0, latencyP50Ms: 1, latencyP99Ms: 2, windowMs: 100 };
-
-async function settle(ms: number): Promise<void> {
-  for (let left = ms; left > 0; left -= 50) await clock.advance(Math.min(50, left));
-}
 
 describe('one agent', () => {
   test('a registration reads no other producer, however many there are', async () => {
@@ -274,7 +238,7 @@ describe('an agent that is killed and started again', () => {
       code: 'FENCED',
       retryAfterMs: expect.any(Number),
     });
-    await settle(1300);
+    await settle(1100 + MEMBER_TTL_MS + 100);
     await ask(after, 'you');
   });
 

@@ -41,3 +41,37 @@ export class ProcessEngine implements KvEngine {
 
   async [Symbol.asyncDispose](): Promise<void> {}
 }
+
+/** An engine whose transactions wait while the gate is closed, as behind a busy disk. */
+export class GatedEngine implements KvEngine {
+  readonly name = 'gated';
+  #open: Promise<void> = Promise.resolve();
+  #release: () => void = () => undefined;
+
+  constructor(private readonly inner: KvEngine) {}
+
+  close(): void {
+    this.#open = new Promise((resolve) => {
+      this.#release = resolve;
+    });
+  }
+
+  open(): void {
+    this.#release();
+  }
+
+  transact: KvEngine['transact'] = async (fn) => {
+    await this.#open;
+    return this.inner.transact(fn);
+  };
+
+  sync(): Promise<void> {
+    return this.inner.sync();
+  }
+
+  stats(): Record<string, number> {
+    return this.inner.stats();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
