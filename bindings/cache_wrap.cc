@@ -340,6 +340,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
     object.Set("oldestDirtyMs", to_js(env, state.oldest_dirty_ms));
     object.Set("cachedBytes", to_js(env, state.cached_bytes));
     object.Set("budgetBytes", to_js(env, state.budget_bytes));
+    object.Set("descriptorsTaken", Napi::Boolean::New(env, state.descriptors_taken));
     return object;
   }
   Napi::Value dirty_bytes_of(const Napi::CallbackInfo& info) {

@@ -47,6 +47,7 @@ struct CacheOptions {
   uint64_t segment_bytes = 0;  // 0: by the budget
   bool background = true;      // reclaim and compact on a thread of its own; tests call `maintain`
   bool small_files_in_log = true;
+  int64_t open_files_max = 0;  // descriptors of clean sparse files; 0: by RLIMIT_NOFILE
 };
 
 struct Recovery {
@@ -87,6 +88,7 @@ struct DirtyState {
   uint64_t oldest_dirty_ms = 0;  // age
   uint64_t cached_bytes = 0;
   uint64_t budget_bytes = 0;
+  bool descriptors_taken = false;  // writes to further large files wait for a publish
 };
 
 enum class SeekKind : uint8_t { data, hole };
@@ -194,6 +196,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
 
   explicit Cache(CacheOptions options);
   Result<void> open_directory();
+  void choose_open_files();
   Result<void> recover();
   void run_background();
 
@@ -239,9 +242,13 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   // Valid while the file's lock is held.
   Result<File*> sparse_file(const Inode& node) const;
   void trim_open_files() const;
+  bool descriptors_taken(const Inode& node, uint64_t end) const;
+  void open_dirty_files();
   // cache_lost.cc
   Result<void> clear_leftovers();
   Result<void> make_parts();
+  bool is_lost();
+  Result<void> let_go(Inode& node);
   Result<void> regain(Inode& node);
   std::string sparse_path(uint64_t ino, uint64_t id) const;
   void reclaim_later(Inode& node, uint64_t lsn, uint64_t first, uint64_t count);
@@ -285,7 +292,9 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   mutable std::mutex sparse_mutex_;
   mutable std::deque<uint64_t> sparse_clock_;  // files with a sparse file, in the order of the eviction hand
   mutable std::atomic<int64_t> open_files_{0};
-  int64_t open_files_max_ = 1024;
+  int64_t open_files_max_ = 0;
+  int64_t dirty_files_max_ = 0;
+  int64_t open_files_limit_ = 0;
   std::mutex reclaim_mutex_;
   std::deque<Reclaim> reclaims_;
   std::mutex maintain_mutex_;

@@ -230,6 +230,7 @@ DirtyState Cache::dirty_state() {
   state.oldest_dirty_ms = oldest_dirty_ms().value_or(0);
   state.cached_bytes = cached_bytes();
   state.budget_bytes = options_.budget_bytes;
+  state.descriptors_taken = totals_.dirty_sparse_files.load(std::memory_order_relaxed) >= dirty_files_max_;
   return state;
 }
 

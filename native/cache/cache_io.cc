@@ -87,10 +87,10 @@ Result<void> Cache::read_bytes(const Inode& node, uint64_t offset, std::span<std
 IoOutcome Cache::read(uint64_t ino, uint64_t offset, std::span<std::byte> out) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
   const IoOutcome outcome = read_once(ino, offset, out);
-  if (outcome.status != IoStatus::error || !lost_.load(std::memory_order_relaxed)) return outcome;
+  if (outcome.status != IoStatus::error || !is_lost()) return outcome;
   {
     const Changing node(*table_, ino);
-    if (!node || !regain(*node)) return outcome;
+    if (!node || !let_go(*node)) return outcome;
   }
   return read_once(ino, offset, out);
 }
@@ -171,6 +171,10 @@ IoOutcome Cache::write(uint64_t ino, uint64_t offset, std::span<const std::byte>
                                totals_.in_flight_pages.load(std::memory_order_relaxed)));
   if (waiting > 0 && waiting * kPageSize + data.size() > options_.dirty_budget_bytes &&
       !node->map.all(offset / kPageSize, pages_of(offset + data.size()) - offset / kPageSize, kDirty)) {
+    return counted(counters_.need_clean,
+                   {.status = IoStatus::need_clean, .need_offset = offset, .need_length = data.size()});
+  }
+  if (descriptors_taken(*node, pages_of(offset + data.size()))) {
     return counted(counters_.need_clean,
                    {.status = IoStatus::need_clean, .need_offset = offset, .need_length = data.size()});
   }

@@ -68,8 +68,17 @@ Result<void> Cache::make_anew() {
   return make_parts();
 }
 
-// With the file's exclusive lock: afterwards its sparse file can be used. EIO: it held what nobody else has.
-Result<void> Cache::regain(Inode& node) {
+// Whoever fails to reach a file asks, for it may be the first to find out.
+bool Cache::is_lost() {
+  if (lost_.load(std::memory_order_relaxed)) return true;
+  const auto lock = file_system_.open(options_.directory + "/lock", OpenMode::read);
+  if (lock || lock.error().code != ENOENT) return false;
+  lose();
+  return true;
+}
+
+// With the file's exclusive lock: what was in its removed file is not here any more. EIO: nobody else has it.
+Result<void> Cache::let_go(Inode& node) {
   if (!node.sparse) return {};
   if (auto reached = sparse_file(node); reached || reached.error().code != ENOENT) return {};
   for (const uint8_t unpublished : {kDirty, kInFlight}) {
@@ -85,6 +94,13 @@ Result<void> Cache::regain(Inode& node) {
   for (const PageRun& run : valid) {
     if (auto dropped = drop_pages(node, run.first, run.count); !dropped) return dropped;
   }
+  return {};
+}
+
+// The same, and afterwards its sparse file can be used.
+Result<void> Cache::regain(Inode& node) {
+  if (auto gone = let_go(node); !gone || !node.sparse) return gone;
+  if (auto reached = sparse_file(node); reached || reached.error().code != ENOENT) return {};
   auto made = file_system_.open(sparse_path(node.ino, node.sparse->id), OpenMode::create);
   return made ? Result<void>{} : made.error();
 }

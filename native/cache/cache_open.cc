@@ -17,6 +17,8 @@ constexpr std::size_t kSmallFileMax = 4096;
 constexpr uint64_t kSegmentBytesMin = 1 << 20;
 constexpr uint64_t kSegmentBytesDefault = 32 << 20;
 constexpr uint64_t kSegmentsPerBudget = 16;
+constexpr int64_t kOpenFilesMin = 16;
+constexpr int64_t kOpenFilesMax = 8192;
 
 std::string text_of(const std::vector<std::byte>& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -76,11 +78,20 @@ Result<void> Cache::open_directory() {
                           " belongs to another volume; give this one its own --cache-dir"};
 }
 
+// A quarter of the process's descriptors is left for everything else.
+void Cache::choose_open_files() {
+  open_files_max_ = options_.open_files_max;
+  rlimit files{};
+  if (open_files_max_ == 0 && getrlimit(RLIMIT_NOFILE, &files) == 0)
+    open_files_max_ = static_cast<int64_t>(std::min<rlim_t>(files.rlim_cur / 4, kOpenFilesMax));
+  open_files_max_ = std::max(open_files_max_, kOpenFilesMin);
+  dirty_files_max_ = 2 * open_files_max_;
+  open_files_limit_ = 3 * open_files_max_;
+}
+
 Result<void> Cache::recover() {
   const std::string& directory = options_.directory;
-  rlimit files{};
-  if (getrlimit(RLIMIT_NOFILE, &files) == 0)
-    open_files_max_ = std::clamp<int64_t>(static_cast<int64_t>(files.rlim_cur / 4), 16, 8192);
+  choose_open_files();
   if (auto made = make_parts(); !made) return made;
   auto booted = read_whole(file_system_, directory + "/boot", kSmallFileMax);
   if (!booted && booted.error().code != ENOENT) return booted.error();
@@ -102,6 +113,7 @@ Result<void> Cache::recover() {
   if (auto finished = replay.finish(); !finished) return finished;
   if (auto started = log_->start(); !started) return started;
   if (auto recorded = replay.record_outcome(); !recorded) return recorded;
+  open_dirty_files();
   if (!recovery_.boot_changed) return {};
   // Only now: a crash before this line must find that what it reads is still of the other boot.
   if (auto synced = file_system_.sync_directory(directory); !synced) return synced;

@@ -149,7 +149,13 @@ Result<File*> Cache::sparse_file(const Inode& node) const {
   return opened;
 }
 
-// Called with some file's lock held, hence only tries for the others'.
+// Descriptors:     clean files, idle ones closed first     dirty files
+//                 |<------- open_files_max_ ------->|
+//                 |<--------------- dirty_files_max_ --------------->| a write that would make one more waits
+//                 |<-------------------- open_files_limit_ -------------------->|
+//
+// What is not published stays open, so that it can be published even when its name is taken away
+// (cache_lost.cc). Called with some file's lock held, hence only tries for the others'.
 void Cache::trim_open_files() const {
   const std::lock_guard lock(sparse_mutex_);
   const std::size_t tries = std::min<std::size_t>(sparse_clock_.size(), 64);
@@ -162,11 +168,35 @@ void Cache::trim_open_files() const {
     const std::unique_lock held(stripe.lock, std::adopt_lock);
     Inode* node = InodeTable::find(stripe, ino);
     if (node == nullptr || !node->sparse) continue;
-    // What is not published stays open while there is room: it can be, even if its name is taken away.
-    if (node->is_dirty() && open_files_.load(std::memory_order_relaxed) < 2 * open_files_max_) continue;
+    // Only truncates and the like, which wait for nothing, can make so many dirty that some must be closed.
+    if (node->is_dirty() && open_files_.load(std::memory_order_relaxed) < open_files_limit_) continue;
     if (node->sparse->opened.exchange(nullptr, std::memory_order_acq_rel) == nullptr) continue;
     node->sparse->owner.reset();
     open_files_.fetch_sub(1, std::memory_order_relaxed);
+  }
+}
+
+// A write of pages up to `end` would make a sparse file dirty for which there is no descriptor to keep.
+bool Cache::descriptors_taken(const Inode& node, uint64_t end) const {
+  if (totals_.dirty_sparse_files.load(std::memory_order_relaxed) < dirty_files_max_) return false;
+  if (node.sparse) return !node.is_dirty();
+  return std::max(end, pages_of(node.attributes.size)) > kSmallPages || !options_.small_files_in_log;
+}
+
+// What a life before this one left unpublished.
+void Cache::open_dirty_files() {
+  std::vector<uint64_t> dirty;
+  {
+    const std::lock_guard lock(dirty_mutex_);
+    for (const auto& [order, ino] : dirty_order_) dirty.push_back(ino);
+  }
+  int64_t left = dirty_files_max_;
+  for (const uint64_t ino : dirty) {
+    const Reading node(*table_, ino);
+    if (!node || !node->sparse) continue;
+    if (left-- == 0) return;
+    // What cannot be opened is told to whoever reads it, the publisher above all.
+    static_cast<void>(sparse_file(*node));
   }
 }
 
@@ -208,6 +238,7 @@ Result<void> Cache::ensure_sparse(Inode& node) {
   }
   node.grow_beyond_small();
   totals_.sparse_files.fetch_add(1, std::memory_order_relaxed);
+  if (node.is_dirty()) totals_.dirty_sparse_files.fetch_add(1, std::memory_order_relaxed);
   if (moved_any) counters_.migrations.fetch_add(1, std::memory_order_relaxed);
   {
     const std::lock_guard lock(sparse_mutex_);

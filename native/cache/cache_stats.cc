@@ -16,6 +16,7 @@ std::vector<std::pair<const char*, uint64_t>> Cache::stats() {
       {"sparseFiles", total(totals_.sparse_files)},
       {"openFiles", total(open_files_)},
       {"dirtyFiles", total(totals_.dirty_files)},
+      {"dirtySparseFiles", total(totals_.dirty_sparse_files)},
       {"cachedBytes", cached_bytes()},
       {"logBytes", log_->bytes()},
       {"logSegments", log_->segment_count()},

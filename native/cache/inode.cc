@@ -19,9 +19,14 @@ Inode::Inode(uint64_t number) : ino(number) {
 
 Inode::~Inode() {
   update(0, kNoLimit, 0, kPresent | kValid | kDirty | kInFlight);
-  if (unpublished) totals().dirty_files.fetch_sub(1, std::memory_order_relaxed);
+  if (unpublished) count_dirty(-1);
   if (sparse) totals().sparse_files.fetch_sub(1, std::memory_order_relaxed);
   totals().files.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Inode::count_dirty(int64_t change) {
+  totals().dirty_files.fetch_add(change, std::memory_order_relaxed);
+  if (sparse) totals().dirty_sparse_files.fetch_add(change, std::memory_order_relaxed);
 }
 
 // What the service will take from the reservation is max(0, pages - base pages) at each publish. With one
@@ -82,7 +87,7 @@ Unpublished& Inode::dirty() {
     // fallocate can have put pages beyond the end of file.
     unpublished->store_limit = std::max(pages_of(attributes.size), map.present_end());
     unpublished->base_pages = attributes.pages;
-    totals().dirty_files.fetch_add(1, std::memory_order_relaxed);
+    count_dirty(1);
   }
   return *unpublished;
 }
@@ -91,7 +96,7 @@ void Inode::settle() {
   if (!unpublished || unpublished->in_flight) return;
   if (unpublished->dirty > 0 || unpublished->attributes_dirty || unpublished->base_limit != kNoLimit) return;
   unpublished.reset();
-  totals().dirty_files.fetch_sub(1, std::memory_order_relaxed);
+  count_dirty(-1);
 }
 
 void Inode::apply_attributes(const Attributes& now) {

@@ -82,6 +82,7 @@ struct Totals {
   std::atomic<int64_t> in_flight_pages{0};
   std::atomic<int64_t> valid_pages{0};
   std::atomic<int64_t> sparse_files{0};
+  std::atomic<int64_t> dirty_sparse_files{0};  // each has an open descriptor (cache_state.cc)
 };
 
 // What all inodes of one cache share.
@@ -148,6 +149,7 @@ class Inode {
 
  private:
   Totals& totals() const { return InodePool::books_of(this).totals; }
+  void count_dirty(int64_t change);
   Log& log() const { return *InodePool::books_of(this).log; }
 
   std::unique_ptr<std::array<Location, kSmallPages - 1>> locations_;  // of page 1 and on

@@ -43,6 +43,8 @@ export interface DirtyState {
   readonly oldestDirtyMs: number;
   readonly cachedBytes: number;
   readonly budgetBytes: number;
+  /** So many large files are dirty that writes to further ones wait until some are published. */
+  readonly descriptorsTaken: boolean;
 }
 
 export interface AttachBase extends CacheFileAttributes {

@@ -3,7 +3,7 @@
 //
 //   inotify on the directory ──┐
 //   every second, every fsync ─┴─> is its `lock` the one we made? ── no ──> lose, once ── the rest is gone, too ──> make another
-import { existsSync, type FSWatcher, statSync, watch } from 'node:fs';
+import { type FSWatcher, readdirSync, statSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import { GatewayError } from './errors.js';
 
@@ -31,7 +31,9 @@ export class CacheDirectory {
   #timer: NodeJS.Timeout | undefined;
   #isLost = false;
   #lostAtMs = 0;
+  #wasEmpty = false;
   #hasFailed = false;
+  #waiting: { readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = [];
 
   /** The cache is open. */
   constructor(options: CacheDirectoryOptions) {
@@ -53,6 +55,7 @@ export class CacheDirectory {
   stop(): void {
     clearInterval(this.#timer);
     this.#watcher?.close();
+    this.#settle(this.#removed());
   }
 
   /** Whether all is still there. */
@@ -68,19 +71,27 @@ export class CacheDirectory {
 
   /** What the timer does. */
   tick(): void {
-    if (this.check()) return;
-    const made = this.#inodeNow();
-    if (made !== undefined && made === this.#inode) return;
-    // Only what was in it was removed, or its removal goes on and on.
-    const hasWaited = performance.now() - this.#lostAtMs >= REMOVAL_MS_MAX;
-    if (existsSync(this.#options.directory) && !hasWaited) return;
+    if (this.check() || this.#isMade() || !this.#hasRemovalEnded()) return;
     try {
       this.#options.makeAnew();
       this.#inode = this.#inodeNow();
+      this.#settle();
     } catch (error) {
       if (!this.#hasFailed) this.#options.onError(error);
       this.#hasFailed = true;
+      this.#settle(error);
     }
+  }
+
+  /**
+   * Undefined while files can be made in it. After it was removed: resolves when another one is in its place, and rejects
+   * when none can be made.
+   */
+  madeAnew(): Promise<void> | undefined {
+    if (this.check() || this.#isMade()) return undefined;
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, reject });
+    });
   }
 
   get path(): string {
@@ -93,11 +104,39 @@ export class CacheDirectory {
 
   /** EIO when it is gone: "all is durable" would be a guess. */
   require(): void {
-    if (this.check()) return;
-    throw new GatewayError(
-      'EIO',
-      `the cache directory ${this.#options.directory} was removed; unmount and mount again`,
-    );
+    if (!this.check()) throw this.#removed();
+  }
+
+  #removed(): GatewayError {
+    const { directory } = this.#options;
+    return new GatewayError('EIO', `the cache directory ${directory} was removed; unmount and mount again`);
+  }
+
+  #isMade(): boolean {
+    const made = this.#inodeNow();
+    return made !== undefined && made === this.#inode;
+  }
+
+  /** It is gone; or empty for a while, since only what was in it was removed; or its removal goes on and on. */
+  #hasRemovalEnded(): boolean {
+    if (performance.now() - this.#lostAtMs >= REMOVAL_MS_MAX) return true;
+    try {
+      const isEmpty = readdirSync(this.#options.directory).length === 0;
+      const hasEnded = isEmpty && this.#wasEmpty;
+      this.#wasEmpty = isEmpty;
+      return hasEnded;
+    } catch (error) {
+      return (error as { code?: string }).code === 'ENOENT';
+    }
+  }
+
+  #settle(error?: unknown): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const { resolve, reject } of waiting) {
+      if (error === undefined) resolve();
+      else reject(error);
+    }
   }
 
   #inodeNow(): number | undefined {

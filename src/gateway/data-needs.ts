@@ -30,6 +30,8 @@ export interface DataNeedsOptions {
   readonly readAhead: (ino: number, offset: number, length: number) => number;
   /** Called before a download: the cache must not grow beyond its budget. */
   readonly makeRoom: (bytes: number) => void;
+  /** Undefined while the cache has a directory; after that was removed, settles when it has another one, or can have none. */
+  readonly cacheMadeAnew: () => Promise<void> | undefined;
 }
 
 export class DataNeeds {
@@ -67,17 +69,10 @@ export class DataNeeds {
     switch (need.kind) {
       case 'attach':
         return this.#shared(`attach:${need.ino}`, () => this.attach(need.ino));
-      case 'map': {
-        const { first, last } = chunksOf(need.offset, need.length);
-        for (let chunk = first; chunk <= last; chunk += 1) {
-          await this.#shared(`map:${need.ino}:${chunk}`, () =>
-            this.#pinned(need.ino, () => this.#loadMap(need.ino, chunk)),
-          );
-        }
-        return;
-      }
+      case 'map':
+        return this.#intoDirectory(() => this.#loadMaps(need.ino, need.offset, need.length));
       case 'fetch':
-        return this.#fetchRange(need.ino, need.offset, need.length);
+        return this.#intoDirectory(() => this.#fetchRange(need.ino, need.offset, need.length));
       case 'grant':
         this.counters.grant += 1;
         return this.#options.grants.ensure(need.bytes);
@@ -120,6 +115,27 @@ export class DataNeeds {
       await work();
     } finally {
       cache.unpin(ino);
+    }
+  }
+
+  /** `work` makes files in the cache's directory: it waits for one, also when the directory was removed meanwhile. */
+  async #intoDirectory(work: () => Promise<void>): Promise<void> {
+    const { cacheMadeAnew } = this.#options;
+    await cacheMadeAnew();
+    try {
+      await work();
+    } catch (error) {
+      const made = cacheMadeAnew();
+      if (made === undefined) throw error;
+      await made;
+      await work();
+    }
+  }
+
+  async #loadMaps(ino: number, offset: number, length: number): Promise<void> {
+    const { first, last } = chunksOf(offset, length);
+    for (let chunk = first; chunk <= last; chunk += 1) {
+      await this.#shared(`map:${ino}:${chunk}`, () => this.#pinned(ino, () => this.#loadMap(ino, chunk)));
     }
   }
 

@@ -253,6 +253,7 @@ async function assemble(
     waitForClean: () => makeSpace(cache, evictor, publisher, dirtyBytesMax),
     readAhead: (ino, offset, length) => readAhead.extend(ino, offset, length),
     makeRoom: (bytes) => evictor.check(bytes),
+    cacheMadeAnew: () => cacheDirectory.madeAnew(),
   });
   const operations: GatewayFileSystem = new GatewayFileSystem({
     session,
@@ -314,8 +315,8 @@ async function makeSpace(
   publisher: Publisher,
   dirtyBytesMax: number,
 ): Promise<void> {
-  const { dirtyBytes, inFlightBytes, dirtyFiles } = cache.dirtyState();
-  const isOverBudget = dirtyBytes + inFlightBytes >= dirtyBytesMax * DIRTY_FULL;
+  const { dirtyBytes, inFlightBytes, dirtyFiles, descriptorsTaken } = cache.dirtyState();
+  const isOverBudget = descriptorsTaken || dirtyBytes + inFlightBytes >= dirtyBytesMax * DIRTY_FULL;
   if (!isOverBudget && evictor.relieve() > 0) {
     // The space comes back when the cache's own thread has punched the holes.
     await sleep(RELIEF_MS);

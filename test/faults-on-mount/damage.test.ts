@@ -1,5 +1,5 @@
 // Damage to what lies on the disks: never wrong bytes, never a hang, nothing lost that was published.
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { type FileHandle, open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,7 +8,7 @@ import { randomBytes } from '../programs/random-tree.js';
 import { differences, manifest } from '../support/manifest.js';
 import { penstock } from '../support/mount-under-test.js';
 import { appendGarbage, filesBelow, flipByteOf } from './corrupt.js';
-import { expectRefusal, Fixture, unavailable } from './fixture.js';
+import { Fixture, unavailable } from './fixture.js';
 
 describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
   const fixture = new Fixture();
@@ -48,37 +48,53 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     await volume.fsck();
   });
 
-  it('the cache directory deleted under us: what it held alone is named, what the store has is fetched again', async () => {
-    const volume = await fixture.start();
-    const bytes = randomBytes(3 << 20, 7);
-    await writeFile(join(volume.path, 'published'), bytes);
-    await volume.drain();
-    await writeFile(join(volume.path, 'dirty'), bytes);
-    // The daemon that comes has none of the files open.
-    await volume.kill9();
-    await volume.mount();
-    volume.deleteCache();
-    await expect.poll(async () => (await volume.status()).state, { timeout: 20_000 }).toBe('cache-lost');
-    // From when its removal has come to an end; until then reading it is EIO.
-    await expect.poll(() => existsSync(join(volume.cacheDirectory, 'lost')), { timeout: 20_000 }).toBe(true);
-    await expect.poll(() => isPublished(volume.path, bytes), { timeout: 20_000 }).toBe(true);
-    const drained = await penstock(['drain', volume.path], volume.environment, 60_000);
-    if (drained.code === 0) {
-      // Its upload was faster.
-      expect((await readFile(join(volume.path, 'dirty'))).equals(bytes)).toBe(true);
-    } else {
-      expectRefusal(drained, 1, /the cache directory .* was removed before all was uploaded/);
-      await expect(readFile(join(volume.path, 'dirty'))).rejects.toMatchObject({ code: 'EIO' });
-    }
-    // What stands in the directory's place by now is not taken for a cache.
-    await volume.kill9();
-    expect(existsSync(join(volume.cacheDirectory, 'lost'))).toBe(true);
-    await volume.mount();
-    expect(existsSync(join(volume.cacheDirectory, 'lost'))).toBe(false);
-    expect((await readFile(join(volume.path, 'published'))).equals(bytes)).toBe(true);
-    expect((await volume.status()).state).toBe('mounted');
-    await volume.fsck();
-  });
+  it.each([
+    ['the directory', false],
+    ['its contents', true],
+  ])(
+    'the cache deleted under us, %s: large files that nobody has open are uploaded all the same',
+    async (_what, contents) => {
+      const volume = await fixture.start();
+      const bytes = randomBytes(3 << 20, 7);
+      const many = Array.from({ length: 200 }, (_, index) => [`many-${index}`, 70_000 + index] as const);
+      await writeFile(join(volume.path, 'published'), bytes);
+      await volume.drain();
+      await writeFile(join(volume.path, 'dirty'), bytes);
+      for (const [index, [name, length]] of many.entries()) {
+        // The daemon that comes has none of the files open.
+        if (index === many.length / 2) {
+          await volume.kill9();
+          await volume.mount();
+        }
+        await writeFile(join(volume.path, name), randomBytes(length, index));
+      }
+      if (contents) {
+        for (const name of readdirSync(volume.cacheDirectory))
+          rmSync(join(volume.cacheDirectory, name), { recursive: true });
+      } else volume.deleteCache();
+      // What has to be fetched again waits until there is a place for it.
+      expect((await readFile(join(volume.path, 'published'))).equals(bytes)).toBe(true);
+      expect((await volume.status()).state).toBe('cache-lost');
+      expect(await penstock(['drain', volume.path], volume.environment, 60_000)).toMatchObject({ code: 0 });
+      const check = async () => {
+        for (const name of ['published', 'dirty'])
+          expect((await readFile(join(volume.path, name))).equals(bytes), name).toBe(true);
+        for (const [index, [name, length]] of many.entries())
+          expect((await readFile(join(volume.path, name))).equals(randomBytes(length, index)), name).toBe(
+            true,
+          );
+      };
+      await check();
+      // What stands in the directory's place by now is not taken for a cache.
+      await volume.kill9();
+      expect(existsSync(join(volume.cacheDirectory, 'lost'))).toBe(true);
+      await volume.mount();
+      expect(existsSync(join(volume.cacheDirectory, 'lost'))).toBe(false);
+      expect((await volume.status()).state).toBe('mounted');
+      await check();
+      await volume.fsck();
+    },
+  );
 
   it('a corrupted page of the store: EIO for it, never wrong bytes; scrub finds it; the rest is fine', async () => {
     const volume = await fixture.start();
@@ -158,12 +174,6 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     }
   });
 });
-
-const isPublished = (path: string, bytes: Buffer): Promise<boolean> =>
-  readFile(join(path, 'published')).then(
-    (found) => found.equals(bytes),
-    () => false,
-  );
 
 /** Appends bytes one at a time; answers how many were acknowledged before the first refusal. */
 async function writesUntilRefused(file: FileHandle): Promise<number> {

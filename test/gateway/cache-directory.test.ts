@@ -56,6 +56,38 @@ test('one that was removed is told once, made anew, and stays lost', () => {
   }
 });
 
+test('who needs a directory waits until one is made', async () => {
+  const { world, directory } = begin();
+  expect(directory.madeAnew()).toBeUndefined();
+  rmSync(world.path, { recursive: true });
+  const waiting = directory.madeAnew();
+  expect(waiting).toBeDefined();
+  directory.tick();
+  await waiting;
+  expect(directory.madeAnew()).toBeUndefined();
+  rmSync(world.path, { recursive: true });
+  world.canMake = false;
+  const again = directory.madeAnew();
+  directory.tick();
+  await expect(again).rejects.toThrow('no space');
+  const last = directory.madeAnew();
+  directory.stop();
+  await expect(last).rejects.toMatchObject({ code: 'EIO' });
+});
+
+test('one that was emptied is made anew when it has stayed empty for a tick', () => {
+  const { world, directory } = begin();
+  writeFileSync(join(world.path, 'file'), '');
+  rmSync(join(world.path, 'lock'));
+  for (let round = 0; round < 3; round += 1) directory.tick();
+  expect(world.made).toBe(0);
+  rmSync(join(world.path, 'file'));
+  directory.tick();
+  expect(world.made).toBe(0);
+  directory.tick();
+  expect(world.made).toBe(1);
+});
+
 test('another directory by the same name, or one moved away, is not it', () => {
   const { world, directory } = begin();
   renameSync(world.path, `${world.path}.old`);

@@ -17,6 +17,7 @@ interface Play {
   readonly maps: Array<{ chunk: number; presence: Uint8Array }>;
   pins: number;
   onStripes?: () => void;
+  madeAnew?: () => Promise<void> | undefined;
 }
 
 function needsOf(play: Play): DataNeeds {
@@ -56,6 +57,7 @@ function needsOf(play: Play): DataNeeds {
     waitForClean: async () => {},
     readAhead: () => 0,
     makeRoom: () => {},
+    cacheMadeAnew: () => play.madeAnew?.(),
   });
 }
 
@@ -106,4 +108,27 @@ test('equal needs under way are provided once', async () => {
   await Promise.all([needs.provide(need), needs.provide(need), needs.provide(need)]);
   expect(play.fetched).toHaveLength(1);
   expect(needs.counters.sharedWaits).toBe(2);
+});
+
+test('a cache directory that is removed while something is fetched is waited for, and it is fetched again', async () => {
+  const play = playOf();
+  play.dropped.add(1); // What the disk answers without a directory looks the same.
+  let asked = 0;
+  play.madeAnew = () => {
+    asked += 1;
+    if (asked === 1) return undefined;
+    return Promise.resolve().then(() => play.dropped.clear());
+  };
+  await needsOf(play).provide({ kind: 'fetch', ino: 7, offset: MIB, length: 4096 });
+  expect(play.fetched).toHaveLength(1);
+  await needsOf(play).provide({ kind: 'map', ino: 7, offset: MIB, length: 4096 });
+  expect(play.maps).toHaveLength(1);
+});
+
+test('a cache that can have no directory any more says so, and asks the store for nothing', async () => {
+  const play = playOf();
+  play.madeAnew = () => Promise.reject(new Error('no space'));
+  const fetched = needsOf(play).provide({ kind: 'fetch', ino: 7, offset: MIB, length: 4096 });
+  await expect(fetched).rejects.toThrow('no space');
+  expect(play.fetched).toEqual([]);
 });

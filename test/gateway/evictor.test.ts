@@ -23,6 +23,7 @@ function evictorOf(play: Play, budgetBytes: number): Evictor {
         oldestDirtyMs: 0,
         cachedBytes: play.cachedBytes,
         budgetBytes,
+        descriptorsTaken: false,
       }),
       evict: (bytes: number) => {
         const freed = Math.min(bytes, play.cachedBytes - play.dirtyBytes);
