@@ -20,6 +20,7 @@ import { GatewayError } from './errors.js';
 import { GroupFsync } from './group-fsync.js';
 import type { OpenFiles } from './open-files.js';
 import type { Passthrough } from './passthrough.js';
+import { supplementaryGroups } from './supplementary-groups.js';
 import type {
   DataNeed,
   DirectoryChange,
@@ -137,10 +138,13 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     const { namespace } = this.#session;
     const hasOthers = Object.values(others).some((value) => value !== undefined && value !== false);
     // No change at all is chown(-1, -1), which takes the set-ID bits.
-    if (!hasOthers && size === undefined) await this.#requireRightToSetId(caller, ino);
-    const isChange = hasOthers || size === undefined;
+    const isEmpty = !hasOthers && size === undefined;
+    const takesSetId =
+      isEmpty || others.killPrivileges || others.uid !== undefined || others.gid !== undefined;
+    const author = takesSetId ? await this.#callerBeforeSetId(context, ino) : caller;
+    const isChange = hasOthers || (isEmpty && (await this.#hasRightToSetId(author, ino)));
     const attributes = isChange
-      ? await namespace.setAttributes(caller, ino, others)
+      ? await namespace.setAttributes(author, ino, others)
       : await namespace.getAttributes(caller, ino);
     if (others.mtime !== undefined && this.#cache.attributes(ino) !== undefined) {
       this.#cache.setTimes(ino, { mtime: attributes.mtime, ctime: attributes.ctime });
@@ -529,17 +533,33 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   }
 
   /**
-   * The kernel lets anybody make a chown of nothing, and says no other words when a write takes the set-ID bits: unless the
-   * file is open for writing it is a chown, and they are its owner's to lose. EPERM.
+   * The kernel lets anybody make a chown of nothing, and says no other words before a fallocate that takes the set-ID bits.
+   * They are the owner's to lose: for anybody else it is EPERM, or, while the file is open for writing, nothing. What a stranger
+   * may do takes them by itself: a write and a truncate say so, an allocation sees to it.
    */
-  async #requireRightToSetId(caller: Caller, ino: number): Promise<void> {
-    if (caller.uid === 0 || this.#open.hasWriters(ino)) return;
+  async #hasRightToSetId(caller: Caller, ino: number): Promise<boolean> {
+    if (caller.uid === 0) return true;
     const { uid, gid, mode } = await this.#session.namespace.getAttributes(caller, ino);
-    if (uid === caller.uid || (mode & S_IFMT) === S_IFDIR) return;
+    if (uid === caller.uid || (mode & S_IFMT) === S_IFDIR) return true;
     // A member of the group keeps sgid where the group may not execute.
-    const kept = (mode & 0o10) === 0 && caller.gid === gid ? 0o2000 : 0;
-    if ((mode & 0o6000 & ~kept) === 0) return;
+    const isMember = caller.gid === gid || caller.groups?.includes(gid) === true;
+    const kept = (mode & 0o10) === 0 && isMember ? 0o2000 : 0;
+    if ((mode & 0o6000 & ~kept) === 0) return true;
+    if (this.#open.hasWriters(ino)) return false;
     throw new GatewayError('EPERM', "the set-ID bits are the owner's to take away");
+  }
+
+  /**
+   * The caller with the supplementary groups where they decide: sgid that does not mean "run as the group" is kept by the
+   * group's members (so do ext4 and tmpfs of Linux 6.18), and FUSE tells the primary group alone.
+   */
+  async #callerBeforeSetId(context: RequestContext, ino: number): Promise<Caller> {
+    const caller = this.#caller(context);
+    if (caller.uid === 0) return caller;
+    const { gid, mode } = await this.#session.namespace.getAttributes(caller, ino);
+    if ((mode & 0o2010) !== 0o2000 || caller.gid === gid) return caller;
+    const groups = await supplementaryGroups(context.pid);
+    return groups === undefined ? caller : this.#session.caller(context.uid, context.gid, { groups });
   }
 
   /** A write by anybody but root takes suid, sgid and capabilities away. */
