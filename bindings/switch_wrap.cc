@@ -441,10 +441,8 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
     if (refuse_stopped()) return Env().Undefined();
     const std::string name = info[1].As<Napi::String>();
     const PortState state = name == "up" ? PortState::up : PortState::blocked;
-    return on_pool(Value(), [plane = plane_, id = port_at(info, 0), state]() -> Result<void> {
-      plane->set_port_state(id, state);
-      return {};
-    });
+    return on_pool(
+        Value(), [plane = plane_, id = port_at(info, 0), state] { return plane->set_port_state(id, state); });
   }
 
   // forwardPort(port, address): what is for the port goes to that peer from now on.
@@ -555,7 +553,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
   Napi::Value port_facts(const Napi::CallbackInfo& info) {
     if (refuse_stopped()) return Env().Undefined();
     const auto id = static_cast<PortId>(info[0].As<Napi::Number>().Uint32Value());
-    Port* port = plane_->port(id);
+    const std::shared_ptr<Port> port = plane_->port(id);
     if (port == nullptr) return Env().Undefined();
     auto object = Napi::Object::New(Env());
     object.Set("name", std::string(port->name()));
@@ -761,7 +759,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
   Napi::Value offload(const Napi::CallbackInfo&) {
     if (refuse_stopped()) return Env().Undefined();
     auto object = Napi::Object::New(Env());
-    const bool wanted = plane_->forwarding().tables().offload();
+    const bool wanted = plane_->forwarding().wants_offload();
     const bool here = plane_->offload() != nullptr;
     object.Set("state", !wanted ? "off" : here ? "on" : "unavailable");
     if (wanted && !here) object.Set("finding", plane_->offload_finding());

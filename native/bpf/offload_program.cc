@@ -35,12 +35,15 @@ constexpr int32_t kFrameMax = 65535;
 
 // The stack, downwards from r10. The verifier wants every access to it aligned: frames begin two bytes before
 // a word, so that the headers after Ethernet's begin with one.
-constexpr int16_t kKey = -72;           // OffloadKey
-constexpr int16_t kFrame = -138;        // the (inner) frame's first 62 bytes
-constexpr int16_t kOuter = -202;        // outer headers, taken or made, and an Ethernet header: 64 bytes
-constexpr int16_t kAction = -248;       // OffloadAction
-constexpr int16_t kScratch = -256;      // two bytes of TCP; index of a map
-constexpr int16_t kUdpChecksum = -264;  // the (inner) one
+constexpr int16_t kKey = -72;             // OffloadKey
+constexpr int16_t kFrame = -138;          // the (inner) frame's first 62 bytes
+constexpr int16_t kOuter = -202;          // outer headers, taken or made, and an Ethernet header: 64 bytes
+constexpr int16_t kAction = -248;         // OffloadAction
+constexpr int16_t kScratch = -256;        // two bytes of TCP; index of a map
+constexpr int16_t kUdpChecksum = -264;    // the (inner) one
+constexpr int16_t kUdpLength = -272;      // the (inner) one, as UDP's header tells it
+constexpr int16_t kNetworkLength = -280;  // of the (inner) network packet, as its header tells it
+constexpr int16_t kFrameEnd = -288;       // where the (inner) frame must have ended
 
 #define KEY(field) static_cast<int16_t>(kKey + offsetof(OffloadKey, field))
 #define ENTRY(field) static_cast<int16_t>(offsetof(OffloadEntry, field))
@@ -73,11 +76,22 @@ class Writer {
   }
 
  private:
-  void load_bytes(int32_t offset, int16_t to, int32_t count);
+  void load_bytes(int32_t offset, int16_t to, int32_t count) {
+    a_.move(r2, offset);
+    load_bytes_at_r2(to, count, pass_);
+  }
+  void load_bytes_at_r2(int16_t to, int32_t count, Assembler::Label otherwise);
   void store_bytes(int32_t offset, int16_t from, int32_t count);
+  void stack_address(Register to, int16_t at);
   void copy(int16_t to, int16_t from, int32_t bytes);
+  void copy_action(Register to, int16_t to_at, Register from, int16_t from_at);
+  void fold(Register sum, Register scratch);
+  void find_slot(Assembler::Label absent);
+  void end_in_drop();
   void parse_ipv4(int32_t base);
   void parse_ipv6(int32_t base);
+  void check_end(int32_t base);
+  void keep_transport(int16_t transport, int16_t protocol, int32_t version);
   void parse_transport(int32_t base, bool tunnelled);
   void look_up();
   void check_size(int32_t base, bool tunnelled);
@@ -88,21 +102,24 @@ class Writer {
   Assembler::Label pass_;
 };
 
-void Writer::load_bytes(int32_t offset, int16_t to, int32_t count) {
+void Writer::stack_address(Register to, int16_t at) {
+  a_.move(to, r10);
+  a_.apply(Operation::add, to, at);
+}
+
+// r2 = where in the packet they begin.
+void Writer::load_bytes_at_r2(int16_t to, int32_t count, Assembler::Label otherwise) {
   a_.move(r1, r6);
-  a_.move(r2, offset);
-  a_.move(r3, r10);
-  a_.apply(Operation::add, r3, to);
+  stack_address(r3, to);
   a_.move(r4, count);
   a_.call(kLoadBytes);
-  a_.jump_if(r0, Compare::unequal, 0, pass_);
+  a_.jump_if(r0, Compare::unequal, 0, otherwise);
 }
 
 void Writer::store_bytes(int32_t offset, int16_t from, int32_t count) {
   a_.move(r1, r6);
   a_.move(r2, offset);
-  a_.move(r3, r10);
-  a_.apply(Operation::add, r3, from);
+  stack_address(r3, from);
   a_.move(r4, count);
   a_.move(r5, kRecomputeChecksum);
   a_.call(kStoreBytes);
@@ -119,10 +136,46 @@ void Writer::copy(int16_t to, int16_t from, int32_t bytes) {
   }
 }
 
+void Writer::copy_action(Register to, int16_t to_at, Register from, int16_t from_at) {
+  for (std::size_t at = 0; at < sizeof(OffloadAction); at += 8) {
+    a_.load(r1, from, static_cast<int16_t>(from_at + at), Width::quad);
+    a_.store(to, static_cast<int16_t>(to_at + at), r1, Width::quad);
+  }
+}
+
+// The ones' complement sum in 16 bits of one in 32.
+void Writer::fold(Register sum, Register scratch) {
+  for (int i = 0; i < 2; ++i) {
+    a_.move(scratch, sum);
+    a_.apply(Operation::shift_right, scratch, 16);
+    a_.apply(Operation::bit_and, scratch, 0xffff);
+    a_.apply(Operation::bit_and, sum, 0xffff);
+    a_.apply(Operation::add, sum, scratch);
+  }
+}
+
+// r0 = this processor's slot.
+void Writer::find_slot(Assembler::Label absent) {
+  a_.store(r10, kScratch, 0, Width::word);
+  a_.map(r1, maps_.slots);
+  stack_address(r2, kScratch);
+  a_.call(kMapLookup);
+  a_.jump_if(r0, Compare::equal, 0, absent);
+}
+
+void Writer::end_in_drop() {
+  a_.move(r0, kTcxDrop);
+  a_.exit();
+}
+
 void Writer::decide(uint32_t ingress, int32_t base, bool tunnelled) {
   const auto ipv6 = a_.label(), transport = a_.label();
   a_.load(r1, r6, skb::kVlanPresent, Width::word);
   a_.jump_if(r1, Compare::unequal, 0, pass_);
+  if (!tunnelled) {
+    a_.load(r1, r6, skb::kLength, Width::word);
+    a_.store(r10, kFrameEnd, r1, Width::quad);
+  }
   load_bytes(base, kFrame, kEthernetBytes + kIpv4Bytes + kUdpBytes);
   for (int16_t at = 0; at < 72; at = static_cast<int16_t>(at + 8))
     a_.store(r10, static_cast<int16_t>(kKey + at), 0, Width::quad);
@@ -147,7 +200,8 @@ void Writer::decide(uint32_t ingress, int32_t base, bool tunnelled) {
   a_.atomic_add(r7, ENTRY(bytes), r1);
 }
 
-// Leaves r8 = length of the network header, r9 = ECN bits; addresses, ports, protocol in the key.
+// Leaves r8 = length of the network header, r9 = ECN bits; addresses, ports, protocol in the key. Whatever
+// packet/parse.h refuses goes on to it.
 void Writer::parse_ipv4(int32_t base) {
   constexpr int16_t ip = kFrame + kEthernetBytes;
   a_.load(r1, r10, ip, Width::byte);
@@ -156,42 +210,53 @@ void Writer::parse_ipv4(int32_t base) {
   a_.jump_if(r1, Compare::any_bit, kFragmentMask, pass_);
   a_.load(r1, r10, ip + 2, Width::half);
   a_.swap_bytes(r1, 16);
-  a_.apply(Operation::add, r1, kEthernetBytes + base);
-  a_.load(r2, r6, skb::kLength, Width::word);
-  a_.jump_if(r1, Compare::above, r2, pass_);
+  check_end(base);
   a_.load(r9, r10, ip + 1, Width::byte);
   a_.apply(Operation::bit_and, r9, 3);
   copy(KEY(source), ip + 12, 4);
   copy(KEY(destination), ip + 16, 4);
-  copy(KEY(source_port), ip + kIpv4Bytes, 4);
-  a_.load(r1, r10, ip + 9, Width::byte);
-  a_.store(r10, KEY(protocol), r1, Width::byte);
-  a_.store(r10, KEY(ip_version), 4, Width::byte);
+  keep_transport(ip + kIpv4Bytes, ip + 9, 4);
   a_.move(r8, kIpv4Bytes);
-  a_.load(r2, r10, ip + kIpv4Bytes + 6, Width::half);
-  a_.store(r10, kUdpChecksum, r2, Width::quad);
 }
 
 void Writer::parse_ipv6(int32_t base) {
   constexpr int16_t ip = kFrame + kEthernetBytes;
   load_bytes(base, kFrame, kEthernetBytes + kIpv6Bytes + kUdpBytes);
+  a_.load(r1, r10, ip, Width::byte);
+  a_.apply(Operation::shift_right, r1, 4);
+  a_.jump_if(r1, Compare::unequal, 6, pass_);
   a_.load(r1, r10, ip + 4, Width::half);
   a_.swap_bytes(r1, 16);
-  a_.apply(Operation::add, r1, kEthernetBytes + kIpv6Bytes + base);
-  a_.load(r2, r6, skb::kLength, Width::word);
-  a_.jump_if(r1, Compare::above, r2, pass_);
+  a_.apply(Operation::add, r1, kIpv6Bytes);
+  check_end(base);
   a_.load(r9, r10, ip + 1, Width::byte);
   a_.apply(Operation::shift_right, r9, 4);
   a_.apply(Operation::bit_and, r9, 3);
   copy(KEY(source), ip + 8, 16);
   copy(KEY(destination), ip + 24, 16);
-  copy(KEY(source_port), ip + kIpv6Bytes, 4);
-  a_.load(r1, r10, ip + 6, Width::byte);
-  a_.store(r10, KEY(protocol), r1, Width::byte);
-  a_.store(r10, KEY(ip_version), 6, Width::byte);
+  keep_transport(ip + kIpv6Bytes, ip + 6, 6);
   a_.move(r8, kIpv6Bytes);
-  a_.load(r2, r10, ip + kIpv6Bytes + 6, Width::half);
-  a_.store(r10, kUdpChecksum, r2, Width::quad);
+}
+
+// r1 = length of the network packet.
+void Writer::check_end(int32_t base) {
+  a_.store(r10, kNetworkLength, r1, Width::quad);
+  a_.apply(Operation::add, r1, kEthernetBytes + base);
+  a_.load(r2, r10, kFrameEnd, Width::quad);
+  a_.jump_if(r1, Compare::above, r2, pass_);
+}
+
+// Of the headers on the stack. Leaves r1 = protocol.
+void Writer::keep_transport(int16_t transport, int16_t protocol, int32_t version) {
+  copy(KEY(source_port), transport, 4);
+  a_.load(r1, r10, transport + 4, Width::half);
+  a_.swap_bytes(r1, 16);
+  a_.store(r10, kUdpLength, r1, Width::quad);
+  a_.load(r1, r10, transport + 6, Width::half);
+  a_.store(r10, kUdpChecksum, r1, Width::quad);
+  a_.store(r10, KEY(ip_version), version, Width::byte);
+  a_.load(r1, r10, protocol, Width::byte);
+  a_.store(r10, KEY(protocol), r1, Width::byte);
 }
 
 // r1 = protocol. Adds the transport header's length to r8.
@@ -199,14 +264,9 @@ void Writer::parse_transport(int32_t base, bool tunnelled) {
   const auto udp = a_.label(), done = a_.label();
   a_.jump_if(r1, Compare::equal, kUdp, udp);
   a_.jump_if(r1, Compare::unequal, kTcp, pass_);
-  a_.move(r1, r6);
   a_.move(r2, r8);
   a_.apply(Operation::add, r2, kEthernetBytes + base + 12);
-  a_.move(r3, r10);
-  a_.apply(Operation::add, r3, kScratch);
-  a_.move(r4, 2);
-  a_.call(kLoadBytes);
-  a_.jump_if(r0, Compare::unequal, 0, pass_);
+  load_bytes_at_r2(kScratch, 2, pass_);
   a_.load(r1, r10, kScratch + 1, Width::byte);
   a_.jump_if(r1, Compare::any_bit, kOddTcpFlags, pass_);
   a_.load(r1, r10, kScratch, Width::byte);
@@ -216,6 +276,11 @@ void Writer::parse_transport(int32_t base, bool tunnelled) {
   a_.apply(Operation::add, r8, r1);
   a_.jump(done);
   a_.place(udp);
+  a_.load(r1, r10, kUdpLength, Width::quad);
+  a_.jump_if(r1, Compare::below, kUdpBytes, pass_);
+  a_.apply(Operation::add, r1, r8);
+  a_.load(r2, r10, kNetworkLength, Width::quad);
+  a_.jump_if(r1, Compare::above, r2, pass_);
   a_.apply(Operation::add, r8, kUdpBytes);
   if (tunnelled) {
     // Without a checksum of its own an inner datagram has but the outer one, which nobody verifies here.
@@ -225,9 +290,12 @@ void Writer::parse_transport(int32_t base, bool tunnelled) {
     a_.jump_if(r1, Compare::unequal, 0, pass_);
   }
   a_.place(done);
+  a_.load(r1, r10, kNetworkLength, Width::quad);
+  a_.jump_if(r8, Compare::above, r1, pass_);
 }
 
-// The outer headers: for this host, IPv4 without options and fragments, right in its checksum, UDP, VXLAN.
+// The outer headers: for this host, IPv4 without options and fragments, right in its checksum, UDP that fills
+// it, VXLAN. Leaves where they say that the inner frame ends.
 void Writer::load_outer() {
   constexpr int16_t ip = kOuter + kEthernetBytes, udp = ip + kIpv4Bytes;
   a_.load(r1, r6, skb::kPacketType, Width::word);
@@ -243,20 +311,23 @@ void Writer::load_outer() {
   a_.jump_if(r1, Compare::unequal, kUdp, pass_);
   a_.load(r1, r10, udp + kUdpBytes, Width::word);
   a_.jump_if(r1, Compare::unequal, kVxlanFlags, pass_);
+  a_.load(r1, r10, udp + 4, Width::half);
+  a_.swap_bytes(r1, 16);
+  a_.apply(Operation::add, r1, kIpv4Bytes);
+  a_.load(r2, r10, ip + 2, Width::half);
+  a_.swap_bytes(r2, 16);
+  a_.jump_if(r1, Compare::unequal, r2, pass_);
+  a_.apply(Operation::add, r1, kEthernetBytes);
+  a_.load(r2, r6, skb::kLength, Width::word);
+  a_.jump_if(r1, Compare::above, r2, pass_);
+  a_.store(r10, kFrameEnd, r1, Width::quad);
   a_.move(r1, 0);
   a_.move(r2, 0);
-  a_.move(r3, r10);
-  a_.apply(Operation::add, r3, ip);
+  stack_address(r3, ip);
   a_.move(r4, kIpv4Bytes);
   a_.move(r5, 0);
   a_.call(kChecksumDifference);
-  for (int fold = 0; fold < 2; ++fold) {
-    a_.move(r1, r0);
-    a_.apply(Operation::shift_right, r1, 16);
-    a_.apply(Operation::bit_and, r1, 0xffff);
-    a_.apply(Operation::bit_and, r0, 0xffff);
-    a_.apply(Operation::add, r0, r1);
-  }
+  fold(r0, r1);
   a_.jump_if(r0, Compare::unequal, 0xffff, pass_);
 }
 
@@ -277,8 +348,7 @@ void Writer::check_tunnel() {
 
 void Writer::look_up() {
   a_.map(r1, maps_.flows);
-  a_.move(r2, r10);
-  a_.apply(Operation::add, r2, kKey);
+  stack_address(r2, kKey);
   a_.call(kMapLookup);
   a_.jump_if(r0, Compare::equal, 0, pass_);
   a_.move(r7, r0);
@@ -318,36 +388,20 @@ void Writer::check_size(int32_t base, bool tunnelled) {
 }
 
 void Writer::keep_action() {
-  for (int16_t at = 0; at < static_cast<int16_t>(sizeof(OffloadAction)); at = static_cast<int16_t>(at + 8)) {
-    a_.load(r1, r7, static_cast<int16_t>(ENTRY(action) + at), Width::quad);
-    a_.store(r10, static_cast<int16_t>(kAction + at), r1, Width::quad);
-  }
+  copy_action(r10, kAction, r7, ENTRY(action));
 }
 
 // What was left there and never taken (the program went meanwhile) is not for the frames to come.
 void Writer::empty_slot() {
   const auto none = a_.label();
-  a_.store(r10, kScratch, 0, Width::word);
-  a_.map(r1, maps_.slots);
-  a_.move(r2, r10);
-  a_.apply(Operation::add, r2, kScratch);
-  a_.call(kMapLookup);
-  a_.jump_if(r0, Compare::equal, 0, none);
+  find_slot(none);
   a_.store(r0, SLOT(link), 0, Width::word);
   a_.place(none);
 }
 
 void Writer::leave_in_slot() {
-  a_.store(r10, kScratch, 0, Width::word);
-  a_.map(r1, maps_.slots);
-  a_.move(r2, r10);
-  a_.apply(Operation::add, r2, kScratch);
-  a_.call(kMapLookup);
-  a_.jump_if(r0, Compare::equal, 0, pass_);
-  for (int16_t at = 0; at < static_cast<int16_t>(sizeof(OffloadAction)); at = static_cast<int16_t>(at + 8)) {
-    a_.load(r1, r7, static_cast<int16_t>(ENTRY(action) + at), Width::quad);
-    a_.store(r0, static_cast<int16_t>(SLOT(action) + at), r1, Width::quad);
-  }
+  find_slot(pass_);
+  copy_action(r0, SLOT(action), r7, ENTRY(action));
   a_.store(r0, SLOT(traffic), r9, Width::word);
   a_.load(r1, r6, skb::kLength, Width::word);
   a_.store(r0, SLOT(length), r1, Width::word);
@@ -358,12 +412,7 @@ void Writer::leave_in_slot() {
 }
 
 void Writer::take_from_slot() {
-  a_.store(r10, kScratch, 0, Width::word);
-  a_.map(r1, maps_.slots);
-  a_.move(r2, r10);
-  a_.apply(Operation::add, r2, kScratch);
-  a_.call(kMapLookup);
-  a_.jump_if(r0, Compare::equal, 0, pass_);
+  find_slot(pass_);
   a_.load(r1, r0, SLOT(link), Width::word);
   a_.store(r0, SLOT(link), 0, Width::word);
   a_.load(r2, r6, skb::kLink, Width::word);
@@ -372,10 +421,7 @@ void Writer::take_from_slot() {
   a_.load(r2, r6, skb::kLength, Width::word);
   a_.jump_if(r1, Compare::unequal, r2, pass_);
   a_.load(r9, r0, SLOT(traffic), Width::word);
-  for (int16_t at = 0; at < static_cast<int16_t>(sizeof(OffloadAction)); at = static_cast<int16_t>(at + 8)) {
-    a_.load(r1, r0, static_cast<int16_t>(SLOT(action) + at), Width::quad);
-    a_.store(r10, static_cast<int16_t>(kAction + at), r1, Width::quad);
-  }
+  copy_action(r10, kAction, r0, SLOT(action));
 }
 
 void Writer::act(bool may_encapsulate) {
@@ -386,8 +432,7 @@ void Writer::act(bool may_encapsulate) {
   if (may_encapsulate) {
     encapsulate();
   } else {
-    a_.move(r0, kTcxDrop);
-    a_.exit();
+    end_in_drop();
   }
   for (const auto& [label, flags] : {std::pair(out, 0), std::pair(in, kIngress)}) {
     a_.place(label);
@@ -403,13 +448,8 @@ void Writer::encapsulate() {
   constexpr int16_t ip = kOuter + kEthernetBytes, udp = ip + kIpv4Bytes, vxlan = udp + kUdpBytes;
   const auto failed = a_.label();
   // The inner Ethernet header moves behind the new ones.
-  a_.move(r1, r6);
   a_.move(r2, 0);
-  a_.move(r3, r10);
-  a_.apply(Operation::add, r3, vxlan + 8);
-  a_.move(r4, kEthernetBytes);
-  a_.call(kLoadBytes);
-  a_.jump_if(r0, Compare::unequal, 0, failed);
+  load_bytes_at_r2(vxlan + 8, kEthernetBytes, failed);
   a_.load(r8, r6, skb::kLength, Width::word);
   a_.apply(Operation::add, r8, static_cast<int32_t>(kVxlanRoom) - kEthernetBytes);  // outer IP length
   a_.move(r1, r6);
@@ -435,12 +475,7 @@ void Writer::encapsulate() {
   a_.load(r1, r10, ACTION(network_sum), Width::word);
   a_.apply(Operation::add, r1, r8);
   a_.apply(Operation::add, r1, r9);
-  for (int fold = 0; fold < 2; ++fold) {
-    a_.move(r2, r1);
-    a_.apply(Operation::shift_right, r2, 16);
-    a_.apply(Operation::bit_and, r1, 0xffff);
-    a_.apply(Operation::add, r1, r2);
-  }
+  fold(r1, r2);
   a_.apply(Operation::exclusive_or, r1, 0xffff);
   a_.swap_bytes(r1, 16);
   a_.store(r10, ip + 10, r1, Width::half);
@@ -464,8 +499,7 @@ void Writer::encapsulate() {
   a_.exit();
   // Out of memory: the frame is lost as a full queue would lose it.
   a_.place(failed);
-  a_.move(r0, kTcxDrop);
-  a_.exit();
+  end_in_drop();
 }
 
 // The inner Ethernet header takes the place of the outer one.
@@ -486,8 +520,7 @@ void Writer::decapsulate() {
   store_bytes(0, kFrame, kEthernetBytes);
   a_.jump_if(r0, Compare::equal, 0, done);
   a_.place(failed);
-  a_.move(r0, kTcxDrop);
-  a_.exit();
+  end_in_drop();
   a_.place(done);
 }
 

@@ -102,7 +102,8 @@ Result<Fd> load_program(ProgramType type, const char* name, std::span<const Inst
   program.reset(call(kProgramLoad, attributes));
   if (program.valid()) return program;
   const std::size_t length = ::strnlen(log.data(), log.size());
-  const std::string told(log.data() + length - std::min(length, kLogTold), std::min(length, kLogTold));
+  std::string told(log.data() + length - std::min(length, kLogTold), std::min(length, kLogTold));
+  std::replace(told.begin(), told.end(), '\n', ' ');
   return Error::from_errno(failure, std::string("BPF program ") + name + (told.empty() ? "" : ": " + told));
 }
 

@@ -349,8 +349,8 @@ void PacketSocketPort::on_link(const LinkEvent& event) {
     if (!fds) return;
     brings_segments_.store(!link_coalesces(options_.link), std::memory_order_relaxed);
     takeover_ = std::move(*taken);
-    index_ = event.index;
     for (std::size_t i = 0; i < queues_.size(); ++i) queues_[i]->replace(std::move((*fds)[i]));
+    index_ = event.index;  // whoever sees it (flow offload) finds the sockets of this interface
   }
   if (event.present) set_mtu_seen(event.mtu);
   set_link(event.present && event.up);

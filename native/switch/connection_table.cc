@@ -184,6 +184,7 @@ uint64_t ConnectionTable::place(Shard& home, Shard& other, Connection& connectio
   }
   connection.admitted.store(0, std::memory_order_relaxed);
   connection.mark.store(snapshot.mark, std::memory_order_relaxed);
+  connection.offloaded.store(false, std::memory_order_relaxed);
   connection.source_mac = snapshot.source_mac;
   connection.destination_mac = snapshot.destination_mac;
   connection.translated_source_mac = snapshot.translated_source_mac;

@@ -28,6 +28,7 @@ Result<std::unique_ptr<DataPlane>> DataPlane::start(DataPlaneSettings settings) 
 }
 
 DataPlane::~DataPlane() {
+  if (pipeline_ == nullptr) return;  // `start` came no further: there are no ports
   for (Attached& attached : ports_)
     if (attached.listener != nullptr) links_->remove(*attached.listener);
   // No worker uses a queue any more when rings give up what waits in them; the pools still stand then.
@@ -80,11 +81,11 @@ Result<PortId> DataPlane::attach(std::shared_ptr<Port> port, LinkListener* liste
   while (id < ports_.size() && ports_[id].port != nullptr) ++id;
   if (id >= switch_->state().limits().ports_max)
     return Error{ENOSPC, "as many ports as the switch holds are attached"};
-  if (id == ports_.size()) ports_.emplace_back();
   Port* taken = port.get();
-  ports_[id] = Attached{std::move(port), listener, false, {}};
+  Attached fresh{std::move(port), listener, false, {}};
   for (std::size_t queue = 0; queue < taken->queues(); ++queue)
-    ports_[id].stages.push_back(std::make_unique<CoalesceStage>(taken->as_underlay() != nullptr));
+    fresh.stages.push_back(std::make_unique<CoalesceStage>(taken->as_underlay() != nullptr));
+  put(id, std::move(fresh));
   const auto number = static_cast<PortId>(id);
   switch_->set_port_state(number, PortState::up);
   // Nothing but the link watch changes an MTU, and it does not know the port yet.
@@ -95,26 +96,34 @@ Result<PortId> DataPlane::attach(std::shared_ptr<Port> port, LinkListener* liste
     pipeline_->look_again();
   });
   if (auto applied = pipeline_->apply(graph()); !applied) {
-    ports_[id] = Attached{};
+    put(id, {});
     return applied.error();
   }
   if (listener != nullptr)
-    if (auto watched = links_->add(*listener); !watched) return watched.error();
+    if (auto watched = links_->add(*listener); !watched) {
+      static_cast<void>(detach(number));  // what went wrong first is told
+      return watched.error();
+    }
   if (offload_ != nullptr) offload_->add_port(number, *taken, listener);
   return number;
+}
+
+DataPlane::Attached DataPlane::put(std::size_t id, Attached attached) {
+  const std::lock_guard lock(ports_lock_);
+  if (id == ports_.size()) ports_.emplace_back();
+  return std::exchange(ports_[id], std::move(attached));
 }
 
 Result<void> DataPlane::detach(PortId id) {
   if (port(id) == nullptr) return Error{ENOENT, "no port " + std::to_string(id) + " is attached"};
   if (switch_->tables().port(id) != nullptr)
     return Error{EBUSY, "port " + std::to_string(id) + " is still in the configuration"};
-  Attached leaving = std::move(ports_[id]);
-  ports_[id] = Attached{};
+  Attached leaving = put(id, {});
   if (leaving.listener != nullptr) links_->remove(*leaving.listener);
   if (offload_ != nullptr) offload_->remove_port(id);
   auto applied = pipeline_->apply(graph());
   if (!applied) {
-    ports_[id] = std::move(leaving);  // a worker may still use it: it stays until the plane ends
+    put(id, std::move(leaving));  // a worker may still use it: it stays until the plane ends
     return applied;
   }
   leaving.port->release_waiting();
@@ -124,7 +133,7 @@ Result<void> DataPlane::detach(PortId id) {
 Result<void> DataPlane::apply(SwitchConfig config) {
   for (std::size_t i = 0; i < config.ports.size(); ++i) {
     PortConfig& wanted = config.ports[i];
-    const Port* attached = port(wanted.id);
+    const std::shared_ptr<Port> attached = port(wanted.id);
     if (attached == nullptr) return Error{EINVAL, "ports[" + std::to_string(i) + "]: is not attached"};
     wanted.mtu = attached->mtu();
     wanted.offloads = attached->offloads();
@@ -138,25 +147,33 @@ Result<void> DataPlane::apply(SwitchConfig config) {
   }
   if (config.offload) start_offload();
   if (auto applied = switch_->apply(config); !applied) return applied;
-  // What the kernel forwards was decided by the tables of before.
-  if (auto withdrawn = withdraw_offload(); !withdrawn) return withdrawn;
+  if (offload_ != nullptr) {
+    // What the kernel forwards was decided by the tables of before.
+    if (auto withdrawn = offload_->withdraw(); !withdrawn) return withdrawn;
+    offload_->use(config.offload);
+    offload_->forget_rules(config.rules);
+  }
   return coalesce_as(config.ports);
 }
 
 Result<void> DataPlane::coalesce_as(const std::vector<PortConfig>& ports) {
   bool changed = false;
-  for (const PortConfig& wanted : ports) {
-    Attached& attached = ports_[wanted.id];
-    const bool coalesce = wanted.coalesce.value_or(attached.port->brings_segments());
-    changed = changed || coalesce != attached.coalesce;
-    attached.coalesce = coalesce;
+  {
+    const std::lock_guard lock(ports_lock_);
+    for (const PortConfig& wanted : ports) {
+      Attached& attached = ports_[wanted.id];
+      const bool coalesce = wanted.coalesce.value_or(attached.port->brings_segments());
+      changed = changed || coalesce != attached.coalesce;
+      attached.coalesce = coalesce;
+    }
   }
   return changed ? pipeline_->apply(graph()) : Result<void>{};
 }
 
 DataPlane::Coalesced DataPlane::coalesced(PortId id) const {
   Coalesced sum;
-  if (port(id) == nullptr) return sum;
+  const std::lock_guard lock(ports_lock_);
+  if (id >= ports_.size() || ports_[id].port == nullptr) return sum;
   sum.on = ports_[id].coalesce;
   for (const auto& stage : ports_[id].stages) {
     sum.merged += stage->counters().merged.get();
@@ -166,14 +183,20 @@ DataPlane::Coalesced DataPlane::coalesced(PortId id) const {
   return sum;
 }
 
-Port* DataPlane::port(PortId id) const {
-  return id < ports_.size() ? ports_[id].port.get() : nullptr;
+std::shared_ptr<Port> DataPlane::port(PortId id) const {
+  const std::lock_guard lock(ports_lock_);
+  return id < ports_.size() ? ports_[id].port : nullptr;
 }
 
-void DataPlane::set_port_state(PortId id, PortState state) {
-  if (Port* known = port(id)) known->set_state(state);
+Result<void> DataPlane::set_port_state(PortId id, PortState state) {
+  if (const auto known = port(id)) known->set_state(state);
   switch_->set_port_state(id, state);
-  if (offload_ != nullptr) offload_->shake_off();
+  return withdraw_offload();
+}
+
+std::string DataPlane::offload_finding() const {
+  const std::lock_guard lock(offload_finding_lock_);
+  return offload_finding_;
 }
 
 // Once: what cannot be had now is asked for again by the next daemon.
@@ -183,6 +206,7 @@ void DataPlane::start_offload() {
   auto started =
       FlowOffload::start(switch_->state(), pipeline_->workers(), switch_->state().limits().offload);
   if (!started) {
+    const std::lock_guard lock(offload_finding_lock_);
     offload_finding_ = started.error().message;
     return;
   }
@@ -206,12 +230,12 @@ void DataPlane::set_path_mtu(uint16_t peer, uint32_t bytes) {
   PeerTable& table = switch_->state().peers();
   if (peer >= table.size() || table.at(peer).path_mtu.exchange(bytes, std::memory_order_relaxed) == bytes)
     return;
-  if (offload_ != nullptr) offload_->shake_off();
+  if (FlowOffload* running = offload()) running->shake_off();
 }
 
 Result<void> DataPlane::forward_port(PortId id, const IpAddress& peer, uint8_t ip_version) {
   if (auto done = switch_->forward_port(id, peer, ip_version, monotonic_ns()); !done) return done;
-  if (Port* known = port(id)) known->set_state(PortState::forward_to_peer);
+  if (const auto known = port(id)) known->set_state(PortState::forward_to_peer);
   return withdraw_offload();
 }
 

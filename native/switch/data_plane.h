@@ -11,7 +11,7 @@
 // (port-down).
 //
 // Threads: one control call at a time (the binding runs them on the thread pool, one after the other);
-// statistics from any.
+// statistics (`port`, `coalesced`, `offload`, `offload_finding`) and `set_path_mtu` from any, beside it.
 #pragma once
 
 #include <functional>
@@ -55,7 +55,9 @@ class DataPlane {
   // What the port's kernel side can do and its MTU are filled in here; a later change of the MTU is followed.
   Result<void> apply(SwitchConfig config);
 
-  Port* port(PortId id) const;
+  // Null for a number that is not attached. A port that is detached meanwhile lets go of its interface when
+  // the last holder is done.
+  std::shared_ptr<Port> port(PortId id) const;
   struct Coalesced {
     bool on = false;
     uint64_t merged = 0, flushed = 0, bad_checksum = 0;  // CoalesceStageCounters of all queues
@@ -63,16 +65,17 @@ class DataPlane {
   Coalesced coalesced(PortId id) const;
   Switch& forwarding() { return *switch_; }
   Pipeline& pipeline() { return *pipeline_; }
-  // The calls of the switch of the same name; the port and its queues are told as well.
-  void set_port_state(PortId id, PortState state);
+  // The calls of the switch of the same name; the port and its queues are told as well. When they return the
+  // kernel forwards nothing by the state of before.
+  Result<void> set_port_state(PortId id, PortState state);
   Result<void> forward_port(PortId id, const IpAddress& peer, uint8_t ip_version);
   // Puts a frame into the switch as if the port had received it (announcer.h). False: no such port, or no
   // room.
   bool announce(PortId id, std::span<const std::byte> frame);
   // Null until a configuration wants flows offloaded, and where that is not possible: `offload_finding` says
   // why.
-  FlowOffload* offload() const { return offload_.get(); }
-  const std::string& offload_finding() const { return offload_finding_; }
+  FlowOffload* offload() const { return switch_->state().offload(); }
+  std::string offload_finding() const;
   // From when this returns the capture sees every packet.
   Result<void> begin_capture(std::shared_ptr<Capture> capture);
   // What a probe found of the way to a peer; 0 takes it back.
@@ -101,6 +104,8 @@ class DataPlane {
 
   DataPlane() = default;
   Graph graph() const;
+  // Of a number that is in use, or the next one; answers what was there.
+  Attached put(std::size_t id, Attached attached);
   Result<void> coalesce_as(const std::vector<PortConfig>& ports);
   void start_offload();
   Result<void> withdraw_offload();
@@ -108,11 +113,15 @@ class DataPlane {
   std::unique_ptr<LinkWatch> links_;
   std::vector<std::unique_ptr<Absent>> absent_;
   std::unique_ptr<Announcer> announcer_;
-  std::vector<Attached> ports_;  // by number; a null port is free
+  // By number; a null port is free. Changed by the control thread alone, with the lock, which other threads
+  // take to look.
+  std::vector<Attached> ports_;
+  mutable std::mutex ports_lock_;
   std::unique_ptr<Pipeline> pipeline_;
   std::unique_ptr<Switch> switch_;
   std::unique_ptr<FlowOffload> offload_;
   bool offload_tried_ = false;
+  mutable std::mutex offload_finding_lock_;
   std::string offload_finding_;
 };
 

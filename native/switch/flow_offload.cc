@@ -1,10 +1,13 @@
 #include "native/switch/flow_offload.h"
 
 #include <linux/rtnetlink.h>
+#include <linux/xfrm.h>
+#include <net/if_arp.h>
 #include <poll.h>
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "native/base/checksum.h"
 #include "native/base/clock.h"
@@ -47,10 +50,41 @@ bool is_tunnelled(const bpf::OffloadKey& key) {
   return key.tunnel_port != 0;
 }
 
-// The interface that a packet to `remote` leaves by; 0 when there is none. In the current namespace.
-int route_link(uint32_t local, uint32_t remote) {
-  auto netlink = Netlink::open(NETLINK_ROUTE);
-  if (!netlink) return 0;
+// Whether frames of the interface begin with an Ethernet header, as programs expect them to.
+bool is_ethernet(Netlink& netlink, int link) {
+  ifinfomsg facts{};
+  facts.ifi_index = link;
+  NetlinkMessage message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_ACK);
+  message.header(facts);
+  unsigned type = ARPHRD_VOID;
+  const auto done = netlink.dump(message, "interface towards a peer", [&](const nlmsghdr& answer) {
+    if (answer.nlmsg_type == RTM_NEWLINK) type = static_cast<const ifinfomsg*>(NLMSG_DATA(&answer))->ifi_type;
+  });
+  return done && type == ARPHRD_ETHER;
+}
+
+// Whether the current namespace transforms what it sends or receives: programs would go past that, and send
+// in the clear what a policy wants encrypted.
+bool has_ipsec_policies() {
+  auto netlink = Netlink::open(NETLINK_XFRM);
+  if (!netlink) return netlink.error().code != EPROTONOSUPPORT;  // a kernel without IPsec
+  NetlinkMessage message(XFRM_MSG_GETSPDINFO, NLM_F_REQUEST | NLM_F_ACK);
+  message.header(uint32_t{0});
+  bool none = false;
+  const auto done = netlink->dump(message, "IPsec policies", [&](const nlmsghdr& answer) {
+    if (answer.nlmsg_type != XFRM_MSG_NEWSPDINFO) return;
+    for (const NetlinkAttribute& attribute : netlink_attributes(answer, sizeof(uint32_t))) {
+      xfrmu_spdinfo counts;
+      if (attribute.type != XFRMA_SPD_INFO || attribute.value.size() < sizeof(counts)) continue;
+      std::memcpy(&counts, attribute.value.data(), sizeof(counts));
+      none = counts.incnt == 0 && counts.outcnt == 0;
+    }
+  });
+  return !done || !none;
+}
+
+// The Ethernet interface that a packet to `remote` leaves by; 0 when there is none. In the current namespace.
+int route_link(Netlink& netlink, uint32_t local, uint32_t remote) {
   rtmsg route{};
   route.rtm_family = AF_INET;
   route.rtm_dst_len = route.rtm_src_len = 32;
@@ -59,14 +93,14 @@ int route_link(uint32_t local, uint32_t remote) {
   message.attribute(RTA_DST, std::as_bytes(std::span(&remote, 1)));
   message.attribute(RTA_SRC, std::as_bytes(std::span(&local, 1)));
   int link = 0;
-  const auto done = netlink->dump(message, "route to a peer", [&](const nlmsghdr& answer) {
+  const auto done = netlink.dump(message, "route to a peer", [&](const nlmsghdr& answer) {
     if (answer.nlmsg_type != RTM_NEWROUTE) return;
     const auto* found = static_cast<const rtmsg*>(NLMSG_DATA(&answer));
     if (found->rtm_type != RTN_UNICAST) return;
     for (const NetlinkAttribute& attribute : netlink_attributes(answer, sizeof(rtmsg)))
       if (attribute.type == RTA_OIF) link = static_cast<int>(attribute.u32());
   });
-  return done ? link : 0;
+  return done && link != 0 && is_ethernet(netlink, link) ? link : 0;
 }
 
 }  // namespace
@@ -85,7 +119,12 @@ std::size_t FlowOffload::KeyHash::operator()(const bpf::OffloadKey& key) const {
 Result<std::unique_ptr<FlowOffload>> FlowOffload::start(SwitchState& state, std::size_t workers,
                                                         const FlowOffloadLimits& limits) {
   std::unique_ptr<FlowOffload> offload(new FlowOffload(state, limits));  // NOLINT: private constructor
-  if (auto opened = offload->open(workers); !opened) return opened.error();
+  if (auto opened = offload->open(workers); !opened) {
+    Error error = opened.error();
+    if (error.code == EPERM) error.message += " (it needs CAP_BPF and CAP_NET_ADMIN)";
+    if (error.code == EINVAL) error.message += " (it needs tcx, kernel 6.6)";
+    return error;
+  }
   offload->thread_ = std::thread([raw = offload.get()] { raw->run(); });
   return offload;
 }
@@ -156,25 +195,42 @@ void FlowOffload::run() {
     if ((waiting[0].revents & POLLIN) != 0) ::eventfd_read(wake_.get(), &times);
     woken_.store(false);
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (changed_.exchange(false)) attach_all();
     check_routes();
     drain();
     const bool due = monotonic_ns() - swept_ns_ >= uint64_t{kSweepMs} * 1'000'000;
     if (!records_.empty() && (due || swept_epoch_ != epoch_->load(std::memory_order_relaxed))) sweep();
+    accept_all(lock);
   }
 }
 
+// Connections that ended end here; offers wait in offers_.
 void FlowOffload::drain() {
-  std::array<FlowOffer, kOffersAtOnce> offers;
+  std::array<FlowOffer, kOffersAtOnce> read;
   for (const auto& lane : lanes_)
-    while (const std::size_t count = lane->pop(offers))
+    while (const std::size_t count = lane->pop(read))
       for (std::size_t i = 0; i < count; ++i)
-        if (offers[i].ended) {
-          end_connection(offers[i].connection, offers[i].connection_id);
+        if (read[i].ended) {
+          end_connection(read[i].connection, read[i].connection_id);
         } else {
-          accept(offers[i]);
+          offers_.push_back(read[i]);
         }
+}
+
+void FlowOffload::accept_all(std::unique_lock<std::mutex>& lock) {
+  while (removed_ && !offers_.empty()) {
+    removed_ = false;
+    lock.unlock();
+    const auto waited = bpf::wait_for_programs();
+    lock.lock();
+    if (waited) continue;
+    removed_ = true;
+    totals_.refused += offers_.size();
+    offers_.clear();
+  }
+  for (const FlowOffer& offer : offers_) accept(offer);
+  offers_.clear();
 }
 
 void FlowOffload::add_port(PortId id, Port& port, LinkListener* listener) {
@@ -197,6 +253,26 @@ void FlowOffload::remove_port(PortId id) {
   wake();
 }
 
+void FlowOffload::use(bool wanted) {
+  const std::lock_guard lock(mutex_);
+  if (wanted == wanted_) return;
+  wanted_ = wanted;
+  if (wanted) return attach_all();
+  for (auto& [id, place] : places_) {
+    detach(place);
+    place.finding.clear();
+  }
+  tunnel_links_.clear();
+  routes_.clear();
+}
+
+void FlowOffload::forget_rules(const std::vector<RuleConfig>& present) {
+  std::unordered_set<uint64_t> known;
+  for (const RuleConfig& rule : present) known.insert(rule.id);
+  const std::lock_guard lock(mutex_);
+  std::erase_if(rule_traffic_, [&](const auto& entry) { return !known.contains(entry.first); });
+}
+
 void FlowOffload::port_changed() {
   shake_off();
   changed_.store(true);
@@ -205,6 +281,7 @@ void FlowOffload::port_changed() {
 
 // Programs stand where the interfaces are now.
 void FlowOffload::attach_all() {
+  if (!wanted_) return;
   for (auto& [id, place] : places_) {
     if (place.listener == nullptr) continue;
     const int link = place.listener->link_index();
@@ -285,30 +362,42 @@ int FlowOffload::link_to_peer(PortId underlay, uint32_t local, uint32_t remote) 
   auto route = routes_.find(key);
   if (route == routes_.end()) {
     watch_routes(underlay);
-    route = routes_.emplace(key, ask_route(key)).first;
+    route = routes_.emplace(key, ask_routes(underlay, {key})[0]).first;
   }
   const int link = route->second;
   return link != 0 && watch_tunnels(underlay, link, *space) ? link : 0;
 }
 
-int FlowOffload::ask_route(const RouteKey& route) const {
-  const NetworkNamespace* space = space_of(route.underlay);
-  int link = 0;
-  if (space == nullptr) return link;
+// The interfaces by which these peers of one underlay are reached now; 0 where programs must not send.
+std::vector<int> FlowOffload::ask_routes(PortId underlay, const std::vector<RouteKey>& routes) {
+  std::vector<int> links(routes.size(), 0);
+  const NetworkNamespace* space = space_of(underlay);
+  if (space == nullptr) return links;
+  bool transforms = false;
   const auto done = space->run([&]() -> Result<void> {
-    link = route_link(route.local, route.remote);
+    transforms = has_ipsec_policies();
+    auto netlink = Netlink::open(NETLINK_ROUTE);
+    if (!netlink) return netlink.error();
+    for (std::size_t i = 0; i < routes.size() && !transforms; ++i)
+      links[i] = route_link(*netlink, routes[i].local, routes[i].remote);
     return {};
   });
-  return done ? link : 0;
+  places_[underlay].finding = !done        ? done.error().message
+                              : transforms ? "the host has IPsec policies, which programs go past"
+                                           : "";
+  return links;
 }
 
 void FlowOffload::watch_routes(PortId underlay) {
   for (const RouteWatch& watch : route_watches_)
     if (watch.underlay == underlay) return;
   static_cast<void>(space_of(underlay)->run([&]() -> Result<void> {
-    auto netlink = Netlink::open(NETLINK_ROUTE, RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_IFADDR | RTMGRP_LINK);
-    // Without it routes are looked at every second only.
-    if (netlink) route_watches_.push_back({underlay, std::move(*netlink)});
+    // Without them routes and policies are looked at every second only.
+    for (const auto& [protocol, groups] :
+         {std::pair(NETLINK_ROUTE, RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_IFADDR | RTMGRP_LINK),
+          std::pair(NETLINK_XFRM, XFRMGRP_POLICY)})
+      if (auto netlink = Netlink::open(protocol, static_cast<uint32_t>(groups)))
+        route_watches_.push_back({underlay, std::move(*netlink)});
     return {};
   }));
 }
@@ -319,11 +408,15 @@ void FlowOffload::check_routes() {
     if (!watch.netlink.drain([&](const nlmsghdr&) { told = true; })) told = true;
   if (!told) return;
   if (records_.empty()) return routes_.clear();
-  for (auto& [key, link] : routes_) {
-    const int now = ask_route(key);
-    if (now == link) continue;
-    link = now;
-    shake_off();
+  // In the order of their underlays.
+  for (auto first = routes_.begin(); first != routes_.end();) {
+    const PortId underlay = first->first.underlay;
+    std::vector<RouteKey> asked;
+    auto last = first;
+    for (; last != routes_.end() && last->first.underlay == underlay; ++last) asked.push_back(last->first);
+    const std::vector<int> now = ask_routes(underlay, asked);
+    for (std::size_t i = 0; first != last; ++first, ++i)
+      if (std::exchange(first->second, now[i]) != now[i]) shake_off();
   }
 }
 
@@ -509,6 +602,7 @@ void FlowOffload::remove(const bpf::OffloadKey& key) {
   if (bpf::map_take(maps_.flows, &key, &last) == 0) {
     settle(record, last.packets, last.bytes, seconds_now());
     ++totals_.withdrawn;
+    removed_ = true;
   }
   if (record.offer.connection != nullptr) {
     const auto [begin, end] = by_connection_.equal_range(record.offer.connection);

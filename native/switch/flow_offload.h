@@ -11,8 +11,12 @@
 // believed later. Whatever is wrong (map full, no route, interface in another namespace) means that the flow
 // stays in user space.
 //
-// Threads: `withdraw`, `add_port` and `remove_port` by the control thread or the link watch; `shake_off` by
-// workers; what is read, by any.
+// The kernel gives the memory of an entry that was removed to the next one at once, also while a program that
+// found the one before still reads it. So between a removal and the next entry every running program ends:
+// no frame is ever treated by the decision of another flow.
+//
+// Threads: `use`, `forget_rules`, `settle_all`, `add_port` and `remove_port` by the control thread;
+// `withdraw` and `shake_off` by any; `port_changed` by the link watch; what is read, by any.
 #pragma once
 
 #include <array>
@@ -34,6 +38,7 @@
 #include "native/port/link_watch.h"
 #include "native/port/netlink.h"
 #include "native/port/port.h"
+#include "native/switch/config.h"
 #include "native/switch/counters.h"
 #include "native/switch/flow_offer.h"
 #include "native/switch/switch_state.h"
@@ -56,6 +61,11 @@ class FlowOffload {
   void remove_port(PortId id);
   // The port's interface changed.
   void port_changed();
+  // Whether the configuration in force wants flows offloaded: while it does not, no program stands on any
+  // interface. Call it after `withdraw`.
+  void use(bool wanted);
+  // Traffic of other rules than these is counted no longer.
+  void forget_rules(const std::vector<RuleConfig>& present);
 
   // Every flow goes back to user space; when this returns no frame is forwarded as before.
   Result<void> withdraw();
@@ -112,7 +122,7 @@ class FlowOffload {
     uint32_t local, remote;
     auto operator<=>(const RouteKey&) const = default;
   };
-  // Tells of changed routes of an underlay's namespace.
+  // Tells of changed routes, or IPsec policies, of an underlay's namespace.
   struct RouteWatch {
     PortId underlay;
     Netlink netlink;
@@ -128,6 +138,7 @@ class FlowOffload {
   Result<void> open(std::size_t workers);
   void run();
   void drain();
+  void accept_all(std::unique_lock<std::mutex>& lock);
   void sweep();
   void attach_all();
   Result<void> attach(PortId id, Place& place, int link);
@@ -136,7 +147,7 @@ class FlowOffload {
   bool action_for(const FlowOffer& offer, bpf::OffloadAction& action);
   int link_to_peer(PortId underlay, uint32_t local, uint32_t remote);
   bool watch_tunnels(PortId underlay, int link, const NetworkNamespace& space);
-  int ask_route(const RouteKey& route) const;
+  std::vector<int> ask_routes(PortId underlay, const std::vector<RouteKey>& routes);
   void watch_routes(PortId underlay);
   void check_routes();
   const NetworkNamespace* space_of(PortId id) const;
@@ -159,6 +170,9 @@ class FlowOffload {
   std::vector<std::unique_ptr<OfferLane>> lanes_;
 
   mutable std::mutex mutex_;  // guards what follows
+  bool wanted_ = true;
+  bool removed_ = false;  // an entry, since `wait_for_programs` was last called
+  std::vector<FlowOffer> offers_;
   std::map<PortId, Place> places_;
   std::vector<TunnelLink> tunnel_links_;
   std::map<RouteKey, int> routes_;

@@ -228,6 +228,11 @@ uint64_t Switch::generation() const {
   return tables_.read().generation();
 }
 
+bool Switch::wants_offload() const {
+  const Quiescence::Onlooker here(quiescence_);
+  return tables_.read().offload();
+}
+
 PeerTraffic Switch::peer_traffic(uint16_t peer) const {
   PeerTraffic sum;
   for (const auto& stage : stages_) {

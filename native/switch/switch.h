@@ -70,6 +70,8 @@ class Switch {
   const SwitchTables& tables() const { return tables_.read(); }
   // How many configurations were in force, this one included. Any thread.
   uint64_t generation() const;
+  // Whether the present configuration wants flows offloaded. Any thread.
+  bool wants_offload() const;
 
   // All or nothing: on EINVAL, whose message starts with the path of the bad key, nothing has changed. When
   // it returns, every worker uses the new tables. Counters of rules that keep their id go on.

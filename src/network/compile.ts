@@ -159,6 +159,7 @@ class Compiler {
     });
     if (port.network !== undefined)
       attachments.push({ network: this.#networkNumber(port.network, `${at}.network`), vlan: UNTAGGED });
+    if (underlay && port.state !== 'up') fail(`${at}.state`, 'an underlay has no state of its own');
     if (underlay && attachments.length > 0) fail(at, 'an underlay carries tunnels and belongs to no network');
     if (port.coalesce !== undefined && port.script === true)
       fail(`${at}.coalesce`, 'has no meaning for a script port: what scripts send stays as it is');
@@ -229,7 +230,7 @@ class Compiler {
       peers,
       leaving: leaving.filter((peer) => !addresses.has(formatIp(peer))),
       learnPeers: network.learnPeers,
-      outerChecksum: network.outerChecksum,
+      outerChecksum: network.outerChecksum ?? !(network.tunnel === 'vxlan' && network.local?.version === 4),
       tracking: network.tracking,
       floodUnknown: network.floodUnknown,
       vlanTransparent: network.vlanTransparent,

@@ -181,6 +181,8 @@ const portSchema = z.strictObject({
   offload: z.enum(['auto', 'off']).default('auto'),
   receive: rateSchema.optional(),
   transmit: rateSchema.optional(),
+  /** What the port is when it is attached; later `Switch.setPortState` says. Not of an underlay. */
+  state: z.enum(['up', 'blocked']).default('up'),
   /** Of an underlay: the tunnel address, one of the host's own. */
   address: ip.optional(),
 });
@@ -226,7 +228,8 @@ const networkSchema = z.strictObject({
   gateway: gatewaySchema.optional(),
   offer: offerSchema.optional(),
   learnPeers: z.boolean().default(false),
-  outerChecksum: z.boolean().default(true),
+  /** Default: false for VXLAN over IPv4 (RFC 7348, 5), else true (RFC 8926, 3.3; RFC 8200, 8.1). */
+  outerChecksum: z.boolean().optional(),
   tracking: z.boolean().default(false),
   floodUnknown: z.boolean().default(true),
   vlanTransparent: z.boolean().default(true),
@@ -236,7 +239,7 @@ const networkSchema = z.strictObject({
 
 export const switchSchema = z.strictObject({
   /** Flows that are decided are forwarded by eBPF programs of the kernel, where it can (docs/flow-offload.md). */
-  offload: z.enum(['auto', 'off']).default('off'),
+  offload: z.enum(['auto', 'off']).default('auto'),
   networks: z.record(name, networkSchema).default({}),
   ports: z.record(name, portSchema).default({}),
   groups: z

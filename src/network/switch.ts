@@ -619,7 +619,11 @@ export class Switch implements AsyncDisposable {
 
   async #attach(config: SwitchConfig, name: string, port: PortConfig): Promise<Attached> {
     const nvgre = carriesNvgre(config, name);
-    return { number: await this.#attachPort(name, port, nvgre), identity: identityOf(port, nvgre) };
+    const number = await this.#attachPort(name, port, nvgre);
+    // Before any network knows it: not one packet passes.
+    if (port.state === 'blocked')
+      await kernel(`block port ${name}`, this.plane.setPortState(number, port.state));
+    return { number, identity: identityOf(port, nvgre) };
   }
 
   #attachPort(name: string, port: PortConfig, nvgre: boolean): Promise<number> {

@@ -8,12 +8,14 @@
 
 #include <functional>
 #include <optional>
+#include <random>
 
 #include "native/base/checksum.h"
 #include "native/bpf/assembler.h"
 #include "native/bpf/offload_program.h"
 #include "native/bpf/offload_record.h"
 #include "native/bpf/system.h"
+#include "native/packet/parse.h"
 
 namespace penstock::bpf {
 namespace {
@@ -79,6 +81,7 @@ Frame ipv6_frame(uint8_t protocol) {
     frame[66] = 0x50;
     frame[67] = 0x10;
   } else {
+    put16(frame, 58, 64);
     put16(frame, 60, 0x1234);
   }
   return frame;
@@ -308,6 +311,18 @@ TEST_CASE("what is odd about a frame leaves it to user space") {
   odd(ipv4_frame(17), "options", [](Frame& frame) { frame[14] = 0x46; });
   odd(ipv4_frame(17), "longer than the frame", [](Frame& frame) { put16(frame, 16, 85); });
   odd(ipv6_frame(17), "longer than the frame", [](Frame& frame) { put16(frame, 18, 65); });
+  odd(ipv4_frame(17), "no room for UDP's header", [](Frame& frame) { put16(frame, 16, 27); });
+  odd(ipv4_frame(6), "no room for TCP's header", [](Frame& frame) { put16(frame, 16, 39); });
+  odd(ipv4_frame(6), "TCP options beyond the packet", [](Frame& frame) {
+    put16(frame, 16, 50);
+    frame[46] = 0x80;
+  });
+  odd(ipv6_frame(6), "no room for TCP's header", [](Frame& frame) { put16(frame, 18, 19); });
+  odd(ipv6_frame(17), "another version of IP", [](Frame& frame) { frame[14] = 0x50; });
+  for (const uint16_t length : {7, 65}) {
+    odd(ipv4_frame(17), "wrong length of UDP", [&](Frame& frame) { put16(frame, 38, length); });
+    odd(ipv6_frame(17), "wrong length of UDP", [&](Frame& frame) { put16(frame, 58, length); });
+  }
   odd(ipv6_frame(17), "extension header", [](Frame& frame) { frame[20] = 0; });
   odd(ipv4_frame(17), "a tag", [](Frame& frame) { put16(frame, 12, 0x8100); });
   odd(ipv4_frame(17), "another protocol", [](Frame& frame) { frame[23] = 1; });
@@ -382,10 +397,92 @@ TEST_CASE("out of the tunnel: the inner frame") {
     odd("congestion experienced", [](Frame& frame) { frame[15] = 3; });
     odd("options", [](Frame& frame) { frame[14] = 0x46; });
     odd("a fragment", [](Frame& frame) { frame[20] |= 0x20; });
+    odd("longer than the frame", [](Frame& frame) {
+      put16(frame, 16, static_cast<uint16_t>(get16(frame, 16) + 1));
+      put16(frame, 38, static_cast<uint16_t>(get16(frame, 38) + 1));
+    });
+    odd("an inner packet that ends beyond UDP's", [](Frame& frame) {
+      put16(frame, 16, static_cast<uint16_t>(get16(frame, 16) - 1));
+      put16(frame, 38, static_cast<uint16_t>(get16(frame, 38) - 1));
+    });
+    odd("another length of UDP",
+        [](Frame& frame) { put16(frame, 38, static_cast<uint16_t>(get16(frame, 38) - 1)); });
     Frame broken = tunnelled(inner);
     broken[24] ^= 1;
     CHECK(run(kernel->tunnel, broken).verdict == kNext);
   }
+}
+
+namespace {
+
+// As the switch would see it: a plain TCP or UDP packet.
+bool is_plain(const Frame& frame, net::Layout& layout) {
+  const auto bytes = std::as_bytes(std::span(frame));
+  if (net::parse(net::FrameView{bytes, bytes.size()}, layout) != net::DropReason::none) return false;
+  const net::Headers& headers = layout.outer;
+  return headers.vlans == 0 && !headers.fragment && headers.transport != net::kNoHeader &&
+         (headers.ip_protocol == 6 || headers.ip_protocol == 17) &&
+         headers.transport - headers.network == (headers.ip_version == 4 ? 20 : 40);
+}
+
+}  // namespace
+
+TEST_CASE("what the switch would not take for a plain packet no program takes either") {
+  const auto kernel = Kernel::open();
+  if (!kernel) return;
+  const unsigned seed = std::random_device{}();
+  CAPTURE(seed);
+  std::mt19937 random(seed);
+  const auto below = [&](std::size_t end) { return random() % end; };
+  const auto change = [&](Frame& frame) {
+    for (std::size_t times = 1 + below(3); times > 0; --times) {
+      uint8_t& byte = frame[12 + below(frame.size() - 12)];
+      byte = static_cast<uint8_t>(below(2) == 0 ? byte + below(5) - 2 : below(256));
+    }
+    if (below(8) == 0) frame.resize(std::max<std::size_t>(34, below(frame.size())));
+  };
+  int taken = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const uint8_t protocol = below(2) == 0 ? 6 : 17;
+    Frame inner = below(2) == 0 ? ipv4_frame(protocol) : ipv6_frame(protocol);
+    const bool through_tunnel = below(2) == 0;
+    if (!through_tunnel || below(2) == 0) change(inner);
+    Frame frame = inner;
+    if (through_tunnel) {
+      frame = tunnelled(inner);
+      if (below(2) == 0) change(frame);
+      put16(frame, 24, 0);
+      put16(frame, 24, static_cast<uint16_t>(~sum_of(frame, 14, 20)));
+    }
+    // An entry for whatever the frame says of itself.
+    OffloadKey key;
+    if (through_tunnel) {
+      if (frame.size() < 50 + 62) continue;
+      inner.assign(frame.begin() + 50, frame.end());
+      key = tunnel_key_of(inner);
+      std::memcpy(&key.outer_source, &frame[26], 4);
+      std::memcpy(&key.outer_destination, &frame[30], 4);
+      std::memcpy(&key.vni, &frame[46], 4);
+    } else {
+      if (frame.size() < 62) continue;
+      key = key_of(frame);
+    }
+    kernel->put(key, out_by(1));
+    const Ran ran = run(through_tunnel ? kernel->tunnel : kernel->egress, frame);
+    REQUIRE(map_remove(kernel->flows.get(), &key) == 0);
+    if (ran.verdict != kRedirected) continue;
+    ++taken;
+    CAPTURE(i);
+    CAPTURE(through_tunnel);
+    net::Layout layout;
+    REQUIRE(is_plain(frame, layout));
+    if (!through_tunnel) continue;
+    REQUIRE(layout.tunnel == net::TunnelKind::vxlan);
+    // What UDP's length says there is.
+    inner.resize(get16(frame, 38) - 16u);
+    REQUIRE(is_plain(inner, layout));
+  }
+  CHECK(taken > 1'000);
 }
 
 TEST_CASE("a datagram without a checksum needs the outer one, which user space verifies") {

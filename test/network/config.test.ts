@@ -75,6 +75,11 @@ describe('mistakes name the key', () => {
     [{ ...BASE, ports: { a: { tap: 'x', vlans: { 5000: 'blue' } } } }, 'ports.a.vlans.5000: expected a VLAN'],
     [{ ports: { a: { tap: 'x', antiSpoof: true } } }, 'ports.a.antiSpoof: needs "mac"'],
     [{ ports: { u: { underlay: 'auto' } } }, 'ports.u.address: missing'],
+    [
+      { ports: { u: { underlay: 'auto', address: '10.0.0.1', state: 'blocked' } } },
+      'ports.u.state: an underlay has no state of its own',
+    ],
+    [{ ports: { a: { tap: 'x', state: 'down' } } }, 'ports.a.state'],
     [{ networks: { blue: { vni: 7 } } }, 'networks.blue.vni: has no meaning without "tunnel"'],
     [{ networks: { blue: { tunnel: 'vxlan' } } }, 'networks.blue.vni: missing: a tunnel needs it'],
     [
@@ -109,6 +114,18 @@ describe('what a configuration means', () => {
     const { ports } = compiled(BASE);
     expect(ports[0]!.attachments).toEqual([{ network: 0, vlan: 0xffff }]);
     expect(ports[1]!.attachments).toEqual([{ network: 0, vlan: 10 }]);
+  });
+
+  test('flows are offloaded and VXLAN over IPv4 has no outer checksum, unless told otherwise', () => {
+    expect(compiled(BASE).offload).toBe(true);
+    expect(compiled({ ...BASE, offload: 'off' }).offload).toBe(false);
+    const summed = (more: object): boolean =>
+      compiled(overlay(more) as SwitchConfigInput).networks[0]!.outerChecksum;
+    expect(summed({ tunnel: 'vxlan' })).toBe(false);
+    expect(summed({ tunnel: 'vxlan', outerChecksum: true })).toBe(true);
+    expect(summed({ tunnel: 'geneve' })).toBe(true);
+    expect(summed({ tunnel: 'vxlan', local: 'fd00::1', peers: [] })).toBe(true);
+    expect(summed({ tunnel: 'vxlan', local: 'fd00::1', peers: [], outerChecksum: false })).toBe(false);
   });
 
   test('a gateway stands behind the static peers; one that is left is no peer', () => {

@@ -59,6 +59,18 @@ while True:
     print(number, flush=True)
     if number % 10 == 0: sock.sendto(data[:4], peer)`;
 
+/** How many programs stand on interfaces: their ingress, their egress (BPF_PROG_QUERY). */
+const PROGRAMS = `
+import ctypes, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+total = 0
+for link in sys.argv[1:]:
+    for hook in (46, 47):
+        query = ctypes.create_string_buffer(struct.pack('IIIIQI', socket.if_nametoindex(link), hook, 0, 0, 0, 0), 64)
+        if libc.syscall(321, 16, query, 64) != 0: sys.exit('BPF_PROG_QUERY: errno %d' % ctypes.get_errno())
+        total += struct.unpack_from('I', query, 24)[0]
+print(total)`;
+
 /** Hosts with eth0 on a veth whose other end `v<host>` is in `plane`. */
 function wire(lab: NetworkLab, plane: string, hosts: ReadonlyArray<readonly [string, number]>): void {
   for (const [host, number] of hosts) {
@@ -78,7 +90,6 @@ const AB = [
 function twoPorts(lab: NetworkLab, more: Partial<SwitchConfigInput> = {}): SwitchConfigInput {
   const namespace = lab.path('plane');
   return {
-    offload: 'auto',
     networks: { blue: { tracking: true } },
     ports: {
       a: { interface: 'va', namespace, network: 'blue' },
@@ -129,11 +140,25 @@ async function wrongChecksums(lab: NetworkLab, ...spaces: readonly string[]): Pr
   return (await Promise.all(counts)).reduce((sum, count) => sum + count, 0);
 }
 
-function rxPackets(lab: NetworkLab, space: string, link: string): number {
-  const [facts] = JSON.parse(lab.ip(space, `-j -s link show ${link}`)) as [
-    { stats64: { rx: { packets: number } } },
-  ];
-  return facts.stats64.rx.packets;
+async function programs(lab: NetworkLab, space: string, ...links: readonly string[]): Promise<number> {
+  return Number(await lab.run(space, 'python3', '-c', PROGRAMS, ...links));
+}
+
+/** A configuration file of a daemon in `plane`, with what the switch defaults to. */
+function daemonFile(lab: NetworkLab): string {
+  const file = join(lab.directory, 'penstock.yaml');
+  const document = {
+    networks: { blue: {} },
+    ports: { a: { interface: 'va', network: 'blue' }, b: { interface: 'vb', network: 'blue' } },
+  };
+  writeFileSync(file, JSON.stringify({ log: { level: 'warn' }, switch: document }));
+  return file;
+}
+
+/** Arguments of `env` that run the command line with a runtime directory of the lab's. */
+function penstock(lab: NetworkLab): string[] {
+  const main = join(packageRoot(), 'dist/src/cli/main.js');
+  return [`PENSTOCK_RUNTIME_DIR=${join(lab.directory, 'run')}`, process.execPath, main];
 }
 
 describe.skipIf(unavailable !== undefined)('flow offload', () => {
@@ -148,7 +173,7 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     await pause(100);
     // Frames from before the interfaces were taken over are nobody's.
     const before = (['a', 'b'] as const).map(
-      (port) => rxPackets(lab, 'plane', `v${port}`) - plane.port(port)!.received.packets,
+      (port) => lab.received('plane', `v${port}`) - plane.port(port)!.received.packets,
     );
     for (const [from, to, address] of [
       ['a', 'b', '10.88.0.2'],
@@ -162,8 +187,8 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     expect(counters.offloadTaken!).toBeGreaterThanOrEqual(6);
     expect(counters.offloadedBytes!).toBeGreaterThan(32 << 20);
     expect(ports.b!.transmitted).toEqual(ports.a!.received);
-    expect(ports.a!.received.packets).toBe(rxPackets(lab, 'plane', 'va') - before[0]!);
-    expect(ports.b!.received.packets).toBe(rxPackets(lab, 'plane', 'vb') - before[1]!);
+    expect(ports.a!.received.packets).toBe(lab.received('plane', 'va') - before[0]!);
+    expect(ports.b!.received.packets).toBe(lab.received('plane', 'vb') - before[1]!);
     expect(ports.a!.offloaded!.received.packets + ports.b!.offloaded!.received.packets).toBe(
       counters.offloadedPackets,
     );
@@ -204,19 +229,91 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     const arrived = () => lab.counter('b', 'IpInReceives');
     await offloaded(plane, 1);
     await collector.atLeast(collector.numbers.length + 200);
-    await plane.apply(twoPorts(lab, { rules: [{ match: { protocol: 'udp' }, action: 'drop' }] }));
-    const passed = await arrived();
-    await pause(300);
-    expect(await arrived()).toBe(passed);
-    expect(flows(plane)).toBe(0);
-    expect(plane.stats().rules[0]!.packets).toBeGreaterThan(50);
+    const guarded = twoPorts(lab, { groups: { web: { in: [{ protocol: 'tcp' }], out: [{}] } } });
+    guarded.ports!.b = { ...guarded.ports!.b, groups: ['web'] };
+    const forbid = {
+      rule: () => plane.apply(twoPorts(lab, { rules: [{ match: { protocol: 'udp' }, action: 'drop' }] })),
+      'security-group': () => plane.apply(guarded),
+      'port-blocked': () => plane.setPortState('b', 'blocked'),
+    };
+    for (const [reason, apply] of Object.entries(forbid)) {
+      const dropped = () => (plane.port('a')!.drops[reason] ?? 0) + (plane.port('b')!.drops[reason] ?? 0);
+      const before = dropped();
+      await apply();
+      const passed = await arrived();
+      await pause(300);
+      expect(await arrived()).toBe(passed);
+      expect(flows(plane)).toBe(0);
+      expect(dropped() - before).toBeGreaterThan(50);
+      await plane.setPortState('b', 'up');
+      await plane.apply(twoPorts(lab));
+      await offloaded(plane, 1);
+    }
+  });
+
+  test('limits hold: a flow that is metered stays in user space, whose meter it is', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, 'plane', AB);
+    await using plane = await Switch.start();
+    const limited = twoPorts(lab);
+    limited.ports!.a = { ...limited.ports!.a, receive: { rate: '400kbit', burst: 2000 } };
+    const metered = twoPorts(lab, {
+      meters: { slow: { rate: '400kbit', burst: 2000 } },
+      rules: [{ match: { protocol: 'udp' }, meter: 'slow' }],
+    });
     await plane.apply(twoPorts(lab));
-    await offloaded(plane, 1);
-    plane.setPortState('b', 'blocked');
-    await pause(20);
-    const blocked = await arrived();
-    await pause(300);
-    expect(await arrived()).toBe(blocked);
+    const collector = await Collector.start(lab, 'b');
+    lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '100000', '0.5');
+    for (const document of [limited, metered]) {
+      await offloaded(plane, 1);
+      await collector.atLeast(collector.numbers.length + 100);
+      await plane.apply(document);
+      const before = plane.port('a')!.drops.meter ?? 0;
+      await pause(500);
+      expect(plane.port('a')!.drops.meter! - before).toBeGreaterThan(50);
+      expect(flows(plane)).toBe(0);
+      await plane.apply(twoPorts(lab));
+    }
+  });
+
+  test('switched off it leaves no program behind, and comes back', { timeout: TIMEOUT_MS }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, 'plane', AB);
+    await using plane = await Switch.start();
+    await plane.apply(twoPorts(lab));
+    expect(await programs(lab, 'plane', 'va', 'vb')).toBe(2);
+    await transfer(lab, 'a', 'b', '10.88.0.2', 4);
+    await plane.apply(twoPorts(lab, { offload: 'off' }));
+    expect(plane.show().offload).toEqual({ state: 'off' });
+    expect(await programs(lab, 'plane', 'va', 'vb')).toBe(0);
+    const { offloadTaken } = plane.counters();
+    await transfer(lab, 'a', 'b', '10.88.0.2', 4);
+    expect(plane.counters().offloadTaken).toBe(offloadTaken);
+    await plane.apply(twoPorts(lab));
+    await transfer(lab, 'a', 'b', '10.88.0.2', 4);
+    expect(plane.counters().offloadTaken!).toBeGreaterThan(offloadTaken!);
+  });
+
+  test('without the right to use BPF everything works in user space, and show says why', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, 'plane', AB);
+    const without = ['setpriv', '--bounding-set', '-bpf,-sys_admin,-perfmon'];
+    const daemon = lab.start('plane', 'env', ...without, 'env', ...penstock(lab), 'up', daemonFile(lab));
+    let said = '';
+    daemon.stderr!.on('data', (chunk: Buffer) => {
+      said += chunk;
+    });
+    await lineOf(daemon, /Stop with Ctrl-C/);
+    await transfer(lab, 'a', 'b', '10.88.0.2', 4);
+    const shown = await lab.run('plane', 'env', ...penstock(lab), 'switch', 'show');
+    expect(shown.match(/^flow offload is not available: .*$/gm)).toEqual([
+      'flow offload is not available: BPF map penstock_flows: Operation not permitted (it needs CAP_BPF and CAP_NET_ADMIN)',
+    ]);
+    expect(said).toBe('');
   });
 
   test('a capture that begins amid a flow sees every frame from then on', {
@@ -363,11 +460,53 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     await collector.atLeast(collector.numbers.length + 50);
     lab.ip('p1', 'route add 172.16.0.2/32 via 172.17.0.2 src 172.16.0.1');
     await pause(100);
-    const [before, from] = [rxPackets(lab, 'p2', 'wire'), rxPackets(lab, 'p2', 'other')];
+    const [before, from] = [lab.received('p2', 'wire'), lab.received('p2', 'other')];
     await collector.atLeast(collector.numbers.length + 300);
     await offloaded(planes[0]!, 1);
-    expect(rxPackets(lab, 'p2', 'other') - from).toBeGreaterThan(250);
-    expect(rxPackets(lab, 'p2', 'wire') - before).toBeLessThan(50);
+    expect(lab.received('p2', 'other') - from).toBeGreaterThan(250);
+    expect(lab.received('p2', 'wire') - before).toBeLessThan(50);
+    for (const plane of planes) await plane!.stop();
+  });
+
+  test('rules, peers and connections count what the kernel forwards', { timeout: TIMEOUT_MS }, async () => {
+    await using lab = new NetworkLab('p1', 'p2', 'a', 'b');
+    const planes = await overlay(lab, 'udp', [true, true]);
+    const rules = [{ name: 'numbers', match: { protocol: 'udp', destinationPorts: 5300 } } as const];
+    for (const plane of planes) await plane!.apply({ ...plane!.show().config, rules });
+    const collector = await Collector.start(lab, 'b');
+    await lineOf(lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '500', '2'), /sent/);
+    await collector.atLeast(500);
+    await pause(100);
+    for (const [index, plane] of planes.entries()) {
+      const { rules: counted, counters } = plane!.stats();
+      expect(counted).toMatchObject([{ name: 'numbers', packets: 500, bytes: 500 * (42 + 204) }]);
+      expect(counters.offloadedPackets!).toBeGreaterThan(300);
+      const { connections, peers } = plane!.show();
+      const [numbers] = connections.filter(({ flow }) => flow.includes(':5300'));
+      expect(numbers!.sent).toEqual({ packets: 500, bytes: 500 * (42 + 204) });
+      expect(numbers!.answers.packets).toBe(50);
+      expect(peers[0]![index === 0 ? 'transmitted' : 'received']).toBeGreaterThanOrEqual(500);
+      await plane!.stop();
+    }
+  });
+
+  test('a host that gets an IPsec policy sends nothing past it', { timeout: TIMEOUT_MS }, async () => {
+    await using lab = new NetworkLab('p1', 'p2', 'a', 'b');
+    const planes = await overlay(lab, 'udp', [true, true]);
+    const collector = await Collector.start(lab, 'b');
+    lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '100000', '1');
+    await offloaded(planes[0]!, 1);
+    await collector.atLeast(collector.numbers.length + 50);
+    lab.ip('p1', 'xfrm policy add src 172.16.0.1/32 dst 172.16.0.2/32 dir out action block');
+    await pause(300);
+    const passed = lab.received('p2', 'wire');
+    await pause(300);
+    expect(lab.received('p2', 'wire')).toBe(passed);
+    expect(planes[0]!.port('wire')!.offloaded!.finding).toMatch(/IPsec/);
+    expect(flows(planes[0]!)).toBe(0);
+    lab.ip('p1', 'xfrm policy flush');
+    await collector.atLeast(collector.numbers.length + 50);
+    await offloaded(planes[0]!, 1);
     for (const plane of planes) await plane!.stop();
   });
 
@@ -445,7 +584,6 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     await using plane = await Switch.start();
     const namespace = lab.path('plane');
     await plane.apply({
-      offload: 'auto',
       networks: { blue: { tracking: true } },
       ports: {
         a: { interface: 'va', namespace, network: 'blue' },
@@ -459,29 +597,35 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     expect(plane.counters().offloadedBytes!).toBeGreaterThan(16 << 20);
   });
 
-  test('kill -9 leaves interfaces as they were', { timeout: TIMEOUT_MS }, async () => {
+  test('kill -9 leaves interfaces as they were, and the next daemon takes them over', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
     await using lab = new NetworkLab('plane', 'a', 'b');
     wire(lab, 'plane', AB);
-    const file = join(lab.directory, 'penstock.yaml');
-    const { namespace: _, ...port } = { namespace: '', network: 'blue' };
-    const document = {
-      offload: 'auto',
-      networks: { blue: {} },
-      ports: { a: { interface: 'va', ...port }, b: { interface: 'vb', ...port } },
+    const up = async (): Promise<ChildProcess> => {
+      const daemon = lab.start('plane', 'env', ...penstock(lab), 'up', daemonFile(lab));
+      await lineOf(daemon, /Stop with Ctrl-C/);
+      return daemon;
     };
-    writeFileSync(file, JSON.stringify({ log: { level: 'warn' }, switch: document }));
-    const main = join(packageRoot(), 'dist/src/cli/main.js');
-    const runtime = `PENSTOCK_RUNTIME_DIR=${join(lab.directory, 'run')}`;
-    const daemon = lab.start('plane', 'env', runtime, process.execPath, main, 'up', file);
-    await lineOf(daemon, /Stop with Ctrl-C/);
+    const daemon = await up();
     await transfer(lab, 'a', 'b', '10.88.0.2');
+    expect(await programs(lab, 'plane', 'va', 'vb')).toBe(2);
     const ended = new Promise((resolve) => daemon.once('close', resolve));
     const pid = spawnSync('ip', ['netns', 'pids', lab.space('plane')], { encoding: 'utf8' }).stdout.trim();
     for (const one of pid.split('\n')) process.kill(Number(one), 'SIGKILL');
     await ended;
+    expect(await programs(lab, 'plane', 'va', 'vb', 'lo')).toBe(0);
     lab.ip('plane', 'addr add 10.88.0.9/24 dev va');
     await lab.run('a', 'ping', '-c', '1', '-W', '2', '10.88.0.9');
     await transfer(lab, 'a', 'plane', '10.88.0.9', 4);
+    lab.ip('plane', 'addr flush dev va');
+    const next = await up();
+    await transfer(lab, 'a', 'b', '10.88.0.2', 4);
+    expect(await programs(lab, 'plane', 'va', 'vb')).toBe(2);
+    const stopped = new Promise((resolve) => next.once('close', resolve));
+    next.kill('SIGTERM');
+    await stopped;
+    expect(await programs(lab, 'plane', 'va', 'vb', 'lo')).toBe(0);
   });
 });
 
@@ -514,11 +658,10 @@ async function overlay(
     const plane = await Switch.start();
     const namespace = lab.path(host);
     await plane.apply({
-      offload: 'auto',
       networks: {
         blue: {
           ...{ tunnel: 'vxlan', vni: 42, underlay: 'wire', local, peers: [peer] },
-          ...{ tracking: true, outerChecksum: false },
+          tracking: true,
         },
       },
       ports: {

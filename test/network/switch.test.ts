@@ -228,6 +228,7 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
     await using plane = await Switch.start();
     const namespace = lab.path('plane');
     const document = (coalesce?: boolean) => ({
+      offload: 'off' as const, // what the kernel forwards is not coalesced
       networks: { blue: { tracking: true } },
       ports: {
         a: { interface: 'va', namespace, network: 'blue', ...(coalesce === undefined ? {} : { coalesce }) },

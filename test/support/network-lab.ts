@@ -100,6 +100,14 @@ export class NetworkLab implements AsyncDisposable {
     return JSON.parse(await this.run(name, 'iperf3', '-J', '-c', server, ...options)) as IperfReport;
   }
 
+  /** Packets that an interface has received. */
+  received(name: string, link: string): number {
+    const [facts] = JSON.parse(this.ip(name, `-j -s link show ${link}`)) as [
+      { stats64: { rx: { packets: number } } },
+    ];
+    return facts.stats64.rx.packets;
+  }
+
   /** A kernel counter of the namespace, such as TcpInCsumErrors. */
   async counter(name: string, counter: string): Promise<number> {
     const text = await this.run(name, 'nstat', '-asz', counter);
