@@ -8,8 +8,12 @@ import type { OnProgress, WarmupReport } from './mount-contract.js';
 
 const ENTRIES_PER_CALL = 1024;
 
+export type WarmupParts = Pick<GatewayParts, 'session' | 'needs' | 'openFiles'> & {
+  readonly cache: Pick<GatewayParts['cache'], 'attributes' | 'detach' | 'isWhollyValid'>;
+};
+
 export async function warmup(
-  parts: GatewayParts,
+  parts: WarmupParts,
   path: string,
   onProgress: OnProgress,
   signal: AbortSignal,
@@ -29,7 +33,7 @@ export async function warmup(
   return { files, fetchedBytes: (parts.needs.counters.fetchedPages - before) * PAGE_SIZE };
 }
 
-async function resolvePath(parts: GatewayParts, caller: Caller, path: string): Promise<Attributes> {
+async function resolvePath(parts: WarmupParts, caller: Caller, path: string): Promise<Attributes> {
   const { namespace } = parts.session;
   let attributes = await namespace.getAttributes(caller, ROOT_INO);
   for (const name of path.split('/').filter((part) => part !== '' && part !== '.')) {
@@ -40,7 +44,7 @@ async function resolvePath(parts: GatewayParts, caller: Caller, path: string): P
 }
 
 async function* regularFiles(
-  parts: GatewayParts,
+  parts: WarmupParts,
   caller: Caller,
   start: Attributes,
 ): AsyncGenerator<Attributes> {
@@ -62,10 +66,24 @@ async function* regularFiles(
   }
 }
 
-/** Chunk by chunk; what is valid already is found so by a read that touches nothing. */
-async function warmFile(parts: GatewayParts, file: Attributes, signal: AbortSignal): Promise<void> {
-  const { cache, needs } = parts;
+/** What nobody has open is let go of again, or each warmed file would stay in the cache's table, evicted or not. */
+async function warmFile(parts: WarmupParts, file: Attributes, signal: AbortSignal): Promise<void> {
+  const { cache, needs, openFiles } = parts;
+  const wasAttached = cache.attributes(file.ino) !== undefined;
   await needs.attach(file.ino);
+  try {
+    await fetchWhole(parts, file, signal);
+  } finally {
+    if (!wasAttached && !openFiles.isOpen(file.ino)) cache.detach(file.ino);
+  }
+}
+
+/** Chunk by chunk; what is valid already is found so by a read that touches nothing. */
+async function fetchWhole(
+  { cache, needs }: WarmupParts,
+  file: Attributes,
+  signal: AbortSignal,
+): Promise<void> {
   const size = cache.attributes(file.ino)?.size ?? file.size;
   for (let offset = 0; offset < size; offset += CHUNK_SIZE) {
     signal.throwIfAborted();
