@@ -55,7 +55,7 @@ describe('the verifier of acknowledged operations, on a plain directory', () => 
 });
 
 describe.skipIf(placeUnavailable() || process.env.PENSTOCK_TEST_ROOT)('kill -9 of the daemon', () => {
-  it(`loses nothing acknowledged, ${KILLS} times`, { timeout: 300_000 }, async () => {
+  it(`loses nothing acknowledged, ${KILLS} times`, { timeout: 900_000 }, async () => {
     await using mount = await MountUnderTest.start({ cacheSize: '64M' });
     const lives = new Lives(mount, 20);
     for (let kill = 0; kill < KILLS; kill += 1) {
