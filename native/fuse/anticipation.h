@@ -34,7 +34,7 @@ struct AnticipationCounters {
 
 class Anticipation {
  public:
-  static constexpr uint64_t kWindowMin = 20'000;   // ns
+  static constexpr uint64_t kWindowMin = 40'000;   // ns
   static constexpr uint64_t kWindowMax = 150'000;  // ns
   // A pause is a pause, however long: a few short gaps after it are enough to begin again.
   static constexpr uint64_t kGapMax = 4 * kWindowMax;

@@ -8,7 +8,11 @@
 // An application that works file by file waits for each answer, so a request that need not wake a worker, and
 // a worker that need not wake this thread, save it two context switches. Workers stay in read(2) all the
 // while: whatever comes when this thread is busy is theirs.
+//
+// With two CPUs (session.cc) it takes nothing itself and watches the ring alone: a worker runs on the CPU
+// that the application has just left, and writes the answer there too (answer_relay.h).
 #include <cstring>
+#include <utility>
 
 #include "native/base/clock.h"
 #include "native/fuse/attributes.h"
@@ -59,6 +63,7 @@ bool Session::may_take_requests() {
 // True when the ring has something.
 bool Session::watch(uint64_t began, uint64_t window) {
   const bool takes = may_take_requests();
+  uint64_t seen = served_natively_.load(std::memory_order_relaxed);
   uint32_t served = 0;
   for (uint64_t until = began + window;;) {
     if (!ring_->empty()) return true;
@@ -77,6 +82,13 @@ bool Session::watch(uint64_t began, uint64_t window) {
       }
     } else {
       for (int i = 0; i < 8; ++i) relax();
+      // Workers that relay take everything: what they answer themselves shows in their count.
+      const uint64_t count = relays_ ? served_natively_.load(std::memory_order_relaxed) : seen;
+      if (std::exchange(seen, count) != count) {
+        if (++served == kServedMax) return false;
+        until = monotonic_ns() + window;
+        anticipation_.served(until - window);
+      }
     }
     const uint64_t now = monotonic_ns();
     if (now > until || !anticipation_.still_running(now)) return false;
@@ -92,7 +104,9 @@ LookOut Session::look_out(bool fresh) {
   // A wake-up that is on its way finds us asleep, or at work on what it was for.
   if (window == 0 || !ring_->stay_awake()) return LookOut::sleep;
   if (began - turn_began_ > kTurnMax) return LookOut::turn;
+  watching_.store(true, std::memory_order_relaxed);
   const bool hit = watch(began, window);
+  watching_.store(false, std::memory_order_relaxed);
   const uint64_t now = monotonic_ns();
   if (hit) anticipation_.arrived(now);
   anticipation_.end(now, hit);

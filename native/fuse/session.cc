@@ -1,8 +1,22 @@
 #include "native/fuse/session.h"
 
+#include <sched.h>
+
 #include <cassert>
 
 namespace penstock::fuse {
+
+namespace {
+
+// With two CPUs the worker that a request wakes runs where the application was, because the other one has
+// JavaScript's thread on it, awake. With more the scheduler finds it an idle one, from where an answer has to
+// interrupt just the same; with one a worker that spins keeps JavaScript's thread from answering.
+bool runs_on_two_cpus() {
+  cpu_set_t allowed;
+  return ::sched_getaffinity(0, sizeof(allowed), &allowed) == 0 && CPU_COUNT(&allowed) == 2;
+}
+
+}  // namespace
 
 Session::Session(SessionOptions options, std::shared_ptr<FileIo> file_io)
     : options_(std::move(options)),
@@ -44,7 +58,8 @@ void Session::start(std::span<std::byte> ring_memory, std::function<void()> wake
   ring_ = std::make_unique<UpcallRing>(ring_memory, std::move(wake));
   data_path_ = std::make_unique<DataPath>(*channel_, *file_io_, *ring_, names_);
   notifier_ = std::make_unique<Notifier>(*channel_);
-  if (channel_->polls()) look_out_buffer_ = std::make_unique<TransferBuffer>();
+  relays_ = channel_->state().kind == ChannelKind::device && channel_->queues() > 1 && runs_on_two_cpus();
+  if (channel_->polls() && !relays_) look_out_buffer_ = std::make_unique<TransferBuffer>();
   running_ = channel_->queues();
   for (uint32_t queue = 0; queue < channel_->queues(); ++queue) {
     workers_.emplace_back([this, queue] { work(queue); });
@@ -70,7 +85,8 @@ bool Session::reply(uint32_t slot, int error, std::span<std::byte> payload, std:
   settle(*pending, error, payload, lost.ino);
   if (error == 0) settle_annex(annex);
   if (error == 0 && lost.held) held_.add(lost.ino);
-  answer(pending->queue, pending->unique, error, payload.data(), payload.size());
+  if (!relay_.hand(pending->unique, error, payload))
+    answer(pending->queue, pending->unique, error, payload.data(), payload.size());
   return true;
 }
 
@@ -122,6 +138,8 @@ std::vector<std::pair<std::string, uint64_t>> Session::stats() {
       {"spinMisses", spins.misses},
       {"spinsSkippedForGap", spins.skipped_gap},
       {"spinsSkippedForBudget", spins.skipped_balance},
+      {"answersRelayed", relay_.relayed()},
+      {"relayWaitsInVain", relay_.missed()},
       {"spinServed", spins.served},
       {"spinsPreempted", spins.preempted},
       {"spinMicroseconds", spins.spun_ns / 1000},

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "native/fuse/answer_relay.h"
 #include "native/fuse/anticipation.h"
 #include "native/fuse/channel.h"
 #include "native/fuse/channel_choice.h"
@@ -153,6 +154,7 @@ class Session {
   bool may_take_requests();
 
   void upcall(uint32_t queue, const Request& request);
+  bool may_relay(Opcode opcode) const;
   void note_lock_owner(const Request& request);
   void answer(uint32_t queue, uint64_t unique, int error, const void* data = nullptr, std::size_t length = 0);
 
@@ -190,7 +192,15 @@ class Session {
   uint64_t turn_began_ = 0;    // likewise
   // When the first request came that a worker took since this thread last looked out; 0: none yet.
   std::atomic<uint64_t> next_request_at_{0};
-  std::unique_ptr<TransferBuffer> look_out_buffer_;  // likewise; none where the channel does not poll
+  // Likewise; none where the channel does not poll, or workers relay.
+  std::unique_ptr<TransferBuffer> look_out_buffer_;
+  bool relays_ = false;  // fixed by start()
+  AnswerRelay relay_;
+  // JavaScript's thread is in its look-out, so it will answer soon. Nothing hangs on it: relaxed.
+  std::atomic<bool> watching_{false};
+  // Requests answered without JavaScript (a FORGET has no answer). For watch(), which takes it for a sign of
+  // life: relaxed.
+  std::atomic<uint64_t> served_natively_{0};
   std::atomic<bool> exclusive_;
   SessionCounters counters_;
 

@@ -127,9 +127,13 @@ void Session::take(const Received& received, const TransferBuffer& buffer) {
 void Session::serve(uint32_t queue, const Request& request, const TransferBuffer& buffer) {
   switch (request.opcode()) {
     case Opcode::read:
-      return data_path_->read(queue, request, buffer);
+      data_path_->read(queue, request, buffer);
+      served_natively_.fetch_add(1, std::memory_order_relaxed);
+      return;
     case Opcode::write:
-      return data_path_->write(queue, request);
+      data_path_->write(queue, request);
+      served_natively_.fetch_add(1, std::memory_order_relaxed);
+      return;
     case Opcode::forget:
     case Opcode::batch_forget:
       return serve_forget(request);
@@ -144,8 +148,9 @@ void Session::serve(uint32_t queue, const Request& request, const TransferBuffer
     case Opcode::flush:
     case Opcode::release:
     case Opcode::releasedir:
-      if (serve_natively(queue, request)) return;
-      return upcall(queue, request);
+      if (!serve_natively(queue, request)) return upcall(queue, request);
+      served_natively_.fetch_add(1, std::memory_order_relaxed);
+      return;
     case Opcode::setlk:
     case Opcode::setlkw:
       note_lock_owner(request);
@@ -330,6 +335,25 @@ void Session::note_lock_owner(const Request& request) {
   if (!lock_owners_overflowed_) lock_owners_.insert(owner_key(request.header.nodeid, in.owner));
 }
 
+// Not what waits for a disk or for others, and not what answers with more than fits.
+bool Session::may_relay(Opcode opcode) const {
+  if (!relays_ || !watching_.load(std::memory_order_relaxed)) return false;
+  switch (opcode) {
+    case Opcode::setlkw:
+    case Opcode::fsync:
+    case Opcode::fsyncdir:
+    case Opcode::statfs:
+    case Opcode::fallocate:
+    case Opcode::copy_file_range:
+    case Opcode::copy_file_range_64:
+    case Opcode::readdir:
+    case Opcode::readdirplus:
+      return false;
+    default:
+      return true;
+  }
+}
+
 void Session::upcall(uint32_t queue, const Request& request) {
   if (request.opcode() == Opcode::setlkw && pending_.live() > PendingTable::kLockWaitLimit) {
     counters_.lock_waits_refused.fetch_add(1, std::memory_order_relaxed);
@@ -339,9 +363,16 @@ void Session::upcall(uint32_t queue, const Request& request) {
   const auto slot = pending_.add(pending_of(queue, request, names_.clock()), !ring_->on_consumer_thread());
   if (!slot) return;  // stopping: the connection, and with it the request, is about to be aborted
   counters_.upcalls.fetch_add(1, std::memory_order_relaxed);
+  const uint64_t unique = request.header.unique;
+  const bool waits = may_relay(request.opcode()) && relay_.begin(unique);
   ring_->push(record_of(request, *slot), request.body);  // fails only when stopping
-  if (pending_.announce(*slot, request.header.unique))
+  if (pending_.announce(*slot, unique))
     ring_->push(UpcallRecord{.kind = static_cast<uint32_t>(Opcode::interrupt), .slot = *slot}, {});
+  if (!waits) return;
+  if (const auto found = relay_.wait(unique)) {
+    answer(queue, unique, found->error, found->payload.data(), found->payload.size());
+    relay_.end();
+  }
 }
 
 }  // namespace penstock::fuse

@@ -61,7 +61,7 @@ const RING_BYTES = 1 << 20;
 const REPLY_BYTES = 1 << 20;
 /** Records of one turn, so that a flood of requests does not starve timers and sockets. */
 const RECORDS_PER_TURN = 512;
-/** What is forgotten meanwhile comes with it: after an rm -r, many for one transaction. */
+/** While answers are awaited: what is forgotten meanwhile comes with it, after an rm -r of many, all in few transactions. */
 const FORGOTTEN_DELAY_MS = 10;
 const NO_GROUP = 0xffff_ffff;
 const NO_GROUPS: readonly number[] = [];
@@ -244,7 +244,10 @@ export class NativeFuseTransport implements FuseTransport {
     }
     const { slot, ino, uid, gid, pid, group } = ring;
     if (kind === RECORD_FORGOTTEN) {
-      setTimeout(() => this.#forgotten(), FORGOTTEN_DELAY_MS).unref();
+      // Nobody waits: whoever removed it is about to ask for the next. Its records are still in the commit journal then, of
+      // which the store takes the last version alone.
+      if (this.#inHand === 0) this.#forgotten();
+      else setTimeout(() => this.#forgotten(), FORGOTTEN_DELAY_MS).unref();
       return;
     }
     if (slot === NO_SLOT) {
