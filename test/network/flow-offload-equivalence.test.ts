@@ -187,6 +187,10 @@ type Flow = (typeof FLOWS)[number];
 const turned = ({ from, to, tcp, ports }: Flow) =>
   ({ from: to, to: from, tcp, ports: [ports[1], ports[0]] }) as const;
 
+/** A broadcast of no protocol that anybody knows (IEEE's local experimental EtherType). */
+const greeting = (host: Host): Buffer =>
+  Buffer.concat([Buffer.from(`ffffffffffff${mac(host)}88b5`, 'hex'), Buffer.alloc(46)]);
+
 /** How a flow begins, one after the other. */
 function opening(flow: Flow, mark: number): Segment[] {
   const back = turned(flow);
@@ -356,6 +360,9 @@ describe.skipIf(unavailable !== undefined)('flow offload, compared', () => {
       await plane.apply(documentOf(lab, offload, of));
       await outcome(stations);
       const sender = new Sender(plane, stations);
+      // Everybody is known before the first flow, or who is heard first would decide about it.
+      for (const host of HOSTS) sender.send(host, greeting(host));
+      await sender.settled();
       for (const [number, flow] of FLOWS.entries()) {
         for (const segment of opening(flow, from + 100 * number)) {
           sender.send(segment.from, frameOf(segment));
