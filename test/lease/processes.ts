@@ -11,6 +11,7 @@ import { WallClock } from '../support/wall-clock.js';
 
 /** A busy machine is slow; a quiet one is ready long before. */
 const READY_MS = 45_000;
+const STARTED_MS = 120_000;
 
 /** The `lease` section of a configuration, where the place does not decide it. */
 export interface LeaseSection {
@@ -96,9 +97,7 @@ export class Daemon {
 
   /** SIGTERM, and its end. */
   async stop(): Promise<void> {
-    const ended = new Promise((resolve) => this.child.once('exit', resolve));
-    this.child.kill('SIGTERM');
-    await ended;
+    await ended(this.child, 'SIGTERM');
   }
 
   signal(name: NodeJS.Signals): void {
@@ -210,24 +209,30 @@ export async function until(
 async function firstLine(child: ChildProcess, name: string): Promise<void> {
   let failure: Error | undefined;
   let ready = false;
-  const ended = (code: number | null) => {
+  const early = (code: number | null) => {
     failure = new Error(`${name} ended with ${code} before it was ready`);
   };
-  child.once('exit', ended);
-  child.stdout!.once('data', () => {
-    ready = true;
+  child.once('exit', early);
+  createInterface({ input: child.stdout! }).once('line', (line) => {
+    // Why it will end is said on the same stream.
+    ready = !('error' in JSON.parse(line));
   });
-  await until(`${name} is ready`, () => {
+  const isReady = () => {
     if (failure !== undefined) throw failure;
     return ready;
-  });
-  child.off('exit', ended);
+  };
+  await until(`${name} is ready`, isReady, STARTED_MS);
+  child.off('exit', early);
 }
 
 async function killed(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise((resolve) => child.once('exit', resolve));
-  child.kill('SIGKILL');
-  await ended;
+  await ended(child, 'SIGKILL');
   WallClock.forget(child.pid!);
+}
+
+async function ended(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = new Promise((resolve) => child.once('exit', resolve));
+  child.kill(signal);
+  await exit;
 }
