@@ -40,6 +40,7 @@ try {
   }
 } catch (error) {
   process.stderr.write(`${(error as Error).message}\n`);
+  if (mount) process.stderr.write(`the daemon's log:\n${mount.log}\n`);
   process.exitCode = 1;
 } finally {
   await mount?.[Symbol.asyncDispose]();
