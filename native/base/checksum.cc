@@ -32,38 +32,34 @@ inline uint64_t add_around(uint64_t a, uint64_t b) {
   return sum + (carry ? 1 : 0);
 }
 
+// Takes the next bytes, as many as Word has, in the machine's order.
+template <bool kCopy, typename Word>
+[[gnu::always_inline]] inline uint64_t take_word(std::byte*& to, const std::byte*& from) {
+  Word word = 0;
+  std::memcpy(&word, from, sizeof(Word));
+  from += sizeof(Word);
+  if constexpr (kCopy) {
+    std::memcpy(to, &word, sizeof(Word));
+    to += sizeof(Word);
+  }
+  return word;
+}
+
 // The last bytes, fewer than any kernel's step, or the whole of a short piece: one's complement of 64 bits,
 // which folds into that of 16 (RFC 1071, 2(C)).
 template <bool kCopy>
 uint64_t sum_words(std::byte* to, const std::byte* from, std::size_t length) {
   uint64_t sum = 0;
-  for (; length >= 16; from += 16, length -= 16) {
-    uint64_t words[2];
-    std::memcpy(words, from, 16);
-    if constexpr (kCopy) {
-      std::memcpy(to, words, 16);
-      to += 16;
-    }
-    sum = add_around(add_around(sum, words[0]), words[1]);
+  for (; length >= 16; length -= 16) {
+    sum = add_around(sum, take_word<kCopy, uint64_t>(to, from));
+    sum = add_around(sum, take_word<kCopy, uint64_t>(to, from));
   }
-  if (length >= 8) {
-    uint64_t word = 0;
-    std::memcpy(&word, from, 8);
-    if constexpr (kCopy) {
-      std::memcpy(to, &word, 8);
-      to += 8;
-    }
-    sum = add_around(sum, word);
-    from += 8;
-    length -= 8;
-  }
-  if (length > 0) {
-    uint64_t word = 0;
-    std::memcpy(&word, from, length);
-    if constexpr (kCopy) std::memcpy(to, from, length);
-    sum = add_around(sum, word);
-  }
-  return (sum & 0xffffffff) + (sum >> 32);
+  if ((length & 8) != 0) sum = add_around(sum, take_word<kCopy, uint64_t>(to, from));
+  uint64_t rest = 0;
+  if ((length & 4) != 0) rest += take_word<kCopy, uint32_t>(to, from);
+  if ((length & 2) != 0) rest += take_word<kCopy, uint16_t>(to, from);
+  if ((length & 1) != 0) rest += take_word<kCopy, uint8_t>(to, from);
+  return (sum & 0xffffffff) + (sum >> 32) + rest;
 }
 
 #if defined(__x86_64__)

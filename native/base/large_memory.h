@@ -24,6 +24,8 @@ class LargeMemory {
   explicit LargeMemory(std::size_t bytes) {
     // What is smaller than a large page has no use for one.
     const bool large = bytes >= kPage;
+    // The end too: what is left over beyond the last whole page would stand on small ones.
+    if (large) bytes = (bytes + kPage - 1) / kPage * kPage;
     length_ = large ? bytes + kPage : bytes;
     void* mapped = ::mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) throw std::bad_alloc();

@@ -9,9 +9,7 @@ namespace penstock::net {
 
 using namespace wire;
 
-uint16_t sum_frame(const Packet& packet, std::size_t from, std::size_t to) {
-  assert(from <= to && to <= packet.length());
-  if (to <= packet.head_length) return checksum_sum(packet.head().subspan(from, to - from));
+uint16_t sum_pieces(const Packet& packet, std::size_t from, std::size_t to) {
   uint16_t sum = 0;
   std::size_t done = 0;   // bytes summed so far: its parity places the next piece
   std::size_t start = 0;  // of the piece, in the frame

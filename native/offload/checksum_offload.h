@@ -3,16 +3,24 @@
 // Thread: the packet's worker.
 #pragma once
 
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
+#include "native/base/checksum.h"
 #include "native/packet/packet.h"
 
 namespace penstock::net {
 
 // The one's complement sum of frame bytes [from, to), through head and body.
-uint16_t sum_frame(const Packet& packet, std::size_t from, std::size_t to);
+uint16_t sum_pieces(const Packet& packet, std::size_t from, std::size_t to);
+inline uint16_t sum_frame(const Packet& packet, std::size_t from, std::size_t to) {
+  assert(from <= to && to <= packet.length());
+  if (to <= packet.head_length) [[likely]]
+    return checksum_sum(packet.head().subspan(from, to - from));
+  return sum_pieces(packet, from, to);
+}
 
 // The pseudo header's sum for the transport of `headers`, whose length in bytes is `length`.
 uint16_t pseudo_sum(const std::byte* frame, const Headers& headers, uint32_t length);

@@ -49,6 +49,8 @@ uint16_t source_port(uint32_t hash) {
 // can be. `headers` are the inner ones; `from` is the outer payload's first byte.
 uint16_t sum_inner(const Packet& packet, const Headers& headers, std::size_t from) {
   const Offload& offload = packet.offload;
+  if (offload.checksum == ChecksumState::unknown) [[likely]]
+    return sum_frame(packet, from, packet.length());
   std::size_t known_from = packet.length();
   uint16_t known = 0;
   const bool has_transport = headers.transport != kNoHeader && !headers.fragment;
@@ -71,23 +73,16 @@ uint16_t sum_inner(const Packet& packet, const Headers& headers, std::size_t fro
   return checksum_append(sum_frame(packet, from, known_from), known_from - from, known);
 }
 
-void put_outer_checksum(Packet& packet, const TunnelTemplate& path) {
-  const Headers& outer = packet.layout.outer;
-  std::byte* udp = packet.data() + outer.transport;
-  const auto length = static_cast<uint16_t>(packet.length() - outer.transport);
-  const uint16_t pseudo = checksum_fold(uint64_t{path.pseudo_base()} + length);
-  if (packet.offload.gso != Gso::none) {
-    store16(udp + kUdpChecksum, pseudo);
-    return;
-  }
-  uint16_t sum = checksum_fold(uint64_t{pseudo} + load16(udp) + load16(udp + 2) + length);
-  // The tunnel's header by its words, as it was written a moment ago: wider loads would wait for those
-  // stores.
-  const std::size_t inner = packet.layout.inner.ethernet;
-  uint64_t tunnel = sum;
-  for (std::size_t at = outer.payload; at < inner; at += 2) tunnel += load16(packet.data() + at);
-  sum = checksum_add(checksum_fold(tunnel), sum_inner(packet, packet.layout.inner, inner));
-  store16(udp + kUdpChecksum, sum == 0xffff ? sum : static_cast<uint16_t>(~sum));
+// `port` and `length` are the outer UDP header's; the frame inside begins `inner` bytes after `frame`.
+// Nothing is folded before everything is added up.
+uint16_t outer_checksum(const Packet& packet, const TunnelTemplate& path, const std::byte* frame,
+                        uint16_t port, uint16_t length, std::size_t inner) {
+  uint64_t sum = uint64_t{path.pseudo_base()} + path.destination_port() + port + 2 * uint64_t{length};
+  // By words no wider than they were written a moment ago: others would wait for those stores.
+  for (std::size_t at = path.bytes().size(); at < inner; at += 4) sum += load32(frame + at);
+  sum += sum_inner(packet, packet.layout.inner, inner);
+  const uint16_t folded = checksum_fold(sum);
+  return folded == 0xffff ? folded : static_cast<uint16_t>(~folded);
 }
 
 }  // namespace
@@ -128,7 +123,8 @@ TunnelTemplate::TunnelTemplate(const TunnelPath& path) : path_(path) {
   headers_.payload = static_cast<uint16_t>(length_);
   pseudo_base_ = pseudo_sum(at, headers_, 0);
   if (headers_.ip_protocol == kIpUdp) {
-    store16(at + length_ + kDestinationPort, port_of(path));
+    destination_port_ = port_of(path);
+    store16(at + length_ + kDestinationPort, destination_port_);
     headers_.transport = static_cast<uint16_t>(length_);
     length_ += kUdpBytes;
     headers_.payload = static_cast<uint16_t>(length_);
@@ -149,6 +145,7 @@ void push_outer(Packet& packet, const TunnelTemplate& path, std::size_t tunnel_b
   const bool superframe = packet.offload.gso != Gso::none;
   const uint8_t mark = static_cast<uint8_t>(ecn_of(packet.data() + tunnel_bytes, packet.layout.outer));
   std::byte* frame = packet.push(outer_bytes);
+  const std::size_t frame_length = packet.length();
   if (outer_bytes == kEthernetBytes + kIpv4Bytes + kUdpBytes) {
     std::memcpy(frame, path.bytes().data(), kEthernetBytes + kIpv4Bytes + kUdpBytes);  // a few moves, no call
   } else {
@@ -156,39 +153,49 @@ void push_outer(Packet& packet, const TunnelTemplate& path, std::size_t tunnel_b
   }
 
   Layout& layout = packet.layout;
-  layout.inner = shifted(layout.outer, added);
+  put_shifted(layout.outer, added, layout.inner);
   layout.outer = path.headers();
   layout.tunnel = path.path().kind;
   layout.tunnel_header = static_cast<uint16_t>(outer_bytes);
   packet.offload.shift(added);
 
-  std::byte* ip = frame + layout.outer.network;
-  const std::size_t ip_length = packet.length() - layout.outer.network;
-  if (layout.outer.ip_version == 4) {
+  // Values, since what is in memory is read again after every byte that is written to the frame.
+  const uint8_t protocol = path.headers().ip_protocol;
+  const std::size_t network = path.headers().network;
+  const std::size_t transport = path.headers().transport;
+  std::byte* ip = frame + network;
+  const std::size_t ip_length = frame_length - network;
+  if (path.headers().ip_version == 4) [[likely]] {
     const uint8_t tos = static_cast<uint8_t>(load8(ip + kIpv4Tos) | mark);
     store8(ip + kIpv4Tos, tos);
     store16(ip + kIpv4Length, static_cast<uint16_t>(ip_length));
-    store16(ip + kIpv4Checksum,
-            static_cast<uint16_t>(~checksum_fold(uint64_t{path.network_base()} + tos + ip_length)));
+    const uint16_t changing = checksum_add(tos, static_cast<uint16_t>(ip_length));
+    store16(ip + kIpv4Checksum, static_cast<uint16_t>(~checksum_add(path.network_base(), changing)));
   } else {
     store32(ip, load32(ip) | uint32_t{mark} << 20 | (hash & 0xfffff));
     store16(ip + kIpv6Length, static_cast<uint16_t>(ip_length - kIpv6Bytes));
   }
-  if (superframe && layout.outer.ip_protocol != kIpTcp) {
+  if (superframe && protocol != kIpTcp) {
     packet.offload.tunnel = true;
     packet.offload.outer_transport = layout.outer.payload;  // NVGRE: the GRE header
     packet.offload.inner_network = layout.inner.network;
     packet.offload.outer_checksum = false;
   }
-  if (layout.outer.ip_protocol != kIpUdp) return;
-  std::byte* udp = frame + layout.outer.transport;
-  store16(udp + kSourcePort, source_port(hash));
-  store16(udp + kUdpLength, static_cast<uint16_t>(packet.length() - layout.outer.transport));
+  if (protocol != kIpUdp) return;
+  const bool checksum = path.path().outer_checksum;
+  std::byte* udp = frame + transport;
+  const uint16_t port = source_port(hash);
+  const auto length = static_cast<uint16_t>(frame_length - transport);
+  store16(udp + kSourcePort, port);
+  store16(udp + kUdpLength, length);
   if (superframe) {
-    packet.offload.outer_transport = layout.outer.transport;
-    packet.offload.outer_checksum = path.path().outer_checksum;
+    packet.offload.outer_transport = static_cast<uint16_t>(transport);
+    packet.offload.outer_checksum = checksum;
+    if (checksum) store16(udp + kUdpChecksum, checksum_fold(uint64_t{path.pseudo_base()} + length));
+  } else if (checksum) {
+    store16(udp + kUdpChecksum,
+            outer_checksum(packet, path, frame, port, length, outer_bytes + tunnel_bytes));
   }
-  if (path.path().outer_checksum) put_outer_checksum(packet, path);
 }
 
 DropReason encapsulate(Packet& packet, const TunnelTemplate& path, uint32_t vni,
@@ -299,7 +306,7 @@ DropReason decapsulate(Packet& packet, TunnelInfo& info, const DecapsulateOption
     }
   }
   packet.pull(static_cast<std::size_t>(removed));
-  layout.outer = shifted(layout.inner, -removed);
+  put_shifted(layout.inner, -removed, layout.outer);
   layout.inner = Headers{};
   layout.tunnel = TunnelKind::none;
   layout.tunnel_header = kNoHeader;

@@ -53,6 +53,7 @@ class TunnelTemplate {
   // Outer IPv4 header without length, type of service and checksum.
   uint16_t network_base() const { return network_base_; }
   uint16_t pseudo_base() const { return pseudo_base_; }  // of the outer transport, without its length
+  uint16_t destination_port() const { return destination_port_; }  // 0: no UDP outside
 
  private:
   TunnelPath path_;
@@ -62,6 +63,7 @@ class TunnelTemplate {
   Headers headers_;
   uint16_t network_base_ = 0;
   uint16_t pseudo_base_ = 0;
+  uint16_t destination_port_ = 0;
 };
 
 // What a tunnel said about the frame it carried.

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "native/base/in_register.h"
 #include "native/packet/packet.h"
 #include "native/packet/wire.h"
 
@@ -44,13 +45,6 @@ struct FlowKey {
   }
 };
 static_assert(sizeof(FlowKey) == 48);
-
-// Keeps a word in a general register. GCC otherwise gathers neighbouring words into vectors by way of the
-// stack, and every such load waits for the narrower stores before it.
-[[gnu::always_inline]] inline uint64_t in_register(uint64_t word) {
-  asm("" : "+r"(word));
-  return word;
-}
 
 // A key as the six words it is compared and hashed by (little-endian, as it lies in memory).
 struct FlowWords {

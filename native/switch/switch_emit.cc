@@ -1,7 +1,6 @@
 // The way out of the switch: what fits the path leaves as it is, what does not is cut or refused with an ICMP
 // answer; then tag, tunnel, and whatever the egress port's kernel side does not do itself.
 #include <algorithm>
-#include <optional>
 
 #include "native/offload/checksum_offload.h"
 #include "native/offload/fragment.h"
@@ -45,6 +44,13 @@ IpAddress unmapped(const IpAddress& address, uint8_t ip_version) {
   IpAddress bare{};
   std::copy_n(address.begin() + 12, 4, bare.begin());
   return bare;
+}
+
+// What the tunnel puts before a frame.
+std::size_t overhead_of(const TunnelTemplate& way) {
+  const TunnelPath& path = way.path();
+  const bool marked = path.passed_on && path.kind == TunnelKind::geneve;
+  return way.overhead() + (marked ? kGenevePassedOn.size() : 0);
 }
 
 bool port_segments(const PortOffloads& offloads, const Packet& packet) {
@@ -171,47 +177,63 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
   const NetworkConfig& network = work.network->config;
   const PortView* underlay = tables_->port(network.underlay);
   if (underlay == nullptr) return drop(packet, DropReason::port_down);
-  const PeerTable::Peer& peer = state_.peers().at(index);
-  const uint32_t path = peer.path_mtu.load(std::memory_order_relaxed);
-  const uint32_t outer_mtu = path == 0 ? underlay->config.mtu : std::min(path, underlay->config.mtu);
-  std::optional<TunnelTemplate> marked;  // made for each packet: there are few, for a short time
-  if (pass_on) {
+  if (pass_on) [[unlikely]] {  // the template is made for each packet: there are few, for a short time
     TunnelPath marking = path_to(*work.network, index);
     marking.passed_on = true;
-    marked.emplace(marking);
+    const TunnelTemplate marked(marking);
+    return fit_into_tunnel(packet, work, {marked, *underlay, network.vni, index, segment});
   }
-  const TunnelTemplate& way = pass_on ? *marked : way_to(*work.network, index);
-  const std::size_t mark_bytes = pass_on && network.tunnel == TunnelKind::geneve ? kGenevePassedOn.size() : 0;
-  const std::size_t overhead = way.overhead() + mark_bytes - kEthernetBytes;
+  fit_into_tunnel(packet, work, {way_to(*work.network, index), *underlay, network.vni, index, segment});
+}
+
+void SwitchStage::fit_into_tunnel(Packet* packet, const Work& work, const Tunnel& tunnel) {
+  const uint32_t path = state_.peers().at(tunnel.peer).path_mtu.load(std::memory_order_relaxed);
+  const uint32_t configured = tunnel.underlay.config.mtu;
+  const uint32_t outer_mtu = path == 0 ? configured : std::min(path, configured);
+  const std::size_t overhead = overhead_of(tunnel.way) - kEthernetBytes;
   const bool has_network = packet->layout.outer.network != kNoHeader;
   const std::size_t inner_frame = has_network ? packet->layout.outer.network : kEthernetBytes;
   if (outer_mtu < overhead + inner_frame + kIpv4PacketMin) return drop(packet, DropReason::too_big);
-  const uint32_t hash = packet->flow_hash;
-  const auto into_tunnel = [&](Packet* piece) {
-    piece = own(piece);
-    if (piece == nullptr) return;
-    piece->flow_hash = hash;
-    if (const DropReason reason = encapsulate(*piece, way, network.vni); reason != DropReason::none)
-      return drop(piece, reason);
-    if (!dry()) {
-      counters_.encapsulated.add();
-      peer_counters_[index].transmitted.add();
-    }
-    if (trace_ != nullptr)
-      trace_->step("encapsulate",
-                   "to " + to_text(peer.address, peer.ip_version) + ", vni " + std::to_string(network.vni));
-    transmit(piece, *underlay, segment);
-  };
   const auto inner_mtu = static_cast<uint32_t>(outer_mtu - overhead - inner_frame);
   if (packet->offload.gso == Gso::none && (!has_network || network_bytes(*packet) <= inner_mtu)) [[likely]]
-    return into_tunnel(packet);
+    return send_into_tunnel(packet, tunnel);
+  cut_into_tunnel(packet, work, tunnel, inner_mtu);
+}
+
+// What is larger than the path, or a superframe.
+void SwitchStage::cut_into_tunnel(Packet* packet, const Work& work, const Tunnel& tunnel,
+                                  uint32_t inner_mtu) {
+  const uint32_t hash = packet->flow_hash;
+  const auto send = [&](Packet* piece) {
+    piece->flow_hash = hash;
+    send_into_tunnel(piece, tunnel);
+  };
   fit(packet, work, inner_mtu, [&](Packet* piece) {
-    if (piece->offload.gso == Gso::none) return into_tunnel(piece);
+    if (piece->offload.gso == Gso::none) return send(piece);
     // A guest's own tunnel superframe cannot be a superframe of ours as well.
-    if (piece->offload.tunnel) return split(piece, into_tunnel);
-    if (piece->length() + overhead + kEthernetBytes > kFrameBytesMax) return halve(piece, into_tunnel);
-    into_tunnel(piece);
+    if (piece->offload.tunnel) return split(piece, send);
+    if (piece->length() + overhead_of(tunnel.way) > kFrameBytesMax) return halve(piece, send);
+    send(piece);
   });
+}
+
+void SwitchStage::send_into_tunnel(Packet* packet, const Tunnel& tunnel) {
+  packet = own(packet);
+  if (packet == nullptr) return;
+  if (const DropReason reason = encapsulate(*packet, tunnel.way, tunnel.vni); reason != DropReason::none)
+    return drop(packet, reason);
+  if (!dry()) {
+    counters_.encapsulated.add();
+    peer_counters_[tunnel.peer].transmitted.add();
+  }
+  if (trace_ != nullptr) trace_tunnel(tunnel);
+  transmit(packet, tunnel.underlay, tunnel.segment);
+}
+
+void SwitchStage::trace_tunnel(const Tunnel& tunnel) const {
+  const PeerTable::Peer& peer = state_.peers().at(tunnel.peer);
+  trace_->step("encapsulate",
+               "to " + to_text(peer.address, peer.ip_version) + ", vni " + std::to_string(tunnel.vni));
 }
 
 // Into what the wire will see.

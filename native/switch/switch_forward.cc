@@ -26,15 +26,8 @@ void SwitchStage::forward(Work& work, Decision& decision) {
   const uint16_t network = work.network->config.index;
   // What was passed on comes from elsewhere; what a script gave back was learned before it went there.
   const bool teaches = !work.passed_on && !work.resumed;
-  if (!dry() && teaches && (work.peer == PeerTable::kNone || !work.network->is_leaving(work.peer))) {
-    const Target source = work.peer != PeerTable::kNone ? Target{TargetKind::peer, work.peer}
-                                                        : Target{TargetKind::port, packet->ingress};
-    const auto learned = state_.forwarding().learn(network, load_mac(frame + kMacBytes), source, now_s_);
-    if (learned == ForwardingTable::Learned::full) counters_.learned_refused.add();
-    // What the kernel forwards to the station goes where it was.
-    if (learned == ForwardingTable::Learned::moved && state_.offload() != nullptr)
-      state_.offload()->shake_off();
-  }
+  if (!dry() && teaches && (work.peer == PeerTable::kNone || !work.network->is_leaving(work.peer)))
+    learn(work, load_mac(frame + kMacBytes));
   SegmentBy segment = SegmentBy::egress;
   if (decision.rule != RuleTable::kNone) {
     const Actions& actions = tables_->actions(decision.rule);
@@ -49,11 +42,29 @@ void SwitchStage::forward(Work& work, Decision& decision) {
   if (!work.network->config.responders.empty() && respond(work)) return;
   const Mac destination = destination_after(work, decision);
   if (is_group(destination)) return flood(work, decision, segment);
-  Target target;
-  if (state_.forwarding().find(network, destination, now_s_, target))
-    return to_one(work, decision, target, segment);
+  const Station station{network, destination};
+  const bool known = station == found_ || state_.forwarding().find(network, destination, now_s_, found_at_);
+  found_ = known ? station : Station{};
+  if (known) return to_one(work, decision, found_at_, segment);
   if (!work.network->config.flood_unknown) return drop(packet, DropReason::no_route);
   flood(work, decision, segment);
+}
+
+// Where the sender is. Of a train the first packet tells; one that told something new, or could not, is asked
+// again with the next.
+void SwitchStage::learn(const Work& work, Mac mac) {
+  const Target source = work.peer != PeerTable::kNone ? Target{TargetKind::peer, work.peer}
+                                                      : Target{TargetKind::port, work.packet->ingress};
+  const Station station{work.network->config.index, mac};
+  if (station == heard_ && source == heard_at_) return;
+  const auto learned = state_.forwarding().learn(station.network, mac, source, now_s_);
+  heard_ = learned == ForwardingTable::Learned::known ? station : Station{};
+  heard_at_ = source;
+  if (learned == ForwardingTable::Learned::full) counters_.learned_refused.add();
+  if (learned != ForwardingTable::Learned::moved) return;
+  found_ = {};
+  // What the kernel forwards to the station goes where it was.
+  if (state_.offload() != nullptr) state_.offload()->shake_off();
 }
 
 // To a script's ring, which gives it back when the script accepts it. Nothing is decided yet: groups and

@@ -43,6 +43,7 @@ void SwitchStage::process(Batch& batch, Outputs& outputs, uint64_t now_ns) {
     outputs_ = &captured_;
   }
   rule_ = RuleTable::kNone;
+  heard_ = found_ = {};
   renew_ways();
   for (std::size_t i = 0; i < std::min(kAheadFirst, batch.count); ++i) __builtin_prefetch(batch.packets[i]);
   std::size_t admitted = 0;

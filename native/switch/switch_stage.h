@@ -99,6 +99,14 @@ class SwitchStage final : public Stage {
   };
   static_assert(sizeof(Work) == 256);
 
+  // An address of a network; as it is made, of none.
+  struct Station {
+    uint16_t network = kNoIndex;
+    Mac mac = kBroadcast;
+
+    bool operator==(const Station&) const = default;
+  };
+
   // What is to become of it.
   struct Decision {
     uint32_t rule = RuleTable::kNone;
@@ -135,6 +143,7 @@ class SwitchStage final : public Stage {
 
   // switch_forward.cc
   void forward(Work& work, Decision& decision);
+  void learn(const Work& work, Mac mac);
   void punt(Work& work, PortId ring);
   bool respond(Work& work);
   void to_one(Work& work, Decision& decision, Target target, SegmentBy segment);
@@ -152,6 +161,17 @@ class SwitchStage final : public Stage {
   // switch_emit.cc
   void emit_to_port(Packet* packet, const Work& work, PortId port, SegmentBy segment);
   void emit_to_peer(Packet* packet, const Work& work, uint16_t peer, SegmentBy segment, bool pass_on = false);
+  struct Tunnel {
+    const TunnelTemplate& way;
+    const PortView& underlay;
+    uint32_t vni;
+    uint16_t peer;
+    SegmentBy segment;
+  };
+  void fit_into_tunnel(Packet* packet, const Work& work, const Tunnel& tunnel);
+  void cut_into_tunnel(Packet* packet, const Work& work, const Tunnel& tunnel, uint32_t inner_mtu);
+  void send_into_tunnel(Packet* packet, const Tunnel& tunnel);
+  void trace_tunnel(const Tunnel& tunnel) const;
   template <typename Send>
   void fit(Packet* packet, const Work& work, uint32_t mtu, Send send);
   template <typename Cutter, typename Send>
@@ -202,6 +222,10 @@ class SwitchStage final : public Stage {
   uint32_t looks_ = 0;
   uint64_t now_ns_ = 0;
   uint32_t now_s_ = 0;
+  // The sender that was last heard of where it was known to be, and the last destination that was found:
+  // packets come in trains, whose stations are looked up once a batch.
+  Station heard_, found_;
+  Target heard_at_, found_at_;
   std::array<Work, kBatchPackets> work_;
 };
 

@@ -12,11 +12,11 @@ using namespace wire;
 
 // Of the layout alone.
 void shift_layout(Layout& layout, int bytes) {
-  layout.outer = shifted(layout.outer, bytes);
+  put_shifted(layout.outer, bytes, layout.outer);
   layout.outer.ethernet = 0;
   if (layout.tunnel == TunnelKind::none) return;
   layout.tunnel_header = static_cast<uint16_t>(layout.tunnel_header + bytes);
-  layout.inner = shifted(layout.inner, bytes);
+  put_shifted(layout.inner, bytes, layout.inner);
 }
 
 }  // namespace

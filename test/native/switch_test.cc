@@ -83,6 +83,29 @@ TEST_CASE("an unknown address is flooded, a learned one is not, and nothing goes
   CHECK(bench.outputs.size() == 2);
 }
 
+TEST_CASE("a station that moves between two packets of a batch is sent to where it is now") {
+  SwitchBench bench;
+  bench.apply(flat(3));
+  const Bytes a_to_b = tcp_frame(kA, kB, kIpA, kIpB, {});
+  const Bytes b_to_a = tcp_frame(kB, kA, kIpB, kIpA, {});
+  bench.receive(1, b_to_a);
+  const Bytes b_to_all = tcp_frame(kB, kBroadcast, kIpB, kIpA, {});
+  bench.receive_together({{0, a_to_b}, {0, a_to_b}, {2, b_to_all}, {0, a_to_b}});
+  CHECK(bench.outputs[0] == std::vector<Bytes>{b_to_all});
+  CHECK(bench.outputs[1] == std::vector<Bytes>{a_to_b, a_to_b, b_to_all});
+  CHECK(bench.outputs[2] == std::vector<Bytes>{a_to_b});
+  // The sender moves.
+  bench.receive_together({{0, a_to_b}, {1, a_to_b}});
+  bench.receive(2, b_to_a);
+  CHECK(bench.only(1) == b_to_a);
+  bench.receive_together({{1, a_to_b}, {0, a_to_b}});
+  // To a station that nobody has heard of, then to one that is known, in turns.
+  const Bytes a_to_c = tcp_frame(kA, kC, kIpA, kIpB, {});
+  bench.receive_together({{0, a_to_c}, {0, a_to_b}, {0, a_to_c}});
+  CHECK(bench.outputs[1] == std::vector<Bytes>{a_to_c, a_to_c});
+  CHECK(bench.outputs[2] == std::vector<Bytes>{a_to_c, a_to_b, a_to_c});
+}
+
 TEST_CASE("networks do not see each other, though they share addresses") {
   SwitchBench bench;
   SwitchConfig config = flat(4);

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "native/packet/parse.h"
@@ -104,6 +105,16 @@ class SwitchBench final : public Outputs {
     // Nothing is kept and nothing is lost.
     REQUIRE(pool_->free_packets() == pool_->sizes().packets);
     REQUIRE(pool_->free_bodies() == pool_->sizes().bodies);
+  }
+
+  // Frames that arrive together, each with its port.
+  void receive_together(const std::vector<std::pair<PortId, Bytes>>& frames) {
+    outputs.clear();
+    dropped = DropReason::none;
+    Batch batch;
+    for (const auto& [port, frame] : frames) batch.add(make(port, frame));
+    switch_->stage(0).process(batch, *this, now_ns);
+    REQUIRE(pool_->free_packets() == pool_->sizes().packets);
   }
 
   // A frame that a script has accepted, on its way back from the ring.
