@@ -353,12 +353,13 @@ describe.skipIf(unavailable !== undefined)('an overlay of two switches', () => {
       for (const [, name, subnet] of guests) lab.ip(guest, `addr add ${subnet}.${i + 1}/24 dev ${name}`);
     }
     await lab.serveIperf('g2');
+    const before = second.stats().ports.wire!.drops; // of guests that announced themselves before it was up
     const flood = lab.iperf('g1', '10.88.0.2', '-u', '-b', '0', '-l', '64', '-t', '3');
     for (const [, , subnet] of guests) {
       const answer = await lab.run('g1', 'ping', '-c', '10', '-i', '0.05', '-W', '1', `${subnet}.2`);
       expect(answer).toMatch(/(10|9|8|7|6|5) received/);
     }
     expect((await flood).end.sum!.packets).toBeGreaterThan(1000);
-    expect(second.stats().ports.wire!.drops).toEqual({});
+    expect(second.stats().ports.wire!.drops).toEqual(before);
   });
 });
