@@ -42,6 +42,24 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
+/** What the command says, and its exit status; `simulate` does the work. `docs`: as for `simulationOptions`. */
+export async function command(
+  argv: readonly string[],
+  docs: string,
+  simulate: (options: SimulationOptions) => Promise<void>,
+): Promise<{ status: number; stdout: string; stderr: string }> {
+  try {
+    const options = simulationOptions(argv, docs);
+    if (options === undefined) return { status: 0, stdout: USAGE, stderr: '' };
+    await simulate(options);
+    return { status: 0, stdout: '', stderr: '' };
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    const stderr = `lease:simulate: ${error.message} (--help lists the options)\n`;
+    return { status: 2, stdout: '', stderr };
+  }
+}
+
 /** `docs`: where a whole run puts its page by default. `undefined`: help was asked for. Throws UsageError. */
 export function simulationOptions(argv: readonly string[], docs: string): SimulationOptions | undefined {
   const values = parsed(argv);

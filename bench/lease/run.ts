@@ -5,7 +5,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Piscina } from 'piscina';
 import { packageRoot } from '../../bindings/load.js';
-import { type SimulationOptions, simulationOptions, USAGE, UsageError } from './options.js';
+import { command, type SimulationOptions } from './options.js';
 import { policiesOf } from './plan.js';
 import { writePage } from './report/page.js';
 import { table } from './report/tables.js';
@@ -54,12 +54,11 @@ async function simulate(options: SimulationOptions): Promise<void> {
   process.stdout.write(`\nwritten: ${join(options.out, 'lease-simulation.md')}\n`);
 }
 
-try {
-  const options = simulationOptions(process.argv.slice(2), join(packageRoot(), 'docs'));
-  if (options === undefined) process.stdout.write(USAGE);
-  else await simulate(options);
-} catch (error) {
-  if (!(error instanceof UsageError)) throw error;
-  process.stderr.write(`lease:simulate: ${error.message} (--help lists the options)\n`);
-  process.exitCode = 2;
-}
+const { status, stdout, stderr } = await command(
+  process.argv.slice(2),
+  join(packageRoot(), 'docs'),
+  simulate,
+);
+process.stdout.write(stdout);
+process.stderr.write(stderr);
+process.exitCode = status;

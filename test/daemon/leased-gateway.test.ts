@@ -306,6 +306,10 @@ describe('a leased gateway', () => {
         fc.asyncProperty(histories, fc.integer(), async (history, seed) => {
           world = await World.start(mode, seed);
           let answering: string | undefined;
+          const revivedMs = new Map<string, number>();
+          /** Long enough for its last echoes to say so, too: a verdict takes five. */
+          const answers = (name: string) =>
+            !world.dead.has(name) && world.clock.monotonicMs() - (revivedMs.get(name) ?? 0) > 6 * PROBE_MS;
           const look = () => {
             const { current, gateway: leased } = world;
             // What the plane has is what `show` tells; of an exclusive service never without a lease.
@@ -313,7 +317,7 @@ describe('a leased gateway', () => {
             if (mode === 'exclusive' && current !== undefined) expect(leased.view().state).toBe('leased');
             // A shared gateway that answers is never taken away for nothing.
             if (mode === 'shared' && answering !== undefined) expect(current).toBeDefined();
-            answering = current !== undefined && !world.dead.has(nameOf(current)) ? current : undefined;
+            answering = current !== undefined && answers(nameOf(current)) ? current : undefined;
           };
           for (const event of history) {
             if ('ms' in event) {
@@ -324,8 +328,9 @@ describe('a leased gateway', () => {
             if (event.kind === 'die') {
               world.dead.add(event.gateway);
               answering = undefined;
-            } else if (event.kind === 'live') world.dead.delete(event.gateway);
-            else if (event.kind === 'drain') await world.agent.drain(producer, true);
+            } else if (event.kind === 'live') {
+              if (world.dead.delete(event.gateway)) revivedMs.set(event.gateway, world.clock.monotonicMs());
+            } else if (event.kind === 'drain') await world.agent.drain(producer, true);
             else if (event.kind === 'undrain') await world.agent.drain(producer, false);
             else if (event.kind === 'revoke') {
               const { leaseId } = world.gateway.view();

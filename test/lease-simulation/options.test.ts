@@ -1,13 +1,11 @@
 // What `npm run lease:simulate` can be told, what it says to a wrong word, and that results of other seeds are never mixed in.
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { simulationOptions, USAGE } from '../../bench/lease/options.js';
+import { command, simulationOptions, USAGE } from '../../bench/lease/options.js';
 import { ResultStore } from '../../bench/lease/results.js';
 import type { Result } from '../../bench/lease/simulator/measure.js';
-import { packageRoot } from '../../bindings/load.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'penstock-simulate-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -37,19 +35,22 @@ test.each([
   expect(() => options(...argv)).toThrow(message);
 });
 
-function run(...argv: string[]) {
-  const program = join(packageRoot(), 'dist/bench/lease/run.js');
-  return spawnSync(process.execPath, [program, ...argv], { encoding: 'utf8' });
-}
-
-test('the command says it in one line, and --help lists every option', () => {
-  expect(run('--seeds', 'many')).toMatchObject({
+test('the command says it in one line, and --help lists every option', async () => {
+  const simulated: unknown[] = [];
+  const run = (...argv: string[]) =>
+    command(argv, '/docs', async (options) => {
+      simulated.push(options);
+    });
+  expect(await run('--seeds', 'many')).toEqual({
     status: 2,
     stdout: '',
     stderr:
       'lease:simulate: --seeds: expected a whole number from 1 to 10000, got "many" (--help lists the options)\n',
   });
-  expect(run('--help')).toMatchObject({ status: 0, stdout: USAGE, stderr: '' });
+  expect(await run('--help')).toEqual({ status: 0, stdout: USAGE, stderr: '' });
+  expect(simulated).toEqual([]);
+  expect(await run('--quick')).toEqual({ status: 0, stdout: '', stderr: '' });
+  expect(simulated).toEqual([options('--quick')]);
   for (const name of ['quick', 'seeds', 'first-seed', 'scenarios', 'policies', 'threads', 'out', 'results'])
     expect(USAGE).toContain(`\n  --${name} `);
 });

@@ -3,6 +3,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -22,7 +23,7 @@ std::vector<std::byte> payload_of(uint64_t unique, std::size_t length) {
 }
 
 bool equals(std::span<const std::byte> found, const std::vector<std::byte>& expected) {
-  return found.size() == expected.size() && std::memcmp(found.data(), expected.data(), found.size()) == 0;
+  return std::ranges::equal(found, expected);
 }
 
 }  // namespace
