@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { Switch } from '../../src/network/switch.js';
 import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
-const unavailable = networkUnavailable(['python3', 'tc', 'ping']);
+const unavailable = networkUnavailable(['python3', 'tc', 'ping', 'ethtool']);
 /** Datagrams of one step: well below the 256 KiB that wait. */
 const STEP = 48;
 const DATAGRAM_BYTES = 1400;
@@ -34,7 +34,7 @@ except TimeoutError:
     order = 'in order' if got == list(range(len(got))) else 'disordered'
     print(f'came {len(got)} {order}', flush=True)`;
 
-function wire(lab: NetworkLab): void {
+async function wire(lab: NetworkLab): Promise<void> {
   lab.ip('host1', `link add wire type veth peer name wire netns ${lab.space('host2')}`);
   for (const i of [1, 2]) {
     lab.ip(`host${i}`, 'link set wire mtu 1600 up');
@@ -42,6 +42,16 @@ function wire(lab: NetworkLab): void {
     lab.ip(`host${i}`, `link add v0 type veth peer name eth0 netns ${lab.space(`guest${i}`)}`);
     lab.ip(`guest${i}`, 'link set eth0 up');
     lab.ip(`guest${i}`, `addr add 10.92.0.${i}/24 dev eth0`);
+  }
+  // Whatever a veth hands to the kernel's backlogs, one for each processor, is disordered when its sender moves to another
+  // processor. With GRO at the end and no TSO at the beginning it goes through one queue (veth_skb_is_eligible_for_gro).
+  for (const [from, begin, to, end] of [
+    ['guest1', 'eth0', 'host1', 'v0'],
+    ['host1', 'wire', 'host2', 'wire'],
+    ['host2', 'v0', 'guest2', 'eth0'],
+  ] as const) {
+    await lab.run(from, 'ethtool', '-K', begin, 'tso', 'off');
+    await lab.run(to, 'ethtool', '-K', end, 'gro', 'on');
   }
 }
 
@@ -61,7 +71,7 @@ describe.skipIf(unavailable !== undefined)('an underlay whose socket is full', (
     timeout: 60_000,
   }, async () => {
     await using lab = new NetworkLab('host1', 'host2', 'guest1', 'guest2');
-    wire(lab);
+    await wire(lab);
     const start = async (i: number): Promise<Switch> => {
       const plane = await Switch.start({ workers: 1, runtimeDirectory: lab.directory });
       const namespace = lab.path(`host${i}`);
@@ -90,14 +100,15 @@ describe.skipIf(unavailable !== undefined)('an underlay whose socket is full', (
 
     shape(lab, 'add', '8mbit');
     let sent = 0;
-    for (let step = 0; facts().blocked === 0 && step < STEPS_MAX; step += 1) {
+    let held = 0;
+    for (let step = 0; held === 0 && step < STEPS_MAX; step += 1) {
       sent = await send(sender, STEP);
       await expect.poll(() => here.port('guest')!.received.packets).toBeGreaterThanOrEqual(sent);
+      held = facts().heldBytes;
     }
+    expect(held).toBeGreaterThan(0);
     expect(facts().blocked).toBeGreaterThan(0);
-    sent = await send(sender, STEP);
     expect(facts().drops['tx-full'] ?? 0).toBe(0);
-    expect(facts().heldBytes).toBeGreaterThan(0);
     shape(lab, 'change', '10gbit');
     expect(await came).toBe(`came ${sent} in order`);
     expect(facts().heldBytes).toBe(0);
