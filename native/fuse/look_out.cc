@@ -83,7 +83,7 @@ bool Session::watch(uint64_t began, uint64_t window) {
     } else {
       for (int i = 0; i < 8; ++i) relax();
       // Workers that relay take everything: what they answer themselves shows in their count.
-      const uint64_t count = relays_ ? served_natively_.load(std::memory_order_relaxed) : seen;
+      const uint64_t count = served_natively_.load(std::memory_order_relaxed);
       if (std::exchange(seen, count) != count) {
         if (++served == kServedMax) return false;
         until = monotonic_ns() + window;

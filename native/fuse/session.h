@@ -155,6 +155,7 @@ class Session {
 
   void upcall(uint32_t queue, const Request& request);
   bool may_relay(Opcode opcode) const;
+  void note_served();
   void note_lock_owner(const Request& request);
   void answer(uint32_t queue, uint64_t unique, int error, const void* data = nullptr, std::size_t length = 0);
 
@@ -198,8 +199,8 @@ class Session {
   AnswerRelay relay_;
   // JavaScript's thread is in its look-out, so it will answer soon. Nothing hangs on it: relaxed.
   std::atomic<bool> watching_{false};
-  // Requests answered without JavaScript (a FORGET has no answer). For watch(), which takes it for a sign of
-  // life: relaxed.
+  // Requests answered without JavaScript (a FORGET has no answer) where workers relay. For watch(), which
+  // takes it for a sign of life: relaxed.
   std::atomic<uint64_t> served_natively_{0};
   std::atomic<bool> exclusive_;
   SessionCounters counters_;

@@ -128,12 +128,10 @@ void Session::serve(uint32_t queue, const Request& request, const TransferBuffer
   switch (request.opcode()) {
     case Opcode::read:
       data_path_->read(queue, request, buffer);
-      served_natively_.fetch_add(1, std::memory_order_relaxed);
-      return;
+      return note_served();
     case Opcode::write:
       data_path_->write(queue, request);
-      served_natively_.fetch_add(1, std::memory_order_relaxed);
-      return;
+      return note_served();
     case Opcode::forget:
     case Opcode::batch_forget:
       return serve_forget(request);
@@ -149,8 +147,7 @@ void Session::serve(uint32_t queue, const Request& request, const TransferBuffer
     case Opcode::release:
     case Opcode::releasedir:
       if (!serve_natively(queue, request)) return upcall(queue, request);
-      served_natively_.fetch_add(1, std::memory_order_relaxed);
-      return;
+      return note_served();
     case Opcode::setlk:
     case Opcode::setlkw:
       note_lock_owner(request);
@@ -333,6 +330,11 @@ void Session::note_lock_owner(const Request& request) {
   std::lock_guard lock(lock_owners_mutex_);
   if (lock_owners_.size() == kLockOwnersMax) lock_owners_overflowed_ = true;
   if (!lock_owners_overflowed_) lock_owners_.insert(owner_key(request.header.nodeid, in.owner));
+}
+
+// Workers that do not relay need not share one more cache line.
+void Session::note_served() {
+  if (relays_) served_natively_.fetch_add(1, std::memory_order_relaxed);
 }
 
 // Not what waits for a disk or for others, and not what answers with more than fits.

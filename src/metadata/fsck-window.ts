@@ -1,6 +1,7 @@
 // The inodes whose names fsck counts at once: a run of them in key order, in flat arrays of fixed size, 25 bytes each.
 //
 //   add, in key order ... ── isFull: end(next inode), or end() ──> covers(ino)? find(ino) ──> begin: the next run, behind that end
+import { indexInSorted } from '../kv/sorted-numbers.js';
 import { SHARD_COUNT } from './contract.js';
 import { type Inode, S_IFMT } from './inode-record.js';
 import { shardOf } from './keys.js';
@@ -68,15 +69,7 @@ export class NameWindow {
 
   /** Its place; negative when there is no such inode. */
   find(ino: number): number {
-    const order = orderOf(ino);
-    let low = 0;
-    let high = this.size;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#orders[middle]! < order) low = middle + 1;
-      else high = middle;
-    }
-    return low < this.size && this.#orders[low] === order ? low : -1;
+    return indexInSorted(this.#orders, orderOf(ino), this.size);
   }
 
   countName(at: number): void {

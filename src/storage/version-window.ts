@@ -4,6 +4,8 @@
 //   keys         stripe, version, stripe, version, ...   as the storage node listed them
 //   #versions    sorted: versions are never used twice in a store, so the number alone identifies one
 //   #published   one byte for each of #versions
+import { indexInSorted } from '../kv/sorted-numbers.js';
+
 export class VersionWindow {
   readonly #keys: readonly Float64Array[];
   readonly #versions: Float64Array;
@@ -50,13 +52,6 @@ export class VersionWindow {
   }
 
   #find(version: number): number {
-    let low = 0;
-    let high = this.#versions.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#versions[middle]! < version) low = middle + 1;
-      else high = middle;
-    }
-    return low < this.#versions.length && this.#versions[low] === version ? low : -1;
+    return indexInSorted(this.#versions, version);
   }
 }

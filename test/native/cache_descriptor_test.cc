@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "native/cache/cache.h"
+#include "test/native/support/simulated_cache.h"
 #include "test/native/support/simulated_file_system.h"
 
 using namespace penstock;
@@ -23,15 +24,8 @@ constexpr uint64_t kDirtyMax = 2 * kFilesMax;
 constexpr uint64_t kFileBytes = 20 * kPageSize;
 
 std::shared_ptr<Cache> open_cache(SimulatedFileSystem& disk) {
-  CacheOptions options;
-  options.file_system = &disk;
-  options.directory = "/cache";
-  options.identity = "volume";
-  options.boot_id = "boot";
+  CacheOptions options = simulated_cache(disk, "boot");
   options.budget_bytes = 64 << 20;
-  options.dirty_budget_bytes = 64 << 20;
-  options.segment_bytes = 256 << 10;
-  options.background = false;
   options.open_files_max = kFilesMax;
   auto opened = Cache::open(options);
   REQUIRE(opened);

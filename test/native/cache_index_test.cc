@@ -46,15 +46,8 @@ bool is_index(const std::string& path) {
 }
 
 std::shared_ptr<Cache> open_cache(SimulatedFileSystem& disk, const std::string& boot) {
-  cache::CacheOptions options;
-  options.file_system = &disk;
-  options.directory = "/cache";
-  options.identity = "volume";
-  options.boot_id = boot;
-  options.budget_bytes = 4 << 20;
-  options.dirty_budget_bytes = 64 << 20;
+  cache::CacheOptions options = simulated_cache(disk, boot);
   options.segment_bytes = kSegmentBytes;
-  options.background = false;
   auto opened = Cache::open(options);
   REQUIRE_MESSAGE(opened, opened.error().message);
   return *opened;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "native/cache/cache.h"
+#include "test/native/support/simulated_cache.h"
 #include "test/native/support/simulated_file_system.h"
 
 using namespace penstock;
@@ -23,16 +24,7 @@ constexpr uint64_t kSeeds = 40;
 constexpr uint64_t kPagesOfSparse = 40;  // too many for the log: the file has a sparse file
 
 std::shared_ptr<Cache> open_cache(SimulatedFileSystem& disk, const std::string& boot) {
-  CacheOptions options;
-  options.file_system = &disk;
-  options.directory = "/cache";
-  options.identity = "volume";
-  options.boot_id = boot;
-  options.budget_bytes = 4 << 20;
-  options.dirty_budget_bytes = 64 << 20;
-  options.segment_bytes = 256 << 10;
-  options.background = false;
-  auto opened = Cache::open(options);
+  auto opened = Cache::open(simulated_cache(disk, boot));
   REQUIRE(opened);
   return *opened;
 }

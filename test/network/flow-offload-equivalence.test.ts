@@ -117,25 +117,18 @@ function summed(frame: Buffer): Buffer {
   return frame;
 }
 
+const withByte = (at: number, value: number) => (frame: Buffer) => {
+  frame[at] = value;
+  return summed(frame);
+};
+
 /** What may be odd about a frame of a flow. */
 const ODDITIES: Readonly<Record<string, (frame: Buffer) => Buffer>> = {
   none: (frame) => frame,
-  'last hop': (frame) => {
-    frame[IP + 8] = 1;
-    return summed(frame);
-  },
-  'congestion marks': (frame) => {
-    frame[IP + 1] = 3;
-    return summed(frame);
-  },
-  'more fragments': (frame) => {
-    frame[IP + 6] = 0x20;
-    return summed(frame);
-  },
-  'may be fragmented': (frame) => {
-    frame[IP + 6] = 0;
-    return summed(frame);
-  },
+  'last hop': withByte(IP + 8, 1),
+  'congestion marks': withByte(IP + 1, 3),
+  'more fragments': withByte(IP + 6, 0x20),
+  'may be fragmented': withByte(IP + 6, 0),
   'too long for UDP': (frame) => {
     frame.writeUInt16BE(0x7fff, TRANSPORT + 4);
     return frame;

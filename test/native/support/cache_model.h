@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "native/cache/cache.h"
+#include "test/native/support/simulated_cache.h"
 #include "test/native/support/simulated_file_system.h"
 
 namespace penstock::test {
@@ -30,15 +31,8 @@ class CacheModel {
   CacheModel(SimulatedFileSystem& disk, uint64_t seed) : disk_(disk), random_(seed) {}
 
   std::string open(const std::string& boot) {
-    cache::CacheOptions options;
-    options.file_system = &disk_;
-    options.directory = "/cache";
-    options.identity = "volume";
-    options.boot_id = boot;
-    options.budget_bytes = 4 << 20;
-    options.dirty_budget_bytes = 64 << 20;
+    cache::CacheOptions options = simulated_cache(disk_, boot);
     options.segment_bytes = segment_bytes;
-    options.background = false;
     boot_ = boot;
     auto opened = Cache::open(options);
     if (!opened) return "open: " + opened.error().message;
