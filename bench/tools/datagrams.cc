@@ -1,9 +1,12 @@
-// Datagrams of 18 bytes (frames of 64 with the checksum trailer) between two hosts, for the overlay
-// benchmark.
+// Datagrams of 18 bytes (frames of 64 with the checksum trailer) between two hosts, for the benchmarks of the
+// overlay and of the first packet.
 //
 //   datagrams answer PORT                        counts; sends back what begins with 'P', tells its count to
 //   'Q' datagrams flood ADDRESS PORT SECONDS         as many as go; prints { "sent", "received" } a second
 //   datagrams ping ADDRESS PORT COUNT            one after the other; prints { "p50_us", "p99_us", "lost" }
+//   datagrams first ADDRESS PORT COUNT PAUSE_ms  each after a pause, the way there only; prints the same.
+//   Both
+//                                                hosts are namespaces of one machine, so they have one clock
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -27,6 +30,7 @@ namespace {
 constexpr std::size_t kBytes = 18;
 constexpr std::size_t kVector = 32;
 constexpr int kBufferBytes = 4 << 20;
+constexpr unsigned kKnown = 500;
 constexpr int kSilent_us = 200'000;
 
 using Clock = std::chrono::steady_clock;
@@ -64,6 +68,11 @@ struct Messages {
   }
 };
 
+uint64_t now_ns() {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count());
+}
+
 void answer(uint16_t port) {
   const int fd = open_socket();
   sockaddr_in here{};
@@ -76,6 +85,7 @@ void answer(uint16_t port) {
   uint64_t count = 0;
   for (;;) {
     const int got = ::recvmmsg(fd, messages.headers.data(), kVector, MSG_WAITFORONE, nullptr);
+    const uint64_t came_ns = now_ns();
     for (int i = 0; i < got; ++i) {
       const auto index = static_cast<std::size_t>(i);
       const auto& peer = messages.peers[index];
@@ -84,6 +94,7 @@ void answer(uint16_t port) {
       };
       const char kind = messages.bytes[index][0];
       if (kind == 'P') send(messages.bytes[index].data(), kBytes);
+      if (kind == 'F') send(&came_ns, sizeof(came_ns));
       if (kind == 'S') ++count;
       if (kind != 'Q') continue;
       send(&count, sizeof(count));
@@ -131,6 +142,16 @@ void flood(int fd, double seconds) {
               static_cast<double>(received) / took);
 }
 
+// Prints quantiles of what took so long, in microseconds.
+void print(std::vector<double>& times, std::size_t lost) {
+  std::sort(times.begin(), times.end());
+  const auto at = [&](double share) {
+    return times.empty() ? 0.0
+                         : times[static_cast<std::size_t>(share * static_cast<double>(times.size() - 1))];
+  };
+  std::printf("{\"p50_us\":%.1f,\"p99_us\":%.1f,\"lost\":%zu}\n", at(0.50), at(0.99), lost);
+}
+
 void ping(int fd, std::size_t count) {
   std::vector<double> times;
   std::size_t lost = 0;
@@ -149,12 +170,34 @@ void ping(int fd, std::size_t count) {
     else
       times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - begin).count());
   }
-  std::sort(times.begin(), times.end());
-  const auto at = [&](double share) {
-    return times.empty() ? 0.0
-                         : times[static_cast<std::size_t>(share * static_cast<double>(times.size() - 1))];
-  };
-  std::printf("{\"p50_us\":%.1f,\"p99_us\":%.1f,\"lost\":%zu}\n", at(0.50), at(0.99), lost);
+  print(times, lost);
+}
+
+// One question of `bytes` and its answer, at least `from_ns`: what was given up before may still come. 0 when
+// lost.
+uint64_t told(int fd, const std::array<char, kBytes>& bytes, uint64_t from_ns) {
+  if (::send(fd, bytes.data(), bytes.size(), 0) < 0) fail("send");
+  uint64_t came_ns = 0;
+  while (came_ns < from_ns)
+    if (::recv(fd, &came_ns, sizeof(came_ns), 0) < 0) return 0;
+  return came_ns;
+}
+
+void first(int fd, std::size_t count, unsigned pause_ms) {
+  std::vector<double> times;
+  std::size_t lost = 0;
+  const std::array<char, kBytes> bytes{'F'};
+  for (unsigned i = 0; i < kKnown; ++i) told(fd, bytes, 0);
+  for (std::size_t i = 0; i < count; ++i) {
+    ::usleep(pause_ms * 1000);
+    const uint64_t began_ns = now_ns();
+    const uint64_t came_ns = told(fd, bytes, began_ns);
+    if (came_ns == 0)
+      ++lost;
+    else
+      times.push_back(static_cast<double>(came_ns - began_ns) / 1000);
+  }
+  print(times, lost);
 }
 
 }  // namespace
@@ -167,6 +210,9 @@ int main(int argc, char** argv) {
     flood(reach(argv[2], argv[3]), std::atof(argv[4]));
   else if (verb == "ping" && argc == 5)
     ping(reach(argv[2], argv[3]), static_cast<std::size_t>(std::atol(argv[4])));
+  else if (verb == "first" && argc == 6)
+    first(reach(argv[2], argv[3]), static_cast<std::size_t>(std::atol(argv[4])),
+          static_cast<unsigned>(std::atoi(argv[5])));
   else
     return 2;
   return 0;

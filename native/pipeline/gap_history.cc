@@ -7,6 +7,7 @@ namespace {
 
 constexpr float kForget = 0.98F;
 constexpr float kKnownWeight = 3;
+constexpr uint64_t kWakeUpsAtLeast = 2;
 constexpr std::array<uint64_t, 19> kEnds_ns = {500,    707,    1'000,   1'414,   2'000,        2'828,  4'000,
                                                5'657,  8'000,  11'314,  16'000,  22'627,       32'000, 45'255,
                                                64'000, 90'510, 128'000, 181'019, kWindowMax_ns};
@@ -44,7 +45,7 @@ GapHistory::Prediction GapHistory::predict(uint64_t wake_cost_ns) const {
     // rounding.
     const float left = std::max(total_ - seen, 0.0F);
     const float cost = waited + left * (static_cast<float>(kEnds_ns[bucket]) + wake_cost);
-    if (cost >= best * 0.999F) continue;
+    if (kEnds_ns[bucket] < kWakeUpsAtLeast * wake_cost_ns || cost >= best * 0.999F) continue;
     best = cost;
     prediction.window_ns = kEnds_ns[bucket];
   }

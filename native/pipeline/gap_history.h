@@ -6,10 +6,12 @@
 //                   0.5 .. 4 us  ..  200+       + share of gaps > w, each w + wake cost  (we spun in vain,
 //                   then slept)
 //
-// The window is the w with the least cost among the bucket ends up to 200 us; w = 0 (sleep at once) costs one
-// wake-up. That is the ski-rental problem with a known distribution: for regular traffic it is a little more
-// than the gap when that is below the wake cost and 0 when it is above; for bursts it is the gap inside a
-// burst. The distribution forgets with a half-life of about 35 batches.
+// The window is the w with the least cost among the bucket ends from two wake-ups to 200 us; w = 0 (sleep at
+// once) costs one wake-up. That is the ski-rental problem with a known distribution, but the distribution is
+// known only as far as it is remembered: it forgets with a half-life of about 35 batches, and a gap that is
+// rare in a burst (a source held up by an interrupt) is not in it. Hence two wake-ups at least, as the
+// deterministic rule that knows nothing would wait; the vain end of a burst costs no more. Where the gap is
+// longer than a wake-up the window is 0.
 #pragma once
 
 #include <array>

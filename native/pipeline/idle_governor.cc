@@ -8,6 +8,9 @@ namespace {
 
 // CPU time is read first after so long a spin, then as often: each reading is a system call.
 constexpr uint64_t kCpuCheck_ns = 20'000;
+// What a spinning thread may miss: an interrupt or a kernel thread takes tens of microseconds, a thread that
+// has to share its processor waits for a slice of milliseconds.
+constexpr double kLagMax_ns = 500'000;
 // Having met a shared processor, or no free slot, nobody asks again for so long.
 constexpr uint64_t kLagPause_ns = 10'000'000;
 constexpr uint64_t kSlotPause_ns = 1'000'000;
@@ -146,18 +149,21 @@ IdleDecision IdleGovernor::adaptive(uint64_t now_ns, bool expects) {
   return {.stay = true};
 }
 
+// A leaky bucket: it fills with the processor time that the thread missed, and leaks what it may miss.
 bool IdleGovernor::cpu_lags(uint64_t now_ns) {
   const uint64_t since_ns = cpu_checked_at_ns_ == 0 ? spin_since_ns_ : cpu_checked_at_ns_;
   if (settings_.cpu_ratio_min <= 0 || now_ns - since_ns < kCpuCheck_ns) return false;
   const uint64_t cpu_ns = cpu_clock_();
+  const uint64_t wall_ns = now_ns - since_ns;
   // At the first reading only the wall clock is known: a spin that jumped far past its check was not running.
-  const bool lags = cpu_checked_at_ns_ == 0
-                        ? now_ns - since_ns > 4 * kCpuCheck_ns
-                        : static_cast<double>(cpu_ns - cpu_then_ns_) <
-                              settings_.cpu_ratio_min * static_cast<double>(now_ns - since_ns);
+  const uint64_t ran_ns = cpu_checked_at_ns_ == 0 ? kCpuCheck_ns : cpu_ns - cpu_then_ns_;
   cpu_checked_at_ns_ = now_ns;
   cpu_then_ns_ = cpu_ns;
-  return lags;
+  missed_ns_ += settings_.cpu_ratio_min * static_cast<double>(wall_ns) - static_cast<double>(ran_ns);
+  missed_ns_ = std::max(missed_ns_, 0.0);
+  if (missed_ns_ <= kLagMax_ns) return false;
+  missed_ns_ = 0;
+  return true;
 }
 
 void IdleGovernor::woke(uint64_t now_ns, WakeReason reason, uint64_t wake_latency_ns) {

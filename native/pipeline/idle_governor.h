@@ -40,13 +40,14 @@ struct IdleSettings {
   uint64_t window_max_ns = kWindowMax_ns;
   // Share of one processor that spinning without finding work may take, and how much of it may be saved up.
   double spin_share = 0.10;
-  uint64_t spin_saved_max_ns = 20'000'000;
+  uint64_t spin_saved_max_ns = 100'000'000;
   // What a wake-up takes, from the producer's decision to the sleeper's return; measured when 0.
   uint64_t wake_cost_ns = 0;
   uint64_t nap_ns = 50'000;
   // Whether admitted and finished numbers are looked at; off only to show what they are for.
   bool expect_admitted = true;
-  // Below this ratio of CPU time to wall time a spinning thread shares its processor; 0 never.
+  // Below this ratio of CPU time to wall time, by half a millisecond in all, a spinning thread shares its
+  // processor; 0 never.
   double cpu_ratio_min = 0.8;
 };
 
@@ -126,6 +127,7 @@ class IdleGovernor {
   double wake_cost_ns_ = 0;
   uint64_t cpu_checked_at_ns_ = 0;  // 0: not yet in this spin
   uint64_t cpu_then_ns_ = 0;
+  double missed_ns_ = 0;  // processor time
   uint64_t lag_until_ns_ = 0;
   uint64_t no_slot_until_ns_ = 0;
 

@@ -13,8 +13,9 @@ struct WakeCost {
   uint64_t p99_ns = 0;
 };
 
-// Puts a thread to sleep and wakes it `samples` times, with a pause before each so that its processor goes
-// idle. Takes about a third of a millisecond a sample.
-Result<WakeCost> measure_wake_cost(unsigned samples = 21);
+// Puts a thread to sleep and wakes it from another processor `samples` times, with a pause before each so
+// that its processor goes idle, the deeper the longer: what traffic from elsewhere pays. (On one processor a
+// wake-up is no more than a switch.) Takes the pause and some tens of microseconds a sample.
+Result<WakeCost> measure_wake_cost(unsigned samples = 21, uint64_t pause_ns = 200'000);
 
 }  // namespace penstock::net
