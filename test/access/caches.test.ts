@@ -233,13 +233,14 @@ describe('the cost of the gate', () => {
     gate.granted(systemClock.monotonicMs(), LEASE_MS);
     const guarded = new GuardedNamespace(gate, inner);
     const caller = callerOf(identity);
+    // The best of short rounds: whatever else the machine does makes a round longer, never shorter.
     const perCallNs = (namespace: Namespace): number => {
-      const rounds = Array.from({ length: 9 }, () => {
+      const rounds = Array.from({ length: 90 }, () => {
         const began = process.hrtime.bigint();
-        for (let n = 0; n < 20_000; n++) void namespace.getAttributes(caller, n);
-        return Number(process.hrtime.bigint() - began) / 20_000;
+        for (let n = 0; n < 2000; n++) void namespace.getAttributes(caller, n);
+        return Number(process.hrtime.bigint() - began) / 2000;
       });
-      return rounds.sort((a, b) => a - b)[4]!;
+      return Math.min(...rounds);
     };
     const addedNs = perCallNs(guarded) - perCallNs(inner);
     console.log(`gate: ${addedNs.toFixed(0)} ns a request`);

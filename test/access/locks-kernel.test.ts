@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LockTable } from '../../src/metadata/lock-table.js';
-import { kernelLocks, LockOwner } from '../support/lock-owner.js';
+import { isWaiting, kernelLocks, LockOwner } from '../support/lock-owner.js';
 import { lock, toEnd } from './service.js';
 
 const INO = 5;
@@ -62,7 +62,7 @@ describe('compared with the kernel', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('random fcntl and flock histories agree, step by step', { timeout: 60_000 }, async () => {
+  it('random fcntl and flock histories agree, step by step', { timeout: 240_000 }, async () => {
     let runs = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 40 }), async (steps) => {
@@ -88,7 +88,7 @@ describe('compared with the kernel', () => {
     await first.ask('posix write 0 1');
     await second.ask('posix write 1 1');
     const waiting = first.ask('wait write 1 1');
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await expect.poll(() => isWaiting(first.pid)).toBe(true);
     expect(await second.ask('wait write 0 1')).toBe('EDEADLK');
     await second.ask('posix unlock 1 1');
     expect(await waiting).toBe('ok');

@@ -217,10 +217,15 @@ describe('asking a mounted volume', () => {
 
   test('stats are rates', async () => {
     const volume = await up();
-    const watching = world.run('stats', 'mnt', '--watch', '0.2', '--count', '2', '--json');
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    volume.readBytes = 8192;
-    const lines = (await watching).out
+    // Read between the first look and the second.
+    const look = volume.stats.bind(volume);
+    let looks = 0;
+    volume.stats = () => {
+      looks += 1;
+      if (looks === 2) volume.readBytes = 8192;
+      return look();
+    };
+    const lines = (await world.run('stats', 'mnt', '--watch', '0.2', '--count', '2', '--json')).out
       .trim()
       .split('\n')
       .map((line) => JSON.parse(line) as Record<string, number>);
@@ -336,9 +341,10 @@ describe('asking a mounted volume', () => {
       const before = readFileSync(saved(), 'utf8');
       world.terminal = false;
       volume.contents = Array.from({ length: 1000 }, (_, ino) => entry(ino, `hash-${ino}`));
-      setTimeout(() => world.signalLast(), 50);
-      const outcome = await world.run('scrub', 'mnt', '--save-manifest', 'june.manifest');
-      expect(outcome).toMatchObject({
+      const scrubbing = world.run('scrub', 'mnt', '--save-manifest', 'june.manifest');
+      await expect.poll(() => volume.calls).toEqual(['manifest', 'manifest']);
+      world.signalLast();
+      expect(await scrubbing).toMatchObject({
         code: 1,
         err: expect.stringMatching(/^penstock: .*was interrupted.*\n$/),
       });

@@ -38,20 +38,25 @@ const register = (producer: string) =>
     capacity: 1,
   });
 
+interface Source {
+  readonly name: string;
+  readonly labels: object;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+const socket = () => join(world.directory, 'run', `${process.pid}.sock`);
+const metrics = async () => (await call<{ sources: Source[] }>(socket(), 'stats', {})).sources;
+const watchers = async () => (await metrics()).find(({ name }) => name === 'lease')!.counters.watchers;
+
 test('the daemon says where its agent listens, in its output, status and metrics', async () => {
   expect(world.output).toContain(`lease agent one listens on unix:${world.directory}/run/lease.sock`);
-  const socket = join(world.directory, 'run', `${process.pid}.sock`);
-  expect(await call(socket, 'status', {})).toMatchObject({
+  expect(await call(socket(), 'status', {})).toMatchObject({
     volumes: [],
     lease: { agent: 'one', coordinator: 'this agent', counters: { grants: 0 } },
   });
   await register('gw');
   await agent.request({ service: 'tunnel', consumer: 'me' });
-  const { sources } = await call<{ sources: Array<{ name: string; labels: object; counters: object }> }>(
-    socket,
-    'stats',
-    {},
-  );
+  const sources = await metrics();
   expect(sources).toContainEqual(
     expect.objectContaining({
       name: 'lease',
@@ -103,11 +108,13 @@ test('producers, grant, explain, drain, revoke', async () => {
 test('grant --hold renews until Ctrl-C and gives back; watch tells it', async () => {
   await register('gw-1');
   const watch = world.run('lease', 'watch', '--json');
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await expect.poll(watchers).toBe(1);
   const held = await world.serve('lease', 'grant', 'tunnel', '--hold', '--consumer', 'me');
+  await expect.poll(() => world.output).toContain('renewed until Ctrl-C');
   world.signalLast();
   expect((await held.ended).code).toBe(0);
   expect(await agent.producers()).toMatchObject([{ leases: 0 }]);
+  await expect.poll(() => world.output).toContain('"released"');
   world.signalLast();
   const events = (await watch).out
     .trim()

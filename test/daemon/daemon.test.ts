@@ -152,9 +152,16 @@ describe('being told', () => {
     volume!.dirtyBytes = 1e9;
     const abort = new AbortController();
     const umounting = call(socket(), 'umount', { mountpoint: mountpoint() }, { signal: abort.signal });
-    setTimeout(() => abort.abort(new Error('interrupted')), 50);
-    await expect(umounting).rejects.toThrow('interrupted');
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    const interrupted = expect(umounting).rejects.toThrow('interrupted');
+    await expect.poll(() => volume!.calls).toEqual(['drain']);
+    abort.abort(new Error('interrupted'));
+    await interrupted;
+    const drained = async () => {
+      const before = volume!.dirtyBytes;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      return before - volume!.dirtyBytes;
+    };
+    await expect.poll(drained).toBe(0);
     expect(volume!.calls).toEqual(['drain']);
   });
 

@@ -1,4 +1,6 @@
 // POSIX, open-file-description and BSD locks, waits that are granted and waits that are interrupted.
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type MemoryMount, mountMemoryFs } from '../support/memory-mount.js';
 
@@ -45,19 +47,24 @@ time.sleep(0.3); print('parent', flush=True); fcntl.flock(fd, fcntl.LOCK_UN); os
 });
 
 test('a waiting lock is interrupted by a signal', async () => {
-  const out = await mount.python(`
+  const before = mount.fs.count('setLock');
+  const printed = mount.python(`
 import os, fcntl, signal, time
 fd = os.open('i', os.O_CREAT | os.O_RDWR); fcntl.lockf(fd, fcntl.LOCK_EX)
 pid = os.fork()
 if pid == 0:
   class Alarm(Exception): pass
   def ring(*_): raise Alarm()
-  signal.signal(signal.SIGALRM, ring); signal.setitimer(signal.ITIMER_REAL, 0.2)
+  signal.signal(signal.SIGALRM, ring)
   try: fcntl.lockf(os.open('i', os.O_RDWR), fcntl.LOCK_EX); print('granted', flush=True)
   except Alarm: print('interrupted', flush=True)
   os._exit(0)
-os.waitpid(pid, 0)
+while not os.path.exists('waits'): time.sleep(0.01)
+os.kill(pid, signal.SIGALRM); os.waitpid(pid, 0)
 `);
-  expect(out).toBe('interrupted');
+  // The parent's, and the child's that waits.
+  await expect.poll(() => mount.fs.count('setLock') - before).toBe(2);
+  await writeFile(join(mount.path, 'waits'), '');
+  expect(await printed).toBe('interrupted');
   expect(mount.transport.stats().interrupts).toBeGreaterThan(0);
 });

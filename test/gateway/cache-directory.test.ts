@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, onTestFinished, test, vi } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { CacheDirectory } from '../../src/gateway/cache-directory.js';
 
 function begin(intervalMs = 60_000) {
@@ -115,6 +115,6 @@ test.each([
   const { world, directory } = begin(intervalMs);
   directory.start();
   rmSync(world.path, { recursive: true });
-  await vi.waitFor(() => expect(world.told).toBe(1));
+  await expect.poll(() => world.told).toBe(1);
   expect(directory.isLost).toBe(true);
 });

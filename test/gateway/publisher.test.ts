@@ -1,5 +1,5 @@
 // The publisher's order and its behaviour under failure, with a cache, a service and a store that are played.
-import { expect, test, vi } from 'vitest';
+import { expect, test } from 'vitest';
 import type { Session } from '../../src/access/contract.js';
 import type { GatewayCache, PublishSnapshot } from '../../src/gateway/cache-contract.js';
 import { Publisher } from '../../src/gateway/publisher.js';
@@ -235,14 +235,14 @@ test('what removed files had in storage is dropped without anything being upload
   world.released = [{ id: 5, version: 1, node: 1 }]; // Left by a mount that was killed.
   world.publisher.start();
   try {
-    await vi.waitFor(() => expect(world.dropped).toEqual([5]));
+    await expect.poll(() => world.dropped).toEqual([5]);
     world.released = [{ id: 6, version: 1, node: 1 }];
     world.storeIsDown = true;
     world.publisher.removed(1);
-    await vi.waitFor(() => expect(world.errors).not.toEqual([]));
+    await expect.poll(() => world.errors).not.toEqual([]);
     world.storeIsDown = false;
-    await vi.waitFor(() => expect(world.dropped).toEqual([5, 6]));
-    expect(world.released).toEqual([]);
+    await expect.poll(() => world.dropped).toEqual([5, 6]);
+    await expect.poll(() => world.released).toEqual([]);
   } finally {
     await world.publisher.stop();
   }

@@ -52,7 +52,7 @@ const report = { operations: 10, errors: 1, rejected: 2, latencyP50Ms: 1, latenc
 
 describe('over a unix socket', () => {
   test('a lease from its request to its end, as two processes would have it', async () => {
-    const { address } = await host('a');
+    const { address, agent: itself } = await host('a');
     const agent = remote(address!);
     expect(await agent.register(registration)).toEqual({
       owner: { agent: 'a', address },
@@ -67,7 +67,7 @@ describe('over a unix socket', () => {
         if (event.kind === 'released') stop.abort();
       }
     })();
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await expect.poll(() => itself.stats().watchers).toBe(1);
     const first = await agent.request({ service: 's', consumer: 'me' });
     const second = await agent.request({
       service: 's',

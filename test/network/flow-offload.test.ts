@@ -1,13 +1,15 @@
 // Flow offload between namespaces: what the kernel forwards by itself is what the switch would have forwarded, no frame
 // doubled, lost or let through that the switch would have stopped.
 import { type ChildProcess, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { packageRoot } from '../../bindings/load.js';
 import type { SwitchConfigInput } from '../../src/network/config.js';
-import { Switch } from '../../src/network/switch.js';
+import { Switch, type SwitchStats } from '../../src/network/switch.js';
 import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
 const unavailable = networkUnavailable([
@@ -35,22 +37,25 @@ print('listening', flush=True)
 peer, digest = server.accept()[0], hashlib.sha256()
 while data := peer.recv(1 << 20): digest.update(data)
 print(digest.hexdigest(), flush=True)`;
-/** Numbered datagrams, one every so many milliseconds, until it is killed or they are sent. */
+/** Numbered datagrams, one every so many milliseconds, until they are sent or its input ends; says how many. */
 const NUMBERS = `
-import socket, struct, sys, time
+import select, socket, struct, sys, time
 out = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
 out.bind(('', 5301))
 out.connect((sys.argv[1], 5300))
-for number in range(int(sys.argv[2])):
+number = 0
+while number < int(sys.argv[2]) and not select.select([sys.stdin], [], [], 0)[0]:
     try: out.send(struct.pack('>I', number) + bytes(200))
     except ConnectionRefusedError: pass
+    number += 1
     time.sleep(float(sys.argv[3]) / 1000)
-print('sent', flush=True)`;
+print('sent', number, flush=True)`;
 /** Answers every tenth, so that connections are established; prints a line for each on request. */
 const COLLECT = `
 import socket, struct, sys
 sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+sock.setsockopt(socket.SOL_SOCKET, 33, 1 << 24) # SO_RCVBUFFORCE
 sock.bind(('::', 5300))
 print('ready', flush=True)
 while True:
@@ -104,9 +109,26 @@ async function transfer(lab: NetworkLab, from: string, to: string, address: stri
   const receiver = lab.start(to, 'python3', '-c', RECEIVE);
   await lineOf(receiver, /listening/);
   const arrived = lineOf(receiver, /^[0-9a-f]{64}$/);
+  const ended = once(receiver, 'close');
   const sent = await lab.run(from, 'python3', '-c', SEND, address, String(mib));
   expect(await arrived).toBe(sent.trim());
+  await ended;
 }
+
+/** Ends the input of a sender of numbers; answers how many it has sent. */
+async function sentBy(sender: ChildProcess): Promise<number> {
+  const said = lineOf(sender, /^sent \d+$/);
+  const ended = once(sender, 'close');
+  sender.stdin!.end();
+  const [, count] = (await said).split(' ');
+  await ended;
+  return Number(count);
+}
+
+/** Of the numbers over IPv4 that `a` sends, the greatest that may have been sent by now. */
+const lastSent = (lab: NetworkLab): Promise<number> => lab.counter('a', 'UdpOutDatagrams');
+
+const upTo = (count: number): number[] => Array.from({ length: count }, (_, number) => number);
 
 class Collector {
   readonly numbers: number[] = [];
@@ -126,6 +148,18 @@ class Collector {
   async atLeast(count: number): Promise<void> {
     while (this.numbers.length < count) await pause(10);
   }
+  /** All that came, by number, once they are so many, and whatever comes beyond that. */
+  async all(count: number): Promise<number[]> {
+    const endMs = performance.now() + 10_000;
+    while (this.numbers.length < count && performance.now() < endMs) await pause(20);
+    await pause(200);
+    return [...this.numbers].sort((a, b) => a - b);
+  }
+  async stop(): Promise<void> {
+    const ended = once(this.child, 'close');
+    this.child.kill();
+    await ended;
+  }
 }
 
 const flows = (plane: Switch): number => plane.counters().offloadedFlows!;
@@ -133,16 +167,25 @@ async function offloaded(plane: Switch, count = 1): Promise<void> {
   while (flows(plane) < count) await pause(20);
 }
 
-/**
- * How many more frames the kernel has counted at a port's interface than the switch received or counted as lost on the way
- * to it. Hosts solicit routers and report groups unasked, so it is read between two equal readings of the kernel's count.
- */
-async function unaccounted(lab: NetworkLab, plane: Switch, port: 'a' | 'b'): Promise<number> {
+interface Standing {
+  readonly stats: SwitchStats;
+  /** How many more frames the kernel has counted at each interface than the switch received or counted as lost on the way. */
+  readonly unaccounted: readonly number[];
+}
+
+/** Read between two equal readings of the kernel's counts: hosts solicit routers and report groups unasked. */
+async function standing(lab: NetworkLab, plane: Switch): Promise<Standing> {
+  const counts = () => AB.map(([host]) => lab.received('plane', `v${host}`));
   for (;;) {
-    const counted = lab.received('plane', `v${port}`);
+    const counted = counts();
     await pause(100);
-    const { received, lost } = plane.port(port)!;
-    if (lab.received('plane', `v${port}`) === counted) return counted - received.packets - lost;
+    const stats = plane.stats();
+    if (!isDeepStrictEqual(counts(), counted)) continue;
+    const unaccounted = AB.map(([host], i) => {
+      const { received, lost } = stats.ports[host]!;
+      return counted[i]! - received.packets - lost;
+    });
+    return { stats, unaccounted };
   }
 }
 
@@ -185,7 +228,7 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     expect(plane.show().offload).toEqual({ state: 'on' });
     await pause(100);
     // Frames from before the interfaces were taken over are nobody's.
-    const before = [await unaccounted(lab, plane, 'a'), await unaccounted(lab, plane, 'b')];
+    const { unaccounted: before } = await standing(lab, plane);
     for (const [from, to, address] of [
       ['a', 'b', '10.88.0.2'],
       ['b', 'a', '10.88.0.1'],
@@ -193,16 +236,16 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     ] as const)
       await transfer(lab, from, to, address);
     expect(await wrongChecksums(lab, 'a', 'b')).toBe(0);
-    expect([await unaccounted(lab, plane, 'a'), await unaccounted(lab, plane, 'b')]).toEqual(before);
-    const { ports, counters } = plane.stats();
+    // The end of a connection is user space's: its flows are back, and the connection is known to be over.
+    await expect.poll(() => flows(plane)).toBe(0);
+    await expect.poll(async () => (await standing(lab, plane)).unaccounted).toEqual(before);
+    const { ports, counters } = (await standing(lab, plane)).stats;
     expect(counters.offloadTaken!).toBeGreaterThanOrEqual(6);
     expect(counters.offloadedBytes!).toBeGreaterThan(32 << 20);
     expect(ports.b!.transmitted).toEqual(ports.a!.received);
     expect(ports.a!.offloaded!.received.packets + ports.b!.offloaded!.received.packets).toBe(
       counters.offloadedPackets,
     );
-    // The end of a connection is user space's: its flows are back, and the connection is known to be over.
-    expect(flows(plane)).toBe(0);
   });
 
   test('neither loses nor doubles a datagram while flows come and go', { timeout: TIMEOUT_MS }, async () => {
@@ -212,17 +255,15 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     await plane.apply(twoPorts(lab));
     for (const address of ['10.88.0.2', 'fd88::2']) {
       const collector = await Collector.start(lab, 'b');
-      const sender = lab.start('a', 'python3', '-c', NUMBERS, address, '1500', '1');
-      const sent = lineOf(sender, /sent/);
+      const sender = lab.start('a', 'python3', '-c', NUMBERS, address, '100000', '1');
       for (let round = 0; round < 4; round += 1) {
         await offloaded(plane, 1);
         await pause(50);
         await plane.apply(twoPorts(lab));
       }
-      await sent;
-      await pause(200);
-      collector.child.kill();
-      expect([...collector.numbers].sort((a, b) => a - b)).toEqual(Array.from({ length: 1500 }, (_, i) => i));
+      const count = await sentBy(sender);
+      expect(await collector.all(count)).toEqual(upTo(count));
+      await collector.stop();
     }
   });
 
@@ -235,7 +276,6 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     await plane.apply(twoPorts(lab));
     const collector = await Collector.start(lab, 'b');
     lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '100000', '0.5');
-    const arrived = () => lab.counter('b', 'IpInReceives');
     await offloaded(plane, 1);
     await collector.atLeast(collector.numbers.length + 200);
     const guarded = twoPorts(lab, { groups: { web: { in: [{ protocol: 'tcp' }], out: [{}] } } });
@@ -249,11 +289,11 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
       const dropped = () => (plane.port('a')!.drops[reason] ?? 0) + (plane.port('b')!.drops[reason] ?? 0);
       const before = dropped();
       await apply();
-      const passed = await arrived();
-      await pause(300);
-      expect(await arrived()).toBe(passed);
+      const last = await lastSent(lab);
+      await expect.poll(() => dropped() - before).toBeGreaterThan(50);
+      await pause(100);
+      expect(collector.numbers.filter((number) => number > last)).toEqual([]);
       expect(flows(plane)).toBe(0);
-      expect(dropped() - before).toBeGreaterThan(50);
       await plane.setPortState('b', 'up');
       await plane.apply(twoPorts(lab));
       await offloaded(plane, 1);
@@ -267,9 +307,9 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     wire(lab, 'plane', AB);
     await using plane = await Switch.start();
     const limited = twoPorts(lab);
-    limited.ports!.a = { ...limited.ports!.a, receive: { rate: '400kbit', burst: 2000 } };
+    limited.ports!.a = { ...limited.ports!.a, receive: { rate: '100kbit', burst: 2000 } };
     const metered = twoPorts(lab, {
-      meters: { slow: { rate: '400kbit', burst: 2000 } },
+      meters: { slow: { rate: '100kbit', burst: 2000 } },
       rules: [{ match: { protocol: 'udp' }, meter: 'slow' }],
     });
     await plane.apply(twoPorts(lab));
@@ -279,9 +319,9 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
       await offloaded(plane, 1);
       await collector.atLeast(collector.numbers.length + 100);
       await plane.apply(document);
-      const before = plane.port('a')!.drops.meter ?? 0;
-      await pause(500);
-      expect(plane.port('a')!.drops.meter! - before).toBeGreaterThan(50);
+      const dropped = () => plane.port('a')!.drops.meter ?? 0;
+      const before = dropped();
+      await expect.poll(() => dropped() - before).toBeGreaterThan(50);
       expect(flows(plane)).toBe(0);
       await plane.apply(twoPorts(lab));
     }
@@ -344,13 +384,14 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
         if (item.direction === 'in') seen.push(Buffer.from(item.bytes).readUInt32BE(42));
     })();
     await capture.started();
-    const from = collector.numbers.length;
-    await collector.atLeast(from + 200);
-    await pause(100);
+    const last = await lastSent(lab);
+    const since = () => collector.numbers.filter((number) => number > last);
+    await expect.poll(() => since().length).toBeGreaterThan(200);
+    const passed = since();
     await capture.stop();
     await reading;
     const numbers = new Set(seen);
-    expect(collector.numbers.slice(from, from + 200).filter((number) => !numbers.has(number))).toEqual([]);
+    expect(passed.filter((number) => !numbers.has(number))).toEqual([]);
     expect(numbers.size).toBe(seen.length);
     await offloaded(plane, 1);
   });
@@ -370,15 +411,13 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '100000', '1');
     await offloaded(plane, 1);
     await collector.atLeast(collector.numbers.length + 50);
-    const arrived = () => lab.counter('b', 'IpInReceives');
     const [there] = JSON.parse(lab.ip('b', '-j link show eth0')) as [{ address: string }];
     lab.ip('a', 'link set eth0 address 02:00:00:00:00:66');
     lab.ip('a', `neigh replace 10.88.0.2 lladdr ${there.address} dev eth0 nud permanent`);
-    await pause(50);
-    const passed = await arrived();
-    await pause(300);
-    expect(await arrived()).toBe(passed);
-    expect(plane.stats().ports.a!.drops['spoofed-mac']).toBeGreaterThan(50);
+    const last = await lastSent(lab);
+    await expect.poll(() => plane.port('a')!.drops['spoofed-mac'] ?? 0).toBeGreaterThan(50);
+    await pause(100);
+    expect(collector.numbers.filter((number) => number > last)).toEqual([]);
   });
 
   test('an idle flow goes back, a full table leaves flows in user space', {
@@ -391,12 +430,15 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     await transfer(lab, 'a', 'b', '10.88.0.2', 64);
     expect(plane.counters().offloadTaken!).toBeGreaterThanOrEqual(1);
     expect(plane.counters().offloadFull!).toBeGreaterThanOrEqual(1);
+    await expect.poll(() => flows(plane)).toBe(0);
     const collector = await Collector.start(lab, 'b');
-    await lineOf(lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '200', '1'), /sent/);
-    expect(flows(plane)).toBe(1);
-    await pause(4000);
-    expect(flows(plane)).toBe(0);
+    const sender = lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '100000', '1');
+    await offloaded(plane, 1);
     await collector.atLeast(200);
+    expect(flows(plane)).toBe(1);
+    const count = await sentBy(sender);
+    await expect.poll(() => flows(plane)).toBe(0);
+    expect(await collector.all(count)).toEqual(upTo(count));
   });
 
   test('trace says whether the kernel forwards a flow, and why not', { timeout: TIMEOUT_MS }, async () => {
@@ -420,7 +462,8 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     expect(plane.trace('a', frames[0]!).text).toContain("stays in user space: a port's offload is off");
     await plane.apply(twoPorts(lab));
     await offloaded(plane, 1);
-    expect(plane.trace('a', frames[0]!).text).toMatch(/forwarded by the kernel, \d+ packets so far/);
+    const traced = () => plane.trace('a', frames[0]!).text;
+    await expect.poll(traced).toMatch(/forwarded by the kernel, \d+ packets so far/);
   });
 
   test.each(['tap', 'udp'] as const)(
@@ -439,16 +482,16 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
           await transfer(lab, from, to, address);
         const collector = await Collector.start(lab, 'b');
         await lineOf(lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '500', '1'), /sent/);
-        await collector.atLeast(500);
-        expect([...collector.numbers].sort((x, y) => x - y)).toEqual(
-          Array.from({ length: 500 }, (_, i) => i),
-        );
+        expect(await collector.all(500)).toEqual(upTo(500));
         expect(await wrongChecksums(lab, 'a', 'b', 'p1', 'p2')).toBe(0);
         for (const plane of planes) {
-          const { counters, ports } = plane!.stats();
-          expect(counters.offloadedBytes!).toBeGreaterThan(16 << 20);
+          expect(plane!.counters().offloadedBytes!).toBeGreaterThan(16 << 20);
+          const unsent = () => {
+            const { counters, ports } = plane!.stats();
+            return counters.encapsulated! - ports.wire!.transmitted.packets;
+          };
           // The other kind segments after encapsulation.
-          if (underlay === 'tap') expect(counters.encapsulated!).toBe(ports.wire!.transmitted.packets);
+          if (underlay === 'tap') await expect.poll(unsent).toBe(0);
         }
       } finally {
         for (const plane of planes) await plane?.stop();
@@ -469,12 +512,14 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     await offloaded(planes[0]!, 1);
     await collector.atLeast(collector.numbers.length + 50);
     lab.ip('p1', 'route add 172.16.0.2/32 via 172.17.0.2 src 172.16.0.1');
-    await pause(100);
-    const [before, from] = [lab.received('p2', 'wire'), lab.received('p2', 'other')];
-    await collector.atLeast(collector.numbers.length + 300);
-    await offloaded(planes[0]!, 1);
-    expect(lab.received('p2', 'other') - from).toBeGreaterThan(250);
+    const other = () => lab.received('p2', 'other');
+    const idle = other();
+    await expect.poll(() => other() - idle).toBeGreaterThan(10);
+    const [before, from] = [lab.received('p2', 'wire'), other()];
+    await expect.poll(() => other() - from).toBeGreaterThan(250);
     expect(lab.received('p2', 'wire') - before).toBeLessThan(50);
+    await offloaded(planes[0]!, 1);
+    await collector.atLeast(collector.numbers.length + 50);
     for (const plane of planes) await plane!.stop();
   });
 
@@ -484,18 +529,19 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     const rules = [{ name: 'numbers', match: { protocol: 'udp', destinationPorts: 5300 } } as const];
     for (const plane of planes) await plane!.apply({ ...plane!.show().config, rules });
     const collector = await Collector.start(lab, 'b');
-    await lineOf(lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '500', '2'), /sent/);
-    await collector.atLeast(500);
-    await pause(100);
+    const sender = lab.start('a', 'python3', '-c', NUMBERS, '10.88.0.2', '100000', '2');
+    for (const plane of planes)
+      await expect.poll(() => plane!.counters().offloadedPackets!).toBeGreaterThan(300);
+    const packets = await sentBy(sender);
+    const bytes = packets * (42 + 204);
+    expect(await collector.all(packets)).toEqual(upTo(packets));
     for (const [index, plane] of planes.entries()) {
-      const { rules: counted, counters } = plane!.stats();
-      expect(counted).toMatchObject([{ name: 'numbers', packets: 500, bytes: 500 * (42 + 204) }]);
-      expect(counters.offloadedPackets!).toBeGreaterThan(300);
-      const { connections, peers } = plane!.show();
-      const [numbers] = connections.filter(({ flow }) => flow.includes(':5300'));
-      expect(numbers!.sent).toEqual({ packets: 500, bytes: 500 * (42 + 204) });
-      expect(numbers!.answers.packets).toBe(50);
-      expect(peers[0]![index === 0 ? 'transmitted' : 'received']).toBeGreaterThanOrEqual(500);
+      expect(plane!.stats().rules).toMatchObject([{ name: 'numbers', packets, bytes }]);
+      const numbers = () => plane!.show().connections.find(({ flow }) => flow.includes(':5300'))!;
+      await expect.poll(() => numbers().answers.packets).toBe(Math.ceil(packets / 10));
+      expect(numbers().sent).toEqual({ packets, bytes });
+      const [peer] = plane!.show().peers;
+      expect(peer![index === 0 ? 'transmitted' : 'received']).toBeGreaterThanOrEqual(packets);
       await plane!.stop();
     }
   });
@@ -508,11 +554,11 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     await offloaded(planes[0]!, 1);
     await collector.atLeast(collector.numbers.length + 50);
     lab.ip('p1', 'xfrm policy add src 172.16.0.1/32 dst 172.16.0.2/32 dir out action block');
-    await pause(300);
-    const passed = lab.received('p2', 'wire');
-    await pause(300);
+    await expect.poll(() => planes[0]!.port('wire')!.offloaded!.finding).toMatch(/IPsec/);
+    await expect.poll(() => flows(planes[0]!)).toBe(0);
+    const [passed, last] = [lab.received('p2', 'wire'), await lastSent(lab)];
+    await expect.poll(() => lastSent(lab)).toBeGreaterThan(last + 300);
     expect(lab.received('p2', 'wire') - passed).toBeLessThan(10); // neighbours are asked for now and then; the flow has 300
-    expect(planes[0]!.port('wire')!.offloaded!.finding).toMatch(/IPsec/);
     expect(flows(planes[0]!)).toBe(0);
     lab.ip('p1', 'xfrm policy flush');
     await collector.atLeast(collector.numbers.length + 50);
@@ -624,9 +670,9 @@ describe.skipIf(unavailable !== undefined)('flow offload', () => {
     const pid = spawnSync('ip', ['netns', 'pids', lab.space('plane')], { encoding: 'utf8' }).stdout.trim();
     for (const one of pid.split('\n')) process.kill(Number(one), 'SIGKILL');
     await ended;
-    expect(await programs(lab, 'plane', 'va', 'vb', 'lo')).toBe(0);
+    await expect.poll(() => programs(lab, 'plane', 'va', 'vb', 'lo')).toBe(0);
     lab.ip('plane', 'addr add 10.88.0.9/24 dev va');
-    await lab.run('a', 'ping', '-c', '1', '-W', '2', '10.88.0.9');
+    await lab.run('a', 'ping', '-c', '1', '-W', '10', '10.88.0.9');
     await transfer(lab, 'a', 'plane', '10.88.0.9', 4);
     lab.ip('plane', 'addr flush dev va');
     const next = await up();

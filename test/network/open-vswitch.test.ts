@@ -10,7 +10,7 @@ const TIMEOUT_MS = 60_000;
 const VNI = 42;
 /** The key of GRE holds NVGRE's network in its upper 24 bits and a flow in the lower 8 (RFC 7637, 3.2). */
 const KEY = VNI << 8;
-const READY_MS = 10_000;
+const READY_MS = 30_000;
 const ENDS = { 4: ['10.99.0.1', '10.99.0.2'], 6: ['fd99::1', 'fd99::2'] } as const;
 
 const CASES = [

@@ -13,6 +13,8 @@ import { Metrics } from '../../src/telemetry/metrics.js';
 let directory: string;
 let socketPath: string;
 let server: AdminServer;
+/** `wait` has been called. */
+let begun: Promise<unknown>;
 let aborted: Promise<unknown>;
 
 const metrics = new Metrics();
@@ -46,13 +48,18 @@ const methods: Record<string, Method> = {
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'penstock-rpc-'));
   socketPath = join(directory, 'socket');
+  let sawCall: (value: unknown) => void;
   let sawAbort: (reason: unknown) => void;
+  begun = new Promise((resolve) => {
+    sawCall = resolve;
+  });
   aborted = new Promise((resolve) => {
     sawAbort = resolve;
   });
   const wait: Method = {
     call: (_, { signal }) =>
       new Promise((_resolve, reject) => {
+        sawCall(undefined);
         signal.addEventListener('abort', () => {
           sawAbort(signal.reason);
           reject(signal.reason);
@@ -98,7 +105,7 @@ test('a method that does not exist is NO_METHOD, a socket that does not is NOT_R
 test('a caller that goes away aborts the work', async () => {
   const abort = new AbortController();
   const waiting = call(socketPath, 'wait', {}, { signal: abort.signal });
-  setTimeout(() => abort.abort(new Error('changed my mind')), 100);
+  void begun.then(() => abort.abort(new Error('changed my mind')));
   await expect(waiting).rejects.toThrow('changed my mind');
   expect(await aborted).toMatchObject({ code: 'DISCONNECTED' });
 });
@@ -106,7 +113,7 @@ test('a caller that goes away aborts the work', async () => {
 test('stopping the server ends running work with an error, not with silence', async () => {
   const waiting = call(socketPath, 'wait', {});
   const failure = expect(waiting).rejects.toBeInstanceOf(RpcError);
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await begun;
   await server[Symbol.asyncDispose]();
   await failure;
 });

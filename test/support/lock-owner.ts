@@ -30,6 +30,12 @@ export class LockOwner implements Disposable {
   }
 }
 
+/** Whether the process waits for a lock. */
+export function isWaiting(pid: number): boolean {
+  const waiter = new RegExp(`^\\d+: -> POSIX +ADVISORY +WRITE ${pid} `, 'm');
+  return waiter.test(readFileSync('/proc/locks', 'utf8'));
+}
+
 /** "<flavour> <kind> <pid> <start> <end>" of every lock held on the inode, sorted; end is EOF or a number. */
 export function kernelLocks(ino: string): string[] {
   // 1: POSIX  ADVISORY  WRITE 3568 fd:00:2531452 0 EOF      ("1: -> POSIX ..." is a waiter)

@@ -10,6 +10,33 @@ import { promisify } from 'node:util';
 let labs = 0;
 const execute = promisify(execFile);
 
+/** Echoes at a steady pace; tells the numbers of those that came back. */
+const ECHOES = `
+import os, select, socket, struct, sys, time
+address, count, pace, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+link = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+link.connect((address, 0))
+identifier, sent, came, due = os.getpid() & 0xffff, 0, [], time.monotonic()
+def send(number):
+    total = 0x0800 + identifier + number
+    total = (total & 0xffff) + (total >> 16)
+    total = (total & 0xffff) + (total >> 16)
+    try: link.send(struct.pack('!4H', 0x0800, ~total & 0xffff, identifier, number))
+    except OSError: pass # its neighbour does not answer: it is lost
+def take(seconds):
+    if not select.select([link], [], [], max(0, seconds))[0]: return False
+    try: icmp = link.recv(2048)[20:]
+    except OSError: return True
+    if icmp[0] == 0 and struct.unpack_from('!H', icmp, 4)[0] == identifier: came.append(icmp[7] + 256 * icmp[6])
+    return True
+while sent < count:
+    send(sent)
+    sent, due = sent + 1, due + pace
+    while take(due - time.monotonic()): pass
+while len(set(came)) < count and time.monotonic() < due + patience: take(due + patience - time.monotonic())
+while take(0.1): pass # doubled ones
+print(*came)`;
+
 /** Why tests with namespaces are left out here, printed once; undefined when they run. */
 export function networkUnavailable(programs: readonly string[] = []): string | undefined {
   const reason = findReason(programs);
@@ -70,7 +97,7 @@ export class NetworkLab implements AsyncDisposable {
   async run(name: string, program: string, ...argv: readonly string[]): Promise<string> {
     try {
       const { stdout } = await execute(...this.#inside(name, program, argv), {
-        timeout: 30_000,
+        timeout: 60_000,
         maxBuffer: 16 << 20,
       });
       return stdout;
@@ -78,6 +105,21 @@ export class NetworkLab implements AsyncDisposable {
       const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string };
       throw new Error(`${program} ${argv.join(' ')} in ${name}: ${stdout}${stderr}`.trim());
     }
+  }
+
+  /**
+   * The numbers of those of `count` echoes that are answered, in the order of the answers. ping waits two round trips for the last
+   * of them, which on a busy machine is too short; here it may come within `patienceMs`.
+   */
+  async echoes(
+    name: string,
+    address: string,
+    count: number,
+    { paceMs = 20, patienceMs = 10_000 } = {},
+  ): Promise<number[]> {
+    const argv = [address, count, paceMs / 1000, patienceMs / 1000].map(String);
+    const numbers = (await this.run(name, 'python3', '-c', ECHOES, ...argv)).trim();
+    return numbers === '' ? [] : numbers.split(' ').map(Number);
   }
 
   /** Starts a program inside and leaves it running until the lab ends. */
@@ -114,6 +156,15 @@ export class NetworkLab implements AsyncDisposable {
     return Number(new RegExp(`^${counter}\\s+(\\d+)`, 'm').exec(text)?.[1] ?? Number.NaN);
   }
 
+  /** A UDP run to the server in `name`: its packets, and those that were lost on the way, not for want of room in the server's socket. */
+  async lossOf(name: string, run: () => Promise<IperfReport>): Promise<{ packets: number; lost: number }> {
+    const noRoom = async () =>
+      (await this.counter(name, 'UdpRcvbufErrors')) + (await this.counter(name, 'Udp6RcvbufErrors'));
+    const before = await noRoom();
+    const { packets, lost_packets: lost } = (await run()).end.sum!;
+    return { packets, lost: lost - ((await noRoom()) - before) };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const child of this.#children) {
       if (child.exitCode !== null || child.signalCode !== null) continue;
@@ -148,7 +199,11 @@ export function lineOn(stream: Readable, pattern: RegExp): Promise<string> {
     let text = '';
     const look = (chunk: Buffer) => {
       text += chunk;
-      const line = text.split('\n').find((candidate) => pattern.test(candidate));
+      // Whole ones only: the last may go on.
+      const line = text
+        .split('\n')
+        .slice(0, -1)
+        .find((candidate) => pattern.test(candidate));
       if (line === undefined) return;
       stream.off('data', look);
       stream.off('close', end);

@@ -42,7 +42,7 @@ export class OpenVswitch {
 
   /** `ovs-vsctl` with these words; answers its output. Waits until the switch has done what it says. */
   async set(...words: readonly string[]): Promise<string> {
-    return this.lab.run(this.space, 'ovs-vsctl', `--db=${this.#database}`, '--timeout=10', ...words);
+    return this.lab.run(this.space, 'ovs-vsctl', `--db=${this.#database}`, '--timeout=50', ...words);
   }
 
   /** `ovs-appctl` of the switch. */

@@ -30,21 +30,25 @@ while not select.select([sys.stdin], [], [], 0)[0]:
   time.sleep(0.0005)
 print('sent', sent, time.monotonic() - start, flush=True)`;
 
-/** Counts different numbers until nothing has come for half a second after its input ended. */
+/** Counts different numbers until it has as many as it is told at the end, or half a minute is over, and what comes beyond. */
 const RECEIVE = `
-import select, socket, struct, sys
+import select, socket, struct, sys, time
 inward = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 inward.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
 inward.bind(('', ${PORT}))
 print('listening', flush=True)
-seen, total, ending = set(), 0, False
-while True:
-  ready = select.select([inward] if ending else [inward, sys.stdin], [], [], 0.5 if ending else None)[0]
-  if sys.stdin in ready: ending = True
+seen, total, due, end = set(), 0, None, 0
+def take(*others, seconds):
+  global total
+  ready = select.select([inward, *others], [], [], seconds)[0]
   if inward in ready:
     seen.add(struct.unpack_from('!Q', inward.recv(256))[0])
     total += 1
-  elif ending: break
+  return ready
+while due is None:
+  if sys.stdin in take(sys.stdin, seconds=None): due, end = int(sys.stdin.readline()), time.monotonic() + 30
+while len(seen) < due and time.monotonic() < end: take(seconds=1)
+while take(seconds=0.5): pass
 print('received', len(seen), total, flush=True)`;
 
 export interface SwapsReport {
@@ -129,7 +133,7 @@ export async function swapUnderLoad(options: {
     options.onSwap?.(swap);
   }
   const [sent, sending] = await lastWords(sender, /^sent (\d+) ([\d.]+)$/);
-  const [received, total] = await lastWords(receiver, /^received (\d+) (\d+)$/);
+  const [received, total] = await lastWords(receiver, /^received (\d+) (\d+)$/, `${sent}\n`);
   const stats = plane.stats();
   const drops: Record<string, number> = {};
   for (const [reason, count] of Object.entries(dropsOf(plane)))
@@ -157,11 +161,11 @@ function dropsOf(plane: Switch): Record<string, number> {
   return drops;
 }
 
-/** Ends the child's input and answers the numbers of what it says then. */
-async function lastWords(child: ChildProcess, pattern: RegExp): Promise<number[]> {
+/** Ends the child's input, `told` before that, and answers the numbers of what it says then. */
+async function lastWords(child: ChildProcess, pattern: RegExp, told = ''): Promise<number[]> {
   const said = lineOf(child, pattern);
   const ended = once(child, 'exit');
-  child.stdin!.end();
+  child.stdin!.end(told);
   const line = await said;
   await ended;
   return pattern.exec(line)!.slice(1).map(Number);
