@@ -39,6 +39,12 @@ export class NameWindow {
     return this.size === this.sizeMax;
   }
 
+  /** So many may come: arrays that need not grow leave nothing behind for the garbage collector. */
+  expect(inodes: number): void {
+    const length = Math.min(this.sizeMax, inodes);
+    if (length > this.#orders.length) this.#resize(length);
+  }
+
   /** It is complete: what follows in key order is `next`, or nothing. */
   end(next?: number): void {
     this.#end = next === undefined ? Number.POSITIVE_INFINITY : orderOf(next);
@@ -52,7 +58,7 @@ export class NameWindow {
 
   /** Each behind the one before in key order; not when it is full. */
   add(inode: Inode): void {
-    if (this.size === this.#orders.length) this.#grow();
+    if (this.size === this.#orders.length) this.#resize(Math.min(this.sizeMax, 2 * this.size));
     const at = this.size++;
     this.#orders[at] = orderOf(inode.ino);
     this.#parents[at] = inode.parent;
@@ -88,8 +94,7 @@ export class NameWindow {
     };
   }
 
-  #grow(): void {
-    const length = Math.min(this.sizeMax, 2 * this.#orders.length);
+  #resize(length: number): void {
     const grown = <T extends Float64Array | Uint32Array | Uint8Array>(made: T, from: T): T => {
       made.set(from);
       return made;

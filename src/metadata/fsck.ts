@@ -385,6 +385,7 @@ export async function fsck(
 ): Promise<FsckReport> {
   const check = new Check(cluster, keys, new NameWindow(windowInodes));
   for (const { index } of cluster.nodes) await check.readNode(index);
+  check.window.expect(check.usages.reduce((sum, usage) => sum + (usage?.inodesUsed ?? 0), 0));
   for (const { index } of cluster.nodes) await check.readInodes(index);
   await check.orphanRecords();
   check.usage(quota);
