@@ -14,7 +14,9 @@ namespace penstock::kv {
 
 namespace {
 
-constexpr uint64_t kMagic = 0x314c4e524a4b4e50;  // "PNKJRNL1"
+constexpr uint64_t kMagic = 0x324c4e524a4b4e50;         // "PNKJRNL2"
+constexpr uint64_t kMagicOneHalf = 0x314c4e524a4b4e50;  // "PNKJRNL1"
+constexpr uint32_t kTurned = 0xffff'ffff;               // a length that no record has; no bytes follow
 
 struct Header {
   uint64_t magic;
@@ -32,6 +34,8 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == 16);
 
+constexpr std::size_t kHalves = 2;
+
 constexpr std::size_t padded(std::size_t bytes) {
   return (bytes + 7) & ~std::size_t{7};
 }
@@ -42,6 +46,32 @@ uint32_t checksum(const Header& header) {
 
 uint32_t checksum(const RecordHeader& header, std::span<const std::byte> bytes) {
   return crc32c(crc32c(0, std::as_bytes(std::span(&header, 1)).subspan(sizeof(header.crc))), bytes);
+}
+
+Header header_of(const std::byte* half) {
+  Header header;
+  std::memcpy(&header, half, sizeof(header));
+  return header;
+}
+
+bool is_whole(const Header& header) {
+  return (header.magic == kMagic || header.magic == kMagicOneHalf) && header.crc == checksum(header);
+}
+
+// Appends the bytes of a generation's records to `into`; true when it has turned.
+bool take_records(std::span<const std::byte> half, uint64_t generation, std::vector<std::byte>& into) {
+  for (std::size_t at = CommitJournal::kRecordsOffset; at + sizeof(RecordHeader) <= half.size();) {
+    RecordHeader record;
+    std::memcpy(&record, half.data() + at, sizeof(record));
+    if (record.generation != generation) return false;
+    if (record.length == kTurned) return record.crc == checksum(record, {});
+    if (record.length > half.size() - at - sizeof(record)) return false;
+    const std::span<const std::byte> bytes = half.subspan(at + sizeof(record), record.length);
+    if (record.crc != checksum(record, bytes)) return false;
+    into.insert(into.end(), bytes.begin(), bytes.end());
+    at += sizeof(record) + padded(record.length);
+  }
+  return false;
 }
 
 }  // namespace
@@ -69,44 +99,60 @@ CommitJournal::~CommitJournal() {
 
 std::vector<std::byte> CommitJournal::replay(uint64_t sequence) const {
   std::vector<std::byte> records;
-  Header header;
-  std::memcpy(&header, memory_, sizeof(header));
-  if (header.magic != kMagic || header.crc != checksum(header) || header.base != sequence) return records;
-  for (std::size_t at = kRecordsOffset; at + sizeof(RecordHeader) <= kFileBytes;) {
-    RecordHeader record;
-    std::memcpy(&record, memory_ + at, sizeof(record));
-    if (record.generation != header.generation) break;
-    if (record.length > kFileBytes - at - sizeof(record)) break;
-    const std::span<const std::byte> bytes(memory_ + at + sizeof(record), record.length);
-    if (record.crc != checksum(record, bytes)) break;
-    records.insert(records.end(), bytes.begin(), bytes.end());
-    at += sizeof(record) + padded(record.length);
+  for (std::size_t index = 0; index < kHalves; ++index) {
+    const Header header = header_of(half(index));
+    if (!is_whole(header) || header.base != sequence) continue;
+    const std::size_t bytes = header.magic == kMagicOneHalf ? kFileBytes : kHalfBytes;
+    if (!take_records({half(index), bytes}, header.generation, records)) break;
+    const Header next = header_of(half(1 - index));
+    if (is_whole(next) && next.generation == header.generation + 1)
+      take_records({half(1 - index), kHalfBytes}, next.generation, records);
+    break;
   }
   return records;
 }
 
 void CommitJournal::restart(uint64_t sequence) {
+  std::memset(half(1 - current_), 0, sizeof(Header));
+  begin(sequence);
+}
+
+void CommitJournal::turn(uint64_t sequence) {
+  write_record(kTurned, {});
+  current_ = 1 - current_;
+  begin(sequence);
+}
+
+void CommitJournal::begin(uint64_t sequence) {
   Header header{kMagic, ++generation_, sequence, 0, 0};
   header.crc = checksum(header);
-  std::memcpy(memory_, &header, sizeof(header));
+  std::memcpy(half(current_), &header, sizeof(header));
   end_ = kRecordsOffset;
 }
 
 Result<void> CommitJournal::sync() {
-  if (::msync(memory_, kRecordsOffset, MS_SYNC) != 0)
-    return Error::from_errno(errno, "sync of the commit journal");
+  for (std::size_t index = 0; index < kHalves; ++index) {
+    if (::msync(half(index), kRecordsOffset, MS_SYNC) != 0)
+      return Error::from_errno(errno, "sync of the commit journal");
+  }
   return {};
 }
 
 bool CommitJournal::append(std::span<const std::byte> record) {
   const std::size_t needed = sizeof(RecordHeader) + padded(record.size());
-  if (needed > kFileBytes - end_) return false;
-  RecordHeader header{0, static_cast<uint32_t>(record.size()), generation_};
-  header.crc = checksum(header, record);
-  std::memcpy(memory_ + end_ + sizeof(header), record.data(), record.size());
-  std::memcpy(memory_ + end_, &header, sizeof(header));
-  end_ += needed;
+  // What is left must hold the record `turned`.
+  if (needed + sizeof(RecordHeader) > kHalfBytes - end_) return false;
+  write_record(static_cast<uint32_t>(record.size()), record);
   return true;
+}
+
+void CommitJournal::write_record(uint32_t length, std::span<const std::byte> bytes) {
+  RecordHeader header{0, length, generation_};
+  header.crc = checksum(header, bytes);
+  std::byte* at = half(current_) + end_;
+  if (!bytes.empty()) std::memcpy(at + sizeof(header), bytes.data(), bytes.size());
+  std::memcpy(at, &header, sizeof(header));
+  end_ += sizeof(header) + padded(bytes.size());
 }
 
 }  // namespace penstock::kv

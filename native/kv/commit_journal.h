@@ -1,21 +1,33 @@
 // What was committed since the store last took a batch, in a file mapped into memory: a commit is a copy and
 // a checksum, without a system call, and the kernel keeps it when the process is killed.
 //
-//   0                                4096                                            kFileBytes
-//   | magic | generation | base | crc | record | record | record | (older generations, ignored)
+// Two halves in turn, so that the store can take one as a batch on another thread while commits go on:
+//
+//   0                                4096                                              kHalfBytes
+//   | magic | generation | base | crc | record | record | record | turned | (older generations, ignored)
 //     u64     u64          u64    u32   { u32 crc | u32 length | u64 generation | bytes, padded to 8 }
+//   | the same again ...                                                               | kFileBytes
 //
-//   append ... append ── the store takes them all as one batch ── restart: a new generation over the old one
+//   half 0   append append turn ─ the store takes its batch ─> ┊           ┌ append append ...
+//   half 1                    └ append append append append ...┊ ... turn ─┘ ─ the store takes its batch ─>
 //
-// `base` is the store's sequence when the generation began. At opening the records stand if, and only if, the
-// store is still at that sequence: after a kill it either has none of them (they are replayed) or all of
-// them. After a power loss it may have lost older batches too, or kept this one while our header was lost;
-// then the sequences differ, and what the store holds is the prefix that stands. Where they agree, the
-// records up to the first whose checksum or generation is wrong continue it. The header of a new life is on
-// disk before its first commit, so that no header of an abandoned history can meet a store that reached its
-// sequence another way.
+// `base` is the store's sequence before the half's batch; `turn` is told the sequence after it, which is the
+// base of the next generation. At opening a half stands if, and only if, the store is at its base:
+//
+//   the store is at                 after a kill, while                         replayed, as one batch
+//   base of generation n            n is written, or its batch is under way     n, and n + 1 if n has turned
+//   base of generation n + 1        the batch of n has been taken               n + 1
+//
+// After a power loss the store may have lost older batches too, or kept one while our header was lost; then
+// no base agrees, and what the store holds is the prefix that stands. Where one agrees, its records up to the
+// first whose checksum or generation is wrong continue the store. The next generation continues them only if
+// they are whole: they end with the record `turned`, and the other half holds the generation after theirs.
+// The headers of a new life are on disk before its first commit, so that no header of an abandoned history
+// can meet a store that reached its sequence another way.
 //
 // Power loss takes nothing that was synced: a sync has the store take everything first.
+//
+// Version 1 had one half as large as the file, and no turns; it is still replayed.
 //
 // Thread: one.
 #pragma once
@@ -34,6 +46,7 @@ namespace penstock::kv {
 class CommitJournal {
  public:
   static constexpr std::size_t kFileBytes = 1 << 20;
+  static constexpr std::size_t kHalfBytes = kFileBytes / 2;
   static constexpr std::size_t kRecordsOffset = 4096;
 
   // Makes the file if there is none, with all its blocks. ENOSPC and others.
@@ -48,7 +61,10 @@ class CommitJournal {
   std::vector<std::byte> replay(uint64_t sequence) const;
   // Everything is in the store, which is at `sequence` now.
   void restart(uint64_t sequence);
-  // Makes the header durable.
+  // What was appended is a batch that takes the store to `sequence`; appends go to the other half from now
+  // on, of which the store has everything.
+  void turn(uint64_t sequence);
+  // Makes the headers durable.
   Result<void> sync();
   // False when it does not fit any more.
   bool append(std::span<const std::byte> record);
@@ -56,8 +72,13 @@ class CommitJournal {
  private:
   CommitJournal(std::byte* memory, uint64_t generation) : memory_(memory), generation_(generation) {}
 
+  std::byte* half(std::size_t index) const { return memory_ + index * kHalfBytes; }
+  void begin(uint64_t sequence);
+  void write_record(uint32_t length, std::span<const std::byte> bytes);
+
   std::byte* memory_;
   uint64_t generation_;
+  std::size_t current_ = 0;  // the half that takes appends
   std::size_t end_ = kRecordsOffset;
 };
 

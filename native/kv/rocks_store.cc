@@ -63,7 +63,8 @@ void store_u32(std::byte* at, std::size_t value) {
 
 }  // namespace
 
-RocksStore::RocksStore(std::unique_ptr<rocksdb::DB> db) : db_(std::move(db)) {}
+RocksStore::RocksStore(std::unique_ptr<rocksdb::DB> db)
+    : db_(std::move(db)), gathered_(std::make_unique<rocksdb::WriteBatch>()) {}
 
 Result<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& directory,
                                                      std::size_t block_cache_bytes) {
@@ -92,12 +93,17 @@ Result<void> RocksStore::begin_journal(const std::string& path) {
   (*journal)->restart(db_->GetLatestSequenceNumber());
   if (Result<void> synced = (*journal)->sync(); !synced) return synced;
   journal_ = std::move(*journal);
+  background_ = std::make_unique<BackgroundTask>("penstock-kv", [this] {
+    // A failure is kept for whoever settles the batch.
+    static_cast<void>(write_gathered());
+  });
   return {};
 }
 
 RocksStore::~RocksStore() {
   // Should it fail, the journal still has it.
   if (failed_ == 0) static_cast<void>(hand_over());
+  background_.reset();
   for (const auto& [id, snapshot] : snapshots_) db_->ReleaseSnapshot(snapshot);
 }
 
@@ -136,10 +142,8 @@ Result<std::size_t> RocksStore::scan(std::span<std::byte> buffer, const ScanRequ
                                      uint32_t snapshot) {
   const std::string start(view_of(buffer.first(request.start_bytes)));
   const std::string end(view_of(buffer.subspan(request.start_bytes, request.end_bytes)));
-  // A store that can take nothing any more is still read: what it has not taken is merged in.
   std::vector<const RecentMap::value_type*> ahead;
-  if (snapshot == 0 && is_ahead_within(start, end) && !hand_over())
-    ahead = ahead_within(start, end, request.reverse);
+  if (snapshot == 0) ahead = ahead_within(start, end, request.reverse);
   // Bounds keep the iterator from walking through deletions outside of the range.
   const rocksdb::Slice lower(start);
   const rocksdb::Slice upper(end);
@@ -208,14 +212,9 @@ Result<void> RocksStore::write(std::span<const std::byte> batch) {
   unrotated_bytes_ += memtable_bytes;
   if (journal_ == nullptr) return write_through(batch);
   if (!journal_->append(batch)) {
-    if (Result<void> taken = hand_over(); !taken) return taken;
-    if (!journal_->append(batch)) {
-      // Larger than the journal. The sequence moves on, so the journal must too.
-      recent_.clear();
-      Result<void> written = write_through(batch);
-      journal_->restart(db_->GetLatestSequenceNumber());
-      return written;
-    }
+    if (Result<void> settled = settle(); !settled) return settled;
+    if (!ahead_.empty()) begin_batch();
+    if (!journal_->append(batch)) return write_beyond_journal(batch);
   }
   whole = for_each_entry(batch, [this](const BatchEntry& entry) {
     auto at = recent_.find(entry.key);
@@ -229,9 +228,23 @@ Result<void> RocksStore::write(std::span<const std::byte> batch) {
     if (!std::exchange(recent.ahead, true)) ahead_.push_back(&*at);
   });
   assert(whole.ok());
-  // The commit stands, whatever comes of this: a failure shows at the next one.
-  if (ahead_.size() >= kBatchEntries) static_cast<void>(hand_over());
+  if (ahead_.size() < kBatchEntries) return {};
+  if (background_->under_way()) {
+    if (ahead_.size() < kBatchEntriesMax) return {};
+    ++batch_waits_;
+  }
+  // The commit stands, whatever came of the batch before: a failure shows at the next one.
+  if (settle()) begin_batch();
   return {};
+}
+
+// A commit larger than half of the journal. The sequence moves on, so the journal must too.
+Result<void> RocksStore::write_beyond_journal(std::span<const std::byte> batch) {
+  if (Result<void> taken = hand_over(); !taken) return taken;
+  recent_.clear();
+  Result<void> written = write_through(batch);
+  journal_->restart(db_->GetLatestSequenceNumber());
+  return written;
 }
 
 Result<void> RocksStore::write_through(std::span<const std::byte> batch) {
@@ -249,25 +262,51 @@ Result<void> RocksStore::write_through(std::span<const std::byte> batch) {
 }
 
 Result<void> RocksStore::hand_over() {
-  if (failed_ != 0) return failed_before();
+  if (Result<void> settled = settle(); !settled) return settled;
   if (ahead_.empty()) return {};
-  rocksdb::WriteBatch writes;
-  for (const RecentMap::value_type* entry : ahead_) {
-    const auto& [key, recent] = *entry;
-    const rocksdb::Status status = recent.value ? writes.Put(key, *recent.value) : writes.Delete(key);
-    if (!status.ok()) return outcome(status, "write");
+  gather();
+  if (Result<void> written = write_gathered(); !written) return written;
+  journal_->restart(db_->GetLatestSequenceNumber());
+  return settle();
+}
+
+// Called while none is under way: RocksDB takes one step of its sequence for each entry.
+void RocksStore::begin_batch() {
+  assert(under_way_.empty() && !ahead_.empty());
+  gather();
+  journal_->turn(db_->GetLatestSequenceNumber() + gathered_->Count());
+  background_->begin();
+}
+
+void RocksStore::gather() {
+  gathered_->Clear();
+  for (RecentMap::value_type* entry : ahead_) {
+    auto& [key, recent] = *entry;
+    const rocksdb::Status status = recent.value ? gathered_->Put(key, *recent.value) : gathered_->Delete(key);
+    assert(status.ok());  // it refuses only what is longer than the journal
+    recent.ahead = false;
   }
-  if (Result<void> written = outcome(db_->Write(rocksdb::WriteOptions(), &writes), "write"); !written)
-    return written;
   ++batches_;
-  for (RecentMap::value_type* entry : ahead_) entry->second.ahead = false;
-  std::erase_if(ahead_, [](const RecentMap::value_type* entry) {
-    return !entry->second.value || entry->second.value->size() <= kRecentValueBytes;
+  under_way_.swap(ahead_);
+}
+
+Result<void> RocksStore::write_gathered() {
+  return outcome(db_->Write(rocksdb::WriteOptions(), gathered_.get()), "write");
+}
+
+// Waits for the batch under way, after which RocksDB answers for what it held.
+Result<void> RocksStore::settle() {
+  if (background_ != nullptr) background_->wait();
+  if (failed_ != 0) return failed_before();
+  if (under_way_.empty()) return {};
+  std::erase_if(under_way_, [](const RecentMap::value_type* entry) {
+    const auto& [value, ahead] = entry->second;
+    return ahead || !value || value->size() <= kRecentValueBytes;
   });
-  for (const RecentMap::value_type* entry : ahead_) recent_.erase(recent_.find(entry->first));
-  ahead_.clear();
-  if (recent_.size() >= kRecentEntries) recent_.clear();
-  if (journal_ != nullptr) journal_->restart(db_->GetLatestSequenceNumber());
+  for (const RecentMap::value_type* entry : under_way_) recent_.erase(recent_.find(entry->first));
+  under_way_.clear();
+  if (recent_.size() >= kRecentEntries)
+    std::erase_if(recent_, [](const RecentMap::value_type& entry) { return !entry.second.ahead; });
   return {};
 }
 
@@ -280,12 +319,16 @@ void RocksStore::remember(std::string_view key, std::optional<std::string_view> 
   recent_.emplace(std::string(key), std::move(recent));
 }
 
+// In the order of a scan, each key once.
 std::vector<const RocksStore::RecentMap::value_type*> RocksStore::ahead_within(std::string_view start,
                                                                                std::string_view end,
                                                                                bool reverse) const {
   std::vector<const RecentMap::value_type*> found;
+  const auto is_within = [&](std::string_view key) { return key >= start && key < end; };
   for (const RecentMap::value_type* entry : ahead_)
-    if (entry->first >= start && entry->first < end) found.push_back(entry);
+    if (is_within(entry->first)) found.push_back(entry);
+  for (const RecentMap::value_type* entry : under_way_)
+    if (!entry->second.ahead && is_within(entry->first)) found.push_back(entry);
   std::sort(found.begin(), found.end(), [reverse](const auto* a, const auto* b) {
     return reverse ? b->first < a->first : a->first < b->first;
   });
@@ -293,15 +336,9 @@ std::vector<const RocksStore::RecentMap::value_type*> RocksStore::ahead_within(s
 }
 
 // The code stays that of the first failure: a full disk is a full disk however often one asks.
-Error RocksStore::failed_before() const {
-  return Error{failed_.load(), "the store has failed before; open it again"};
-}
-
-bool RocksStore::is_ahead_within(std::string_view start, std::string_view end) const {
-  for (const RecentMap::value_type* entry : ahead_) {
-    if (entry->first >= start && entry->first < end) return true;
-  }
-  return false;
+Error RocksStore::failed_before() {
+  std::lock_guard lock(failure_mutex_);
+  return Error{failed_.load(), "the store has failed before (" + failure_ + "); open it again"};
 }
 
 Result<uint32_t> RocksStore::take_snapshot() {
@@ -337,8 +374,10 @@ Result<void> RocksStore::rotate() {
 Result<void> RocksStore::outcome(const rocksdb::Status& status, const char* what) {
   if (status.ok()) return {};
   Error error = to_error(status, what);
-  int none = 0;
-  failed_.compare_exchange_strong(none, error.code);
+  std::lock_guard lock(failure_mutex_);
+  if (failed_ != 0) return error;
+  failure_ = error.message;
+  failed_ = error.code;
   return error;
 }
 
@@ -346,6 +385,7 @@ std::vector<std::pair<std::string, uint64_t>> RocksStore::properties() const {
   std::vector<std::pair<std::string, uint64_t>> found{
       {"journalled-commits", journal_ == nullptr ? 0 : commits_},
       {"journal-batches", batches_},
+      {"journal-waits", batch_waits_},
       {"recent-hits", recent_hits_}};
   for (const char* name :
        {"estimate-num-keys", "cur-size-all-mem-tables", "block-cache-usage", "estimate-table-readers-mem",

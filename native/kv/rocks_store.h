@@ -1,15 +1,29 @@
 // An ordered store of bytes over the distribution's librocksdb, as src/kv/rocks-engine.ts needs it:
 // synchronous gets, scans and batches, and a write-ahead log that is written at once and synced when asked.
 //
-//   write ── commit journal (survives kill -9), recent ── kBatchEntries of them ── memtable + log written
-//                                                          ── sync: log on stable storage ── rotate: a new
-//                                                             memtable and log
+//   caller's thread   write ── commit journal (survives kill -9), recent ── kBatchEntries changed keys ─┐
+//   background                                               one batch: memtable + log written <────────┘
+//   any thread        sync: log on stable storage ── rotate: a new memtable and log
 //
 // A commit costs RocksDB more in its memtable and log than everything around it, and neighbours write the
 // same few records over and over (a directory, the usage). So commits gather in the journal and in `recent_`,
 // which answers for them and for what was read lately, and RocksDB takes the last version of each as one
 // batch: a batch is a prefix of history, as a commit was. Where the journal cannot be had (no space for it,
 // no shared mapping) every commit goes to RocksDB by itself.
+//
+// A full batch is written in the background, from the one half of the journal, while commits go on in the
+// other:
+//
+//   ahead_       a b c ... (full) ──┐ d e a ...              (full) ──┐ f ...
+//   under_way_                      └ a b c ── written ── settled     └ d e a ── written ── settled
+//   journal      half 0 ....... turn  half 1 ................... turn   half 0 ...
+//
+//   get     recent_ holds every key of either list, so RocksDB is never asked for one of them
+//   scan    merges both lists over what RocksDB shows, which has all of the batch under way or nothing of it
+//   second full batch, sync, snapshot, rotate, close      wait for the batch under way
+//
+// `recent_` and both lists belong to the caller's thread; the background thread has the batch alone. A batch
+// that fails sets `failed_`, and what it held stays in `under_way_` for the reads that go on.
 //
 // Why rotation is ours: left alone, RocksDB starts a new log when a memtable is full and does not sync the
 // old one. A power loss could then keep the new log and cut the old one at a record boundary, and
@@ -27,7 +41,7 @@
 // without a call to RocksDB: the distributions build it with assertions, and it asserts that nobody touches a
 // log that has failed.
 //
-// Thread: one, but for `sync`, which may run on any thread beside the others.
+// Thread: one, its caller's, but for `sync`, which may run on any thread beside the others.
 #pragma once
 
 #include <atomic>
@@ -35,6 +49,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -43,12 +58,14 @@
 #include <vector>
 
 #include "native/base/result.h"
+#include "native/kv/background_task.h"
 #include "native/kv/commit_journal.h"
 
 namespace rocksdb {
 class DB;
 class Snapshot;
 class Status;
+class WriteBatch;
 struct ReadOptions;
 }  // namespace rocksdb
 
@@ -98,15 +115,16 @@ class RocksStore {
   std::vector<std::pair<std::string, uint64_t>> properties() const;
 
  private:
-  // Entries of `recent_` that differ from RocksDB, and all of them.
+  // Changed keys that are worth a batch, and how many may gather while the one before is under way.
   static constexpr std::size_t kBatchEntries = 128;
+  static constexpr std::size_t kBatchEntriesMax = 512;
   static constexpr std::size_t kRecentEntries = 16384;
   static constexpr std::size_t kRecentValueBytes = 512;  // longer ones are left to RocksDB once it has them
 
   // What a key holds; nothing: it is absent.
   struct Recent {
     std::optional<std::string> value;
-    bool ahead = false;  // of RocksDB
+    bool ahead = false;  // of RocksDB, and of the batch under way
   };
   struct KeyHash {
     using is_transparent = void;
@@ -114,23 +132,32 @@ class RocksStore {
   };
   using RecentMap = std::unordered_map<std::string, Recent, KeyHash, std::equal_to<>>;
 
+  using Entries = std::vector<RecentMap::value_type*>;
+
   explicit RocksStore(std::unique_ptr<rocksdb::DB> db);
   Result<void> begin_journal(const std::string& path);
   Result<void> write_through(std::span<const std::byte> batch);
+  Result<void> write_beyond_journal(std::span<const std::byte> batch);
+  void begin_batch();
+  Result<void> settle();
+  void gather();
+  Result<void> write_gathered();
   void remember(std::string_view key, std::optional<std::string_view> value);
-  bool is_ahead_within(std::string_view start, std::string_view end) const;
   std::vector<const RecentMap::value_type*> ahead_within(std::string_view start, std::string_view end,
                                                          bool reverse) const;
-  Error failed_before() const;
+  Error failed_before();
   Result<void> outcome(const rocksdb::Status& status, const char* what);
   void read_as_of(rocksdb::ReadOptions& options, uint32_t snapshot) const;
 
   std::unique_ptr<rocksdb::DB> db_;
   std::unique_ptr<CommitJournal> journal_;
   RecentMap recent_;
-  std::vector<RecentMap::value_type*> ahead_;
+  Entries ahead_;
+  Entries under_way_;                              // in `gathered_`; some of them ahead again
+  std::unique_ptr<rocksdb::WriteBatch> gathered_;  // the background thread's while a batch is under way
   uint64_t commits_ = 0;
   uint64_t batches_ = 0;
+  uint64_t batch_waits_ = 0;
   uint64_t recent_hits_ = 0;
   std::map<uint32_t, const rocksdb::Snapshot*> snapshots_;
   uint32_t last_snapshot_ = 0;
@@ -138,6 +165,9 @@ class RocksStore {
   // Set by any thread. A sync that passes the check just before a write fails can still meet the assertion;
   // the process then ends as by kill -9, which loses nothing.
   std::atomic<int> failed_{0};  // errno of the first failed write; nothing is written after it
+  std::mutex failure_mutex_;
+  std::string failure_;  // its message
+  std::unique_ptr<BackgroundTask> background_;
 };
 
 }  // namespace penstock::kv

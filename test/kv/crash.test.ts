@@ -22,18 +22,23 @@ afterAll(() => {
 });
 
 describe('kill -9', () => {
+  /** Killed after `enough` lines: the last step that it said. */
+  async function lastSaid(args: readonly string[], enough: number): Promise<number> {
+    const child = start(process.execPath, [js.entry('test/kv/history-child.ts'), ...args]);
+    expect(await child.line()).toBe('open');
+    let acknowledged = 0;
+    for (let lines = 0; lines < enough; lines += 1) acknowledged = Number(await child.line());
+    const dead = child.kill();
+    for (let line = await child.line(); line !== undefined; line = await child.line())
+      acknowledged = Number(line);
+    await dead;
+    return acknowledged;
+  }
+
   it('loses nothing acknowledged, ten times over, and reopens within a second', async () => {
     const directory = join(scratch, 'killed');
     for (let round = 0; round < 10; round += 1) {
-      const child = start(process.execPath, [js.entry('test/kv/history-child.ts'), directory]);
-      expect(await child.line()).toBe('open');
-      let acknowledged = 0;
-      const enough = 200 + Math.floor(Math.random() * 3000);
-      for (let lines = 0; lines < enough; lines += 1) acknowledged = Number(await child.line());
-      const dead = child.kill();
-      for (let line = await child.line(); line !== undefined; line = await child.line())
-        acknowledged = Number(line);
-      await dead;
+      const acknowledged = await lastSaid([directory], 200 + Math.floor(Math.random() * 3000));
       const before = performance.now();
       await using engine = await RocksEngine.open(directory);
       expect(performance.now() - before).toBeLessThan(1000);
@@ -41,6 +46,20 @@ describe('kill -9', () => {
       expect(last).toBeGreaterThanOrEqual(acknowledged);
       // At most the one step whose line was not written any more.
       expect(last).toBeLessThanOrEqual(acknowledged + 1);
+    }
+  });
+
+  it('loses nothing acknowledged while one batch after the other is written in the background', async () => {
+    const directory = join(scratch, 'killed-busy');
+    const often = 20;
+    for (let round = 0; round < 10; round += 1) {
+      const rotateBytes = String(round % 2 === 0 ? 1 << 20 : 100 << 10);
+      const enough = 10 + Math.floor(Math.random() * 100);
+      const acknowledged = await lastSaid([directory, rotateBytes, String(often)], enough);
+      await using engine = await RocksEngine.open(directory);
+      const last = await lastStep(engine);
+      expect(last).toBeGreaterThanOrEqual(acknowledged);
+      expect(last).toBeLessThan(acknowledged + 2 * often);
     }
   });
 

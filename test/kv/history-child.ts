@@ -1,5 +1,6 @@
 // Run by crash.test.ts in a process of its own: opens the engine in argv[2], goes on with the history where it finds it,
-// and says each acknowledged step. Step n: put step/n, set `last` to n, delete step/(n - WINDOW).
+// and says each acknowledged step, or every argv[4]th, without a sync between. Step n: put step/n, set `last` to n,
+// delete step/(n - WINDOW).
 
 import { writeSync } from 'node:fs';
 import type { KvEngine } from '../../src/kv/engine.js';
@@ -40,9 +41,10 @@ if (directory !== undefined && process.argv[1]?.endsWith('history-child.js')) {
   const engine = await RocksEngine.open(directory, { rotateBytes: Number(process.argv[3] ?? 1 << 20) });
   writeSync(1, 'open\n');
   const value = Buffer.alloc(700, 'v');
+  const said = Number(process.argv[4] ?? 1);
   for (;;) {
     const n = await step(engine, value);
-    writeSync(1, `${n}\n`);
-    if (n % 50 === 0) await engine.sync();
+    if (n % said === 0) writeSync(1, `${n}\n`);
+    if (said === 1 && n % 50 === 0) await engine.sync();
   }
 }
