@@ -294,7 +294,8 @@ TEST_CASE("a half that is cut off anywhere leaves a prefix") {
     const std::string before = file.bytes(half, end);
     for (std::size_t at = CommitJournal::kRecordsOffset; at < end; ++at) {
       const std::string zeros(end - at, '\0');
-      if (before.substr(at) == zeros) break;  // what was lost is what is there: a random generation may end so
+      if (before.substr(at) == zeros)
+        break;  // what was lost is what is there: a random generation may end so
       file.overwrite(half + at, zeros);
       const std::string left = records(*journal, 7);
       CHECK(left.size() < all.size());
