@@ -18,7 +18,7 @@ const ping = (bytes: number) =>
     'netns',
     'exec',
     left,
-    ...`ping -c 1 -W 1 -s ${bytes} 10.0.0.2`.split(' '),
+    ...`ping -c 1 -W 3 -s ${bytes} 10.0.0.2`.split(' '),
   ]).then(
     () => 'answered',
     () => 'no answer',

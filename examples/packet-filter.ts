@@ -17,7 +17,7 @@ const ping = (bytes: number) =>
     '-c',
     '1',
     '-W',
-    '1',
+    '3',
     '-s',
     `${bytes}`,
     '10.0.0.2',

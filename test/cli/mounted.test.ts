@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { packageRoot } from '../../bindings/load.js';
 import { detach, mountAt } from '../../src/gateway/mountpoint.js';
 
@@ -64,7 +64,7 @@ function environment(): NodeJS.ProcessEnv {
 }
 
 function penstock(...argv: string[]) {
-  const options = { cwd: directory, env: environment(), encoding: 'utf8', timeout: 60_000 } as const;
+  const options = { cwd: directory, env: environment(), encoding: 'utf8', timeout: 120_000 } as const;
   return spawnSync(process.execPath, [main, ...argv], options);
 }
 
@@ -134,7 +134,7 @@ describe.runIf(canMount)('penstock up', () => {
     try {
       const table = () => readFileSync(`/proc/${other.pid}/mountinfo`, 'utf8');
       const isPrivate = () => readFileSync(`/proc/${other.pid}/comm`, 'utf8') === 'sleep\n';
-      await vi.waitFor(() => expect(isPrivate() && table().includes(mnt)).toBe(true));
+      await expect.poll(() => isPrivate() && table().includes(mnt)).toBe(true);
       expect(penstock('umount', 'mnt')).toMatchObject({
         status: 1,
         stderr: expect.stringContaining(`is unmounted here, but process ${other.pid} (sleep) has the volume`),

@@ -7,7 +7,7 @@ import { packageRoot } from '../../bindings/load.js';
 import { CliWorld } from '../support/cli-context.js';
 import { NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 180_000;
 const MAIN = join(packageRoot(), 'dist/src/cli/main.js');
 const unavailable = networkUnavailable(['ping', 'tshark']);
 

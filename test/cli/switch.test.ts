@@ -9,7 +9,7 @@ const unavailable = networkUnavailable();
 
 test.skipIf(unavailable !== undefined)(
   'apply, show, trace and stats of a running switch',
-  { timeout: 60_000 },
+  { timeout: 180_000 },
   async () => {
     await using lab = new NetworkLab('a', 'b');
     const document = (rules: object[]) => ({

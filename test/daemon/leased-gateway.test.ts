@@ -292,7 +292,7 @@ describe('a leased gateway', () => {
   test.each(['shared', 'exclusive'] as const)(
     'keeps its promises through random histories (%s)',
     {
-      timeout: 60_000,
+      timeout: 180_000,
     },
     async (mode) => {
       const gateway = fc.constantFrom(...GATEWAYS);

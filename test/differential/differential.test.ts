@@ -6,7 +6,7 @@ import { rename, rm, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MountUnderTest } from '../support/mount-under-test.js';
 import { placeUnavailable } from '../support/place.js';
 import { SystemCallServer } from '../support/system-call-server.js';
@@ -63,9 +63,11 @@ describe('the differential harness, disk against tmpfs', () => {
     });
   }
 
-  it('finds a planted stale byte behind a truncated end and shrinks the program to a few operations', async () => {
+  it('finds a planted stale byte behind a truncated end and shrinks the program to a few operations', {
+    timeout: 240_000,
+  }, async () => {
     const planted = { ...subject, plant: 'tail' };
-    const failure = await compare({ suite: dataSuite, reference, subject: planted, seconds: 20 }).then(
+    const failure = await compare({ suite: dataSuite, reference, subject: planted, seconds: 60 }).then(
       () => 'no difference found',
       (error: Error) => error.message,
     );
@@ -116,7 +118,7 @@ describe.skipIf(placeUnavailable())('a volume against the disk', () => {
     );
     await Promise.all([disk.run(['end removed']), volume.run(['end removed'])]);
     const inodes = async () => Number((await statfs(mount.path)).files - (await statfs(mount.path)).ffree);
-    await vi.waitFor(async () => expect(await inodes()).toBe(1), { timeout: 5000 });
+    await expect.poll(inodes).toBe(1);
     await mount.fsck();
   });
 

@@ -31,7 +31,7 @@ const EXPECTED: Record<string, string> = {
 const examples = readdirSync(join(packageRoot(), 'examples')).filter((name) => name.endsWith('.ts'));
 
 function node(...argv: string[]) {
-  return spawnSync(process.execPath, argv, { cwd: packageRoot(), encoding: 'utf8', timeout: 60_000 });
+  return spawnSync(process.execPath, argv, { cwd: packageRoot(), encoding: 'utf8', timeout: 120_000 });
 }
 
 beforeAll(() => {
@@ -49,7 +49,7 @@ const NEEDS_ROOT = new Set([
 ]);
 const isRoot = process.getuid?.() === 0;
 
-test.each(examples.filter((name) => isRoot || !NEEDS_ROOT.has(name)))('%s', (name) => {
+test.each(examples.filter((name) => isRoot || !NEEDS_ROOT.has(name)))('%s', { timeout: 120_000 }, (name) => {
   const outcome = node(join('dist/examples', name.replace(/\.ts$/, '.js')));
   expect(outcome.stderr).toBe('');
   expect(outcome.stdout).toBe(EXPECTED[name]);

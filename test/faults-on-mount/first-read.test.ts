@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { randomBytes } from '../programs/random-tree.js';
 import { Fixture, unavailable } from './fixture.js';
 
-describe.skipIf(unavailable)('a cold cache', { timeout: 60_000 }, () => {
+describe.skipIf(unavailable)('a cold cache', { timeout: 180_000 }, () => {
   const fixture = new Fixture();
 
   it('gives the middle of a large file before its beginning', async () => {

@@ -1,16 +1,23 @@
 // kill -9 of the daemon at random moments under load, twenty times; first, that the verifier of acknowledged operations
 // itself finds what is wrong.
 import { spawn } from 'node:child_process';
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { command } from '../support/command.js';
 import { MountUnderTest } from '../support/mount-under-test.js';
-import { nativeTool } from '../support/native-tool.js';
 import { placeUnavailable } from '../support/place.js';
-import { Lives } from './life.js';
+import { ACKLOAD, Lives } from './life.js';
 
 const KILLS = 20;
 
@@ -20,14 +27,14 @@ describe('the verifier of acknowledged operations, on a plain directory', () => 
   beforeEach(async () => {
     base = mkdtempSync(join(tmpdir(), 'penstock-verifier-'));
     log = join(base, 'log');
-    const worker = spawn(nativeTool('ackload'), ['run', join(base, 'data'), log, '4'], { stdio: 'ignore' });
+    const worker = spawn(ACKLOAD, ['run', join(base, 'data'), log, '4'], { stdio: 'ignore' });
     const gone = new Promise((resolve) => worker.on('exit', resolve));
-    await sleep(300);
+    while (!existsSync(log) || statSync(log).size < 10_000) await sleep(10);
     worker.kill('SIGKILL');
     await gone;
   });
   afterEach(() => rmSync(base, { recursive: true, force: true }));
-  const verify = () => command(nativeTool('ackload'), ['verify', join(base, 'data'), log]);
+  const verify = () => command(ACKLOAD, ['verify', join(base, 'data'), log]);
 
   it('accepts what a killed workload left', async () => {
     expect(await verify()).toMatch(/^\d+ acknowledged/);

@@ -8,8 +8,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { command } from '../support/command.js';
 import type { MountUnderTest, Pressure } from '../support/mount-under-test.js';
 import { nativeTool } from '../support/native-tool.js';
-import { ended, type Place, pressed, withWatchdog } from '../support/workers.js';
+import { ended, noted, type Place, pressed, withWatchdog } from '../support/workers.js';
 
+/** Built when the file is loaded: a compiler has more time than a test. */
+export const ACKLOAD = nativeTool('ackload');
 const WORKERS = 3;
 /** Lives whose data stays and is verified again after every later crash. */
 const LIVES_KEPT = 3;
@@ -37,14 +39,14 @@ export class Lives {
       directory: join(this.mount.path, `life-${number}-${worker}`),
       log: join(this.mount.base, `life-${number}-${worker}.log`),
     }));
-    const tool = nativeTool('ackload');
     const workers = places.map(({ directory, log }, worker) => {
       const seed = this.seed + number * 1000 + worker;
-      return spawn(tool, ['run', directory, log, String(seed)], { stdio: ['ignore', 'ignore', 'pipe'] });
+      return spawn(ACKLOAD, ['run', directory, log, String(seed)], { stdio: ['ignore', 'ignore', 'pipe'] });
     });
     const ends = workers.map((worker) => ended(worker));
     let pressure: Pressure;
     try {
+      await noted(places, workers);
       await sleep(randomInt(200, 1500));
       pressure = await pressed(this.mount, workers, 2);
       const early = workers.filter((worker) => worker.exitCode !== null);
@@ -80,11 +82,9 @@ export class Lives {
     let acknowledged = 0;
     for (const { directory, log } of this.#kept.flat()) {
       const argv = ['verify', directory, log];
-      const verdict = await command(nativeTool('ackload'), argv, { timeoutMs: 60_000 }).catch(
-        (error: Error) => {
-          throw new Error(`${error.message}\nlife ${this.#count - 1}; the daemons said:\n${this.mount.log}`);
-        },
-      );
+      const verdict = await command(ACKLOAD, argv, { timeoutMs: 60_000 }).catch((error: Error) => {
+        throw new Error(`${error.message}\nlife ${this.#count - 1}; the daemons said:\n${this.mount.log}`);
+      });
       if (places.some((place) => place.log === log)) acknowledged += Number(verdict.match(/^(\d+) ack/)?.[1]);
     }
     return acknowledged;

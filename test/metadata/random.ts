@@ -2,7 +2,7 @@
 
 /** PENSTOCK_TEST_SCALE=100 runs a hundred times as many random histories. */
 export const SCALE = Number(process.env.PENSTOCK_TEST_SCALE ?? '1');
-export const TIMEOUT_MS = 60_000 * Math.max(1, SCALE);
+export const TIMEOUT_MS = 180_000 * Math.max(1, SCALE);
 
 /** xorshift32: uniform in [0, 1). */
 export function generator(seed: number): () => number {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { packageRoot } from '../../bindings/load.js';
 
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 180_000;
 const DEPTH_MAX = 100_000;
 
 /** `safety`: assertions and states without a successor. `liveness`: the model's ltl formula under weak fairness. */

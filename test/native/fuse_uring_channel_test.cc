@@ -262,7 +262,7 @@ pid_t start_child(const std::function<int()>& body) {
   const pid_t child = ::fork();
   if (child != 0) return child;
   ::syscall(SYS_close_range, 3U, ~0U, 0U);
-  ::alarm(30);
+  ::alarm(120);
   ::_exit(body());
 }
 
@@ -315,11 +315,21 @@ bool all_succeed(std::size_t count, const std::function<int(std::size_t)>& body)
 }
 
 bool eventually(const std::function<bool()>& condition) {
-  for (int tries = 0; tries < 1000; ++tries) {
+  for (int tries = 0; tries < 6000; ++tries) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return false;
+}
+
+// What every lock waits for.
+bool unlock(const std::string& file) {
+  return in_child([&] {
+           const int fd = ::open(file.c_str(), O_RDWR);
+           struct flock lock {};
+           lock.l_type = F_UNLCK;
+           return fd >= 0 && ::fcntl(fd, F_SETLK, &lock) == 0 ? 0 : 1;
+         }) == 0;
 }
 
 // The fusectl file system is mounted for a moment: a container has none.
@@ -375,12 +385,7 @@ TEST_CASE("more waiting locks than entries do not keep the unlock out") {
   std::atomic<bool> released{false};
   std::thread unlocker([&] {
     CHECK(eventually([&] { return mount.channel->state().entries >= before + kWaiters; }));
-    CHECK(in_child([&] {
-            const int fd = ::open(file.c_str(), O_RDWR);
-            struct flock lock {};
-            lock.l_type = F_UNLCK;
-            return fd >= 0 && ::fcntl(fd, F_SETLK, &lock) == 0 ? 0 : 1;
-          }) == 0);
+    CHECK(unlock(file));
     released = true;
   });
   CHECK(all_succeed(kWaiters, [&](std::size_t) {
@@ -397,23 +402,24 @@ TEST_CASE("an interrupt comes over the device") {
   if (!possible()) return;
   Mount mount(2, 2);
   const std::string file = mount.path + "/file";
-  CHECK(in_child([&] {
-          struct sigaction action {};
-          action.sa_handler = [](int) {};
-          ::sigaction(SIGALRM, &action, nullptr);
-          const int fd = ::open(file.c_str(), O_RDWR);
-          struct flock lock {};
-          lock.l_type = F_WRLCK;
-          itimerval timer{{0, 0}, {0, 100'000}};
-          ::setitimer(ITIMER_REAL, &timer, nullptr);
-          const pid_t unlocker = ::fork();
-          if (unlocker == 0) {
-            ::usleep(500'000);
-            lock.l_type = F_UNLCK;
-            ::_exit(::fcntl(fd, F_SETLK, &lock));
-          }
-          return ::fcntl(fd, F_SETLKW, &lock) == 0 ? 0 : 1;  // not answered before the unlock
-        }) == 0);
+  const pid_t waiter = start_child([&] {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    ::sigaction(SIGALRM, &action, nullptr);
+    const int fd = ::open(file.c_str(), O_RDWR);
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    // Again and again: the first may come before it waits.
+    itimerval timer{{0, 100'000}, {0, 100'000}};
+    ::setitimer(ITIMER_REAL, &timer, nullptr);
+    return ::fcntl(fd, F_SETLKW, &lock) == 0 ? 0 : 1;  // not answered before the unlock
+  });
+  CHECK(eventually([&] { return mount.interrupts > 0; }));
+  CHECK(unlock(file));
+  int status = 0;
+  CHECK(::waitpid(waiter, &status, 0) == waiter);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
   CHECK(mount.interrupts == 1);
 }
 

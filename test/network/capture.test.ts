@@ -11,7 +11,7 @@ import { PcapngWriter } from '../../src/network/pcapng.js';
 import { Switch } from '../../src/network/switch.js';
 import { NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 180_000;
 const unavailable = networkUnavailable(['iperf3', 'ping', 'tshark']);
 
 test('the layout here is the layout there', () => {

@@ -6,7 +6,7 @@ import { NetworkLab, networkUnavailable } from '../support/network-lab.js';
 import { OPEN_VSWITCH, OpenVswitch } from '../support/open-vswitch.js';
 
 const unavailable = networkUnavailable(['iperf3', 'ping', 'nstat', 'ethtool', ...OPEN_VSWITCH]);
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 180_000;
 const VNI = 42;
 /** The key of GRE holds NVGRE's network in its upper 24 bits and a flow in the lower 8 (RFC 7637, 3.2). */
 const KEY = VNI << 8;

@@ -20,7 +20,7 @@ prober[Symbol.dispose]();
 `;
 
 describe.skipIf(unavailable !== undefined)('probes of tunnel endpoints', () => {
-  test('reachability, round-trip time and path MTU', { timeout: 60_000 }, async () => {
+  test('reachability, round-trip time and path MTU', { timeout: 180_000 }, async () => {
     await using lab = new NetworkLab('here', 'router', 'there');
     // here --9000-- router --1400-- there: only the router knows.
     for (const [host, net, mtu] of [
@@ -65,7 +65,7 @@ describe.skipIf(unavailable !== undefined)('probes of tunnel endpoints', () => {
   });
 
   test('the daemon probes the peers of its underlay and heeds what it finds', {
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using lab = new NetworkLab('here', 'there', 'guest');
     // A veth takes four bytes more than its MTU, for a tag: the path takes 1450.

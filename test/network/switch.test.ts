@@ -6,7 +6,7 @@ import { Switch } from '../../src/network/switch.js';
 import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
 const unavailable = networkUnavailable(['iperf3', 'ping', 'nstat', 'ethtool', 'python3']);
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 180_000;
 
 /** Sixteen megabytes that differ everywhere, and what they come to at the other end. */
 const SEND_AND_HASH = `

@@ -37,7 +37,7 @@ describe.skipIf(without !== undefined)('the kernel', () => {
   });
 });
 
-describe.skipIf(lacks('tshark'))('tshark', { timeout: 60_000 }, () => {
+describe.skipIf(lacks('tshark'))('tshark', { timeout: 180_000 }, () => {
   const directory = mkdtempSync(join(tmpdir(), 'penstock-oracle-'));
   afterAll(() => rmSync(directory, { recursive: true, force: true }));
 

@@ -9,9 +9,11 @@ import { type Random, seededRandom } from '../../src/telemetry/random.js';
 import { command } from '../support/command.js';
 import { isMounted, MountUnderTest, type Pressure } from '../support/mount-under-test.js';
 import { nativeTool } from '../support/native-tool.js';
-import { ended, type Place, pressed, withWatchdog } from '../support/workers.js';
+import { ended, noted, type Place, pressed, withWatchdog } from '../support/workers.js';
 import { type CutReport, LossyDisk } from './lossy-disk.js';
 
+/** Built when the file is loaded: a compiler has more time than a test. */
+export const POWERLOAD = nativeTool('powerload');
 const WORKERS = 2;
 /** Outages whose files stay and are verified again after every later one. */
 const OUTAGES_KEPT = 2;
@@ -90,12 +92,14 @@ export class Outages implements AsyncDisposable {
   }
 
   async #loadAndCut(places: readonly Place[], seed: number) {
-    const tool = nativeTool('powerload');
     const workers = places.map(({ directory, log }, worker) =>
-      spawn(tool, ['run', directory, log, String(seed + worker)], { stdio: ['ignore', 'ignore', 'pipe'] }),
+      spawn(POWERLOAD, ['run', directory, log, String(seed + worker)], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      }),
     );
     const ends = workers.map(ended);
     try {
+      await noted(places, workers);
       await sleep(100 + this.#random.below(1500));
       const pressure = await pressed(this.mount, workers, 10);
       if (workers.some((worker) => worker.exitCode === 3)) {
@@ -144,7 +148,7 @@ export class Outages implements AsyncDisposable {
     let acknowledged = 0;
     for (const place of new Set([...this.#kept.flat(), ...places])) {
       const argv = ['verify', place.directory, place.log];
-      const verdict = await command(nativeTool('powerload'), argv, { timeoutMs: 60_000 });
+      const verdict = await command(POWERLOAD, argv, { timeoutMs: 60_000 });
       if (places.includes(place)) acknowledged += Number(verdict.match(/^(\d+) acknowledged/)?.[1]);
     }
     return acknowledged;

@@ -21,10 +21,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { command } from '../support/command.js';
 import { mountUnavailable } from '../support/mount-under-test.js';
-import { nativeTool } from '../support/native-tool.js';
 import { placeUnavailable } from '../support/place.js';
 import { LossyDisk } from './lossy-disk.js';
-import { Outages } from './outage.js';
+import { Outages, POWERLOAD } from './outage.js';
 
 const OUTAGES = 12;
 /** On a busy machine fewer outages have to do. */
@@ -43,7 +42,7 @@ describe('the verifier of what was synced, on a plain directory', () => {
     base = mkdtempSync(join(tmpdir(), 'penstock-verifier-'));
     log = join(base, 'log');
     for (let seed = 1; ; seed += 1) {
-      const worker = spawn(nativeTool('powerload'), ['run', join(base, 'data'), log, String(seed)], {
+      const worker = spawn(POWERLOAD, ['run', join(base, 'data'), log, String(seed)], {
         stdio: 'ignore',
       });
       const gone = new Promise((resolve) => worker.on('exit', resolve));
@@ -60,7 +59,7 @@ describe('the verifier of what was synced, on a plain directory', () => {
     }
   });
   afterEach(() => rmSync(base, { recursive: true, force: true }));
-  const verify = () => command(nativeTool('powerload'), ['verify', join(base, 'data'), log]);
+  const verify = () => command(POWERLOAD, ['verify', join(base, 'data'), log]);
 
   it('accepts what a killed workload left', async () => {
     expect(await verify()).toMatch(/^\d+ acknowledged/);

@@ -110,10 +110,12 @@ describe('system packages', () => {
 });
 
 test('a second run does nothing, in under three seconds', () => {
-  const setup = () =>
-    execFileSync(process.execPath, ['src/setup/setup.mjs'], { cwd: packageRoot(), encoding: 'utf8' });
-  setup();
-  const begin = performance.now();
-  expect(setup()).toBe('');
-  expect(performance.now() - begin).toBeLessThan(3000);
+  const options = { cwd: packageRoot(), encoding: 'utf8' } as const;
+  execFileSync(process.execPath, ['src/setup/setup.mjs'], options);
+  // Of processor time, its children's with it: how long that takes is the affair of what else the machine does.
+  const timed = `TIMEFORMAT='%U %S'; time "$0" src/setup/setup.mjs`;
+  const { stdout, stderr, status } = spawnSync('bash', ['-c', timed, process.execPath], options);
+  expect({ stdout, status }).toEqual({ stdout: '', status: 0 });
+  const [user, system] = stderr.trim().split(' ').map(Number);
+  expect(user! + system!).toBeLessThan(3);
 });

@@ -4,12 +4,15 @@ import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { nativeTool } from './native-tool.js';
 
+/** Built when the file is loaded: a compiler has more time than a test. */
+const LOCK_OWNER = nativeTool('lock_owner');
+
 export class LockOwner implements Disposable {
   readonly #process: ChildProcessWithoutNullStreams;
   readonly #answers: AsyncIterator<string>;
 
   constructor() {
-    this.#process = spawn(nativeTool('lock_owner'), { stdio: 'pipe' });
+    this.#process = spawn(LOCK_OWNER, { stdio: 'pipe' });
     this.#answers = createInterface(this.#process.stdout)[Symbol.asyncIterator]();
   }
 

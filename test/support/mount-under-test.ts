@@ -33,7 +33,8 @@ export interface Pressure {
   readonly inFlightBytes: number;
 }
 
-const MOUNT_MS_MAX = 20_000;
+const MOUNT_MS_MAX = 60_000;
+const ENDED_MS_MAX = 60_000;
 /** Those of the command line's first line. */
 const NODE_FLAGS = ['--max-semi-space-size=4'];
 const COMMAND_MS_MAX = 120_000;
@@ -252,9 +253,10 @@ export class MountUnderTest implements AsyncDisposable {
   async #ended(): Promise<void> {
     const daemon = this.#daemon;
     if (!daemon) return;
-    const end = performance.now() + 30_000;
+    const end = performance.now() + ENDED_MS_MAX;
     while (daemon.exitCode === null && daemon.signalCode === null) {
-      if (performance.now() > end) throw new Error(`the daemon has not ended after 30 s: ${this.#log}`);
+      if (performance.now() > end)
+        throw new Error(`the daemon has not ended after ${ENDED_MS_MAX} ms: ${this.#log}`);
       await sleep(10);
     }
     this.#daemon = undefined;
