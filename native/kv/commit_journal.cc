@@ -34,6 +34,13 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == 16);
 
+struct Bound {
+  uint64_t synced;
+  uint32_t crc;
+  uint32_t padding;
+};
+static_assert(sizeof(Bound) == 16);
+
 constexpr std::size_t kHalves = 2;
 
 constexpr std::size_t padded(std::size_t bytes) {
@@ -42,6 +49,10 @@ constexpr std::size_t padded(std::size_t bytes) {
 
 uint32_t checksum(const Header& header) {
   return crc32c(0, std::as_bytes(std::span(&header, 1)).first(offsetof(Header, crc)));
+}
+
+uint32_t checksum(const Bound& bound) {
+  return crc32c(0, std::as_bytes(std::span(&bound.synced, 1)));
 }
 
 uint32_t checksum(const RecordHeader& header, std::span<const std::byte> bytes) {
@@ -136,6 +147,19 @@ Result<void> CommitJournal::sync() {
       return Error::from_errno(errno, "sync of the commit journal");
   }
   return {};
+}
+
+uint64_t CommitJournal::synced_in(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  Bound bound;
+  if (!fd.valid() || ::pread(fd.get(), &bound, sizeof(bound), kBoundOffset) != sizeof(bound)) return 0;
+  return bound.crc == checksum(bound) ? bound.synced : 0;
+}
+
+void CommitJournal::note_synced(uint64_t sequence) {
+  Bound bound{sequence, 0, 0};
+  bound.crc = checksum(bound);
+  std::memcpy(memory_ + kBoundOffset, &bound, sizeof(bound));
 }
 
 bool CommitJournal::append(std::span<const std::byte> record) {

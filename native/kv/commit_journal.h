@@ -7,6 +7,8 @@
 //   | magic | generation | base | crc | record | record | record | turned | (older generations, ignored)
 //     u64     u64          u64    u32   { u32 crc | u32 length | u64 generation | bytes, padded to 8 }
 //   | the same again ...                                                               | kFileBytes
+//   kBoundOffset, in the first page: | synced | crc |
+//                                      u64      u32
 //
 //   half 0   append append turn ─ the store takes its batch ─> ┊           ┌ append append ...
 //   half 1                    └ append append append append ...┊ ... turn ─┘ ─ the store takes its batch ─>
@@ -27,9 +29,13 @@
 //
 // Power loss takes nothing that was synced: a sync has the store take everything first.
 //
+// `synced` is a sequence that the store's log was synced at or beyond, written after that sync: a store that
+// ends before it is damaged. The kernel writes the page when it likes, so a power loss may leave an older
+// bound, or none, which is no harm.
+//
 // Version 1 had one half as large as the file, and no turns; it is still replayed.
 //
-// Thread: one.
+// Thread: one; note_synced() any, one at a time.
 #pragma once
 
 #include <cstddef>
@@ -48,6 +54,10 @@ class CommitJournal {
   static constexpr std::size_t kFileBytes = 1 << 20;
   static constexpr std::size_t kHalfBytes = kFileBytes / 2;
   static constexpr std::size_t kRecordsOffset = 4096;
+  static constexpr std::size_t kBoundOffset = 2048;
+
+  // The bound in the file at `path`, which need not exist; 0 when it has none.
+  static uint64_t synced_in(const std::string& path);
 
   // Makes the file if there is none, with all its blocks. ENOSPC and others.
   static Result<std::unique_ptr<CommitJournal>> open(const std::string& path);
@@ -66,6 +76,7 @@ class CommitJournal {
   void turn(uint64_t sequence);
   // Makes the headers durable.
   Result<void> sync();
+  void note_synced(uint64_t sequence);
   // False when it does not fit any more.
   bool append(std::span<const std::byte> record);
 

@@ -61,6 +61,34 @@ void store_u32(std::byte* at, std::size_t value) {
   std::memcpy(at, &word, sizeof word);
 }
 
+// The sequence at which the store ends, found without changing anything in it. The lock must be held.
+Result<uint64_t> last_sequence(const std::string& directory, const rocksdb::Options& options) {
+  rocksdb::DB* opened = nullptr;
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, directory, &opened);
+  if (!status.ok()) return open_error(status, directory);
+  const std::unique_ptr<rocksdb::DB> db(opened);
+  return db->GetLatestSequenceNumber();
+}
+
+// Before RocksDB opens the store and throws away the log behind the first damaged record.
+Result<void> expect_synced(const std::string& directory, const rocksdb::Options& options) {
+  const std::string journal = directory + "/commits.journal";
+  if (CommitJournal::synced_in(journal) == 0) return {};
+  rocksdb::FileLock* lock = nullptr;
+  const rocksdb::Status locked = options.env->LockFile(directory + "/LOCK", &lock);
+  if (!locked.ok()) return open_error(locked, directory);
+  const uint64_t synced = CommitJournal::synced_in(journal);
+  const Result<uint64_t> found = last_sequence(directory, options);
+  const rocksdb::Status unlocked = options.env->UnlockFile(lock);
+  if (!found) return found.error();
+  if (!unlocked.ok()) return open_error(unlocked, directory);
+  if (*found >= synced) return {};
+  return Error{EUCLEAN, "the store in " + directory + " is damaged: its log can be read up to change " +
+                            std::to_string(*found) + ", but was synced up to " + std::to_string(synced) +
+                            "; nothing was changed: restore its files, or remove commits.journal to go on " +
+                            "with what can be read"};
+}
+
 }  // namespace
 
 RocksStore::RocksStore(std::unique_ptr<rocksdb::DB> db)
@@ -68,8 +96,10 @@ RocksStore::RocksStore(std::unique_ptr<rocksdb::DB> db)
 
 Result<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& directory,
                                                      std::size_t block_cache_bytes) {
+  const rocksdb::Options options = rocks_options(block_cache_bytes);
+  if (Result<void> whole = expect_synced(directory, options); !whole) return whole.error();
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(rocks_options(block_cache_bytes), directory, &db);
+  const rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
   if (!status.ok()) return open_error(status, directory);
   std::unique_ptr<RocksStore> store(new RocksStore(std::unique_ptr<rocksdb::DB>(db)));
   if (Result<void> begun = store->begin_journal(directory + "/commits.journal"); !begun) return begun.error();
@@ -357,7 +387,19 @@ void RocksStore::release_snapshot(uint32_t snapshot) {
 
 Result<void> RocksStore::sync() {
   if (failed_ != 0) return failed_before();
-  return outcome(db_->FlushWAL(true), "sync");
+  // What is written while the log is being synced may not be in that sync.
+  const uint64_t sequence = db_->GetLatestSequenceNumber();
+  if (Result<void> synced = outcome(db_->FlushWAL(true), "sync"); !synced) return synced;
+  note_synced(sequence);
+  return {};
+}
+
+// A sync that began earlier may end later.
+void RocksStore::note_synced(uint64_t sequence) {
+  std::lock_guard lock(synced_mutex_);
+  if (journal_ == nullptr || sequence <= synced_) return;
+  synced_ = sequence;
+  journal_->note_synced(sequence);
 }
 
 Result<void> RocksStore::rotate() {

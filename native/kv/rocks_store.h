@@ -37,6 +37,11 @@
 //   scan  in    start | end                    out  u32 count | u32 more follows | { u32 key length | u32
 //   value length | key | value } ...
 //
+// What was synced is there at the next opening: RocksDB takes the first record of its log that it cannot read
+// for the end of history, as after a power loss, and throws away what follows. So the sequence of each sync
+// is kept beside it (commit_journal.h), and a store that ends before it is refused as damaged, after a look
+// that changes nothing.
+//
 // After a write, sync or rotation has failed nobody knows what the log holds. Every later one fails too,
 // without a call to RocksDB: the distributions build it with assertions, and it asserts that nobody touches a
 // log that has failed.
@@ -136,6 +141,7 @@ class RocksStore {
 
   explicit RocksStore(std::unique_ptr<rocksdb::DB> db);
   Result<void> begin_journal(const std::string& path);
+  void note_synced(uint64_t sequence);
   Result<void> write_through(std::span<const std::byte> batch);
   Result<void> write_beyond_journal(std::span<const std::byte> batch);
   void begin_batch();
@@ -167,6 +173,8 @@ class RocksStore {
   std::atomic<int> failed_{0};  // errno of the first failed write; nothing is written after it
   std::mutex failure_mutex_;
   std::string failure_;  // its message
+  std::mutex synced_mutex_;
+  uint64_t synced_ = 0;
   std::unique_ptr<BackgroundTask> background_;
 };
 

@@ -9,6 +9,7 @@ import { packageRoot } from '../../bindings/load.js';
 import { RocksEngine } from '../../src/kv/rocks-engine.js';
 import { compile, start } from './child.js';
 import { lastStep, step } from './history-child.js';
+import { readBound, writeBound } from './synced-bound.js';
 
 let js: ReturnType<typeof compile>;
 let scratch: string;
@@ -126,10 +127,19 @@ describe('power loss', () => {
     }
   }
 
-  /** The disk as a power loss leaves it: all that was synced, and the unsynced end of the newest log cut or zeroed. */
+  /** Of a store's files: what a sync that was asked for made durable. */
+  interface Synced {
+    logBytes: Map<string, number>;
+    bound: Buffer;
+  }
+
+  /**
+   * The disk as a power loss leaves it: all that was synced, and the unsynced end of the newest log cut or zeroed. The engine syncs
+   * by itself, too: that is taken away here with its bound.
+   */
   async function powerLoss(
     from: string,
-    synced: Map<string, number>,
+    synced: Synced,
     mode: 'cut' | 'zeros',
     fraction: number,
   ): Promise<string> {
@@ -137,10 +147,11 @@ describe('power loss', () => {
     const logs = readdirSync(to).filter((name) => name.endsWith('.log'));
     const newest = logs.sort().at(-1) as string;
     const size = statSync(join(to, newest)).size;
-    const kept = synced.get(newest) ?? 0;
+    const kept = synced.logBytes.get(newest) ?? 0;
     const cut = kept + Math.floor((size - kept) * fraction);
     truncateSync(join(to, newest), cut);
     if (mode === 'zeros') truncateSync(join(to, newest), size);
+    writeBound(to, synced.bound);
     return to;
   }
 
@@ -148,7 +159,7 @@ describe('power loss', () => {
     const directory = join(scratch, 'powered');
     await using engine = await RocksEngine.open(directory, { rotateBytes: 128 << 10 });
     const value = Buffer.alloc(700, 'v');
-    const synced = new Map<string, number>();
+    const synced: Synced = { logBytes: new Map(), bound: readBound(directory) };
     let syncedStep = 0;
     let last = 0;
     for (let round = 0; round < 24; round += 1) {
@@ -158,8 +169,9 @@ describe('power loss', () => {
         await engine.sync();
         syncedStep = last;
         const logs = readdirSync(directory).filter((name) => name.endsWith('.log'));
+        synced.bound = readBound(directory);
         for (const name of logs)
-          synced.set(name, statSync(join(directory, name), { throwIfNoEntry: false })?.size ?? 0);
+          synced.logBytes.set(name, statSync(join(directory, name), { throwIfNoEntry: false })?.size ?? 0);
       }
       while (
         (engine.stats()['num-running-flushes'] ?? 0) + (engine.stats()['num-running-compactions'] ?? 0) >

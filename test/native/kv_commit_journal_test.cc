@@ -363,3 +363,25 @@ TEST_CASE("a journal of version 1 is replayed, across the middle of the file") {
   REQUIRE(expected.size() > CommitJournal::kHalfBytes);
   CHECK(records(*open(file), 7) == expected);
 }
+
+TEST_CASE("the bound of what was synced stays whatever becomes of the records, and a torn one is none") {
+  const File file;
+  CHECK(CommitJournal::synced_in(file.path + ".absent") == 0);
+  CHECK(CommitJournal::synced_in(file.path) == 0);
+  auto journal = turned_once(file);
+  CHECK(CommitJournal::synced_in(file.path) == 0);
+  journal->note_synced(11);
+  journal->note_synced(0x1'0000'0002);
+  CHECK(CommitJournal::synced_in(file.path) == 0x1'0000'0002);
+  CHECK(records(*journal, 7) == "aaaaaaaabbbbbbbbccccccccdddddddd");
+  journal->turn(12);
+  journal->restart(20);
+  CHECK(CommitJournal::synced_in(file.path) == 0x1'0000'0002);
+  for (std::size_t at = 0; at < 12; ++at) {
+    const std::string before = file.bytes(CommitJournal::kBoundOffset + at, 1);
+    file.overwrite(CommitJournal::kBoundOffset + at, std::string(1, static_cast<char>(before[0] ^ 1)));
+    CHECK(CommitJournal::synced_in(file.path) == 0);
+    file.overwrite(CommitJournal::kBoundOffset + at, before);
+  }
+  CHECK(CommitJournal::synced_in(file.path) == 0x1'0000'0002);
+}
