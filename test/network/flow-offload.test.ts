@@ -21,7 +21,7 @@ const unavailable = networkUnavailable([
   'tshark',
   'tcpdump',
 ]);
-const TIMEOUT_MS = 90_000;
+const TIMEOUT_MS = 300_000;
 
 /** Megabytes that differ everywhere, and what they come to at the other end. */
 const SEND = `

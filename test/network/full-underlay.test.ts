@@ -71,7 +71,7 @@ async function send(sender: ChildProcess, datagrams: number): Promise<number> {
 
 describe.skipIf(unavailable !== undefined)('an underlay whose socket is full', () => {
   test('holds packets back until there is room, in order, and drops only what does not fit', {
-    timeout: 120_000,
+    timeout: 300_000,
   }, async () => {
     await using lab = new NetworkLab('host1', 'host2', 'guest1', 'guest2');
     await wire(lab);

@@ -7,7 +7,7 @@ import { Switch } from '../../src/network/switch.js';
 import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
 const unavailable = networkUnavailable(['python3', 'ping']);
-const TIMEOUT_MS = 120_000;
+const TIMEOUT_MS = 300_000;
 const WITHIN_MS = 30_000;
 const VM_MAC = '02:00:00:00:00:aa';
 const HOSTS = ['10.90.0.1', '10.90.0.2', '10.90.0.3'] as const;

@@ -137,9 +137,13 @@ export class NetworkLab implements AsyncDisposable {
     await lineOf(server, /listening/);
   }
 
-  /** What iperf3's client reports. */
+  /** What iperf3's client reports; throws with the report when there is no end in it, which is no failure to iperf3. */
   async iperf(name: string, server: string, ...options: readonly string[]): Promise<IperfReport> {
-    return JSON.parse(await this.run(name, 'iperf3', '-J', '-c', server, ...options)) as IperfReport;
+    const text = await this.run(name, 'iperf3', '-J', '-c', server, ...options);
+    const report = JSON.parse(text) as IperfReport;
+    if (report.end.sum_received === undefined && report.end.sum === undefined)
+      throw new Error(`iperf3 from ${name} to ${server} ${options.join(' ')}: ${text}`);
+    return report;
   }
 
   /** Packets that an interface has received. */
