@@ -23,6 +23,8 @@ export interface Child {
   readonly process: ChildProcess;
   /** The next line of its standard output; undefined at the end. */
   line(): Promise<string | undefined>;
+  /** Reads lines up to this one; fails when the output ends before it. */
+  until(line: string): Promise<void>;
   kill(): Promise<void>;
 }
 
@@ -30,9 +32,17 @@ export function start(command: string, args: readonly string[]): Child {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const line = async () => (await lines.next()).value as string | undefined;
   return {
     process: child,
-    line: async () => (await lines.next()).value as string | undefined,
+    line,
+    until: async (wanted) => {
+      for (let said = await line(); said !== wanted; said = await line()) {
+        if (said !== undefined) continue;
+        await exited;
+        throw new Error(`it ended (${child.signalCode ?? child.exitCode}) before it said ${wanted}`);
+      }
+    },
     kill: async () => {
       child.kill('SIGKILL');
       await exited;

@@ -92,7 +92,7 @@ describe('power loss', () => {
     const directory = join(scratch, 'recorded');
     const args = [`LD_PRELOAD=${shim}`, `RECORD_WRITES=${record}`, process.execPath];
     const child = start('env', [...args, js.entry('test/kv/history-child.ts'), directory, String(100 << 10)]);
-    while (Number(await child.line()) !== 1500);
+    await child.until('1500');
     await child.kill();
 
     const written = new Map<string, number>();
