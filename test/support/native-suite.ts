@@ -1,23 +1,23 @@
-// Every doctest case of test/native/*_test.cc under the address, undefined-behaviour and thread sanitizers, each case
-// one test here.
+// The doctest programs of test/native/*_test.cc, each case of theirs one test.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { packageRoot } from '../../bindings/load.js';
-import { type DoctestOutcome, listCases, runDoctest } from '../support/doctest-run.js';
-import { ADDRESS, buildNative, type Flavour, THREAD } from '../support/native-build.js';
+import { type DoctestOutcome, listCases, runDoctest } from './doctest-run.js';
+import { buildNative, type Flavour } from './native-build.js';
 
 const TIMEOUT_MS = 300_000;
 
-const binaries = readdirSync(join(packageRoot(), 'test/native'))
+/** Their names, sorted. */
+export const nativeTests: readonly string[] = readdirSync(join(packageRoot(), 'test/native'))
   .filter((name) => name.endsWith('_test.cc'))
   .map((name) => name.slice(0, -'.cc'.length))
   .sort();
 
-/** Built while the tests are collected, since only the built program knows its cases. */
-async function collect(flavour: Flavour): Promise<void> {
-  const directory = await buildNative(flavour, binaries);
-  for (const binary of binaries) {
+/** Declares the tests of one flavour; built while they are collected, since only the built program knows its cases. */
+export async function declareNativeTests(flavour: Flavour): Promise<void> {
+  const directory = await buildNative(flavour, nativeTests);
+  for (const binary of nativeTests) {
     const path = join(directory, binary);
     const names = await listCases(path);
     let outcome: Promise<DoctestOutcome> | undefined;
@@ -39,11 +39,3 @@ async function collect(flavour: Flavour): Promise<void> {
     });
   }
 }
-
-if (binaries.length > 0) {
-  for (const flavour of [ADDRESS, THREAD]) await collect(flavour);
-}
-
-test('there are native tests, and each has a name that says what it covers', () => {
-  for (const binary of binaries) expect(binary).toMatch(/^[a-z0-9_]+_test$/);
-});
