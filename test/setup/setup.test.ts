@@ -110,12 +110,14 @@ describe('system packages', () => {
 });
 
 test('a second run does nothing, in under three seconds', () => {
-  const options = { cwd: packageRoot(), encoding: 'utf8' } as const;
-  execFileSync(process.execPath, ['src/setup/setup.mjs'], options);
-  // Of processor time, its children's with it: how long that takes is the affair of what else the machine does.
-  const timed = `TIMEFORMAT='%U %S'; time "$0" src/setup/setup.mjs`;
-  const { stdout, stderr, status } = spawnSync('bash', ['-c', timed, process.execPath], options);
-  expect({ stdout, status }).toEqual({ stdout: '', status: 0 });
-  const [user, system] = stderr.trim().split(' ').map(Number);
-  expect(user! + system!).toBeLessThan(3);
+  const setup = () =>
+    execFileSync(process.execPath, ['src/setup/setup.mjs'], { cwd: packageRoot(), encoding: 'utf8' });
+  const againMs = () => {
+    const begin = performance.now();
+    expect(setup()).toBe('');
+    return performance.now() - begin;
+  };
+  setup();
+  // What else the machine does may hold up one of them.
+  expect(Math.min(againMs(), againMs(), againMs())).toBeLessThan(3000);
 });
