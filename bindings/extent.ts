@@ -64,6 +64,13 @@ export interface ExtentStore {
   close(): Promise<void>;
 }
 
+/** A store that is locked and read; nothing in it has changed. Either of the two is called, once. */
+export interface LoadedExtentStore {
+  /** Closes it when it fails. */
+  start(): Promise<ExtentStore>;
+  close(): Promise<void>;
+}
+
 /** One file's pages in memory, as a source and a sink. */
 export interface PageBuffer extends PageEndpoint {
   readonly size: number;
@@ -71,17 +78,34 @@ export interface PageBuffer extends PageEndpoint {
   write(offset: number, data: Buffer): void;
 }
 
+interface NativeExtentStore extends ExtentStore {
+  start(): Promise<void>;
+}
+
 interface Exports {
-  readonly ExtentStore: { open(directory: string, options: ExtentStoreOptions): Promise<ExtentStore> };
+  readonly ExtentStore: { load(directory: string, options: ExtentStoreOptions): Promise<NativeExtentStore> };
   readonly PageBuffer: new (bytes: number) => PageBuffer;
 }
 
 /** `scrub` and `unconfirmed` answer for one shard of the stripes at a time. */
 export const EXTENT_STORE_SHARDS = 64;
 
-/** `directory` is absolute. EBUSY: open elsewhere; EOPNOTSUPP: a newer format; EBADMSG: damaged. */
-export function openExtentStore(directory: string, options: ExtentStoreOptions = {}): Promise<ExtentStore> {
-  return loadAddon<Exports>().ExtentStore.open(directory, options);
+/**
+ * The first half of opening a store and nearly all of its time, off JavaScript's thread. `directory` is absolute; one that
+ * holds no store yet is made by `start`. EBUSY: open elsewhere; EOPNOTSUPP: a newer format; EBADMSG: damaged.
+ */
+export async function loadExtentStore(
+  directory: string,
+  options: ExtentStoreOptions = {},
+): Promise<LoadedExtentStore> {
+  const native = await loadAddon<Exports>().ExtentStore.load(directory, options);
+  return {
+    start: async () => {
+      await native.start();
+      return native;
+    },
+    close: () => native.close(),
+  };
 }
 
 export function createPageBuffer(bytes: number): PageBuffer {

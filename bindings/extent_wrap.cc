@@ -146,7 +146,8 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     const Napi::Function constructor =
         DefineClass(env, "ExtentStore",
                     {
-                        StaticMethod<&ExtentStoreWrap::open>("open"),
+                        StaticMethod<&ExtentStoreWrap::load>("load"),
+                        InstanceMethod<&ExtentStoreWrap::start>("start"),
                         InstanceMethod<&ExtentStoreWrap::stage>("stage"),
                         InstanceMethod<&ExtentStoreWrap::drop>("drop"),
                         InstanceMethod<&ExtentStoreWrap::fetch>("fetch"),
@@ -163,19 +164,19 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     exports.Set("ExtentStore", constructor);
   }
 
-  // Called by `open` with the store in an External, by nobody else.
+  // Called by `load` with the store in an External, by nobody else.
   explicit ExtentStoreWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ExtentStoreWrap>(info) {
     if (!info[0].IsExternal()) {
-      refuse(info.Env(), "an ExtentStore is made by ExtentStore.open");
+      refuse(info.Env(), "an ExtentStore is made by ExtentStore.load");
       return;
     }
-    store_ = *info[0].As<Napi::External<StorePointer>>().Data();
+    loaded_ = std::move(*info[0].As<Napi::External<StorePointer>>().Data());
   }
 
  private:
-  static Napi::Value open(const Napi::CallbackInfo& info) {
+  static Napi::Value load(const Napi::CallbackInfo& info) {
     if (!info[0].IsString() || !info[1].IsObject()) {
-      return refuse(info.Env(), "ExtentStore.open takes a directory and options");
+      return refuse(info.Env(), "ExtentStore.load takes a directory and options");
     }
     const auto given = info[1].As<Napi::Object>();
     extent::StoreOptions options;
@@ -191,12 +192,28 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     return on_pool(
         constructor,
         [directory = info[0].As<Napi::String>().Utf8Value(), options]() -> Result<StorePointer> {
-          auto opened = ExtentStore::open(host_file_system(), directory, options);
-          if (!opened) return opened.error();
-          return StorePointer(std::move(*opened));
+          auto loaded = ExtentStore::load(host_file_system(), directory, options);
+          if (!loaded) return loaded.error();
+          return StorePointer(std::move(*loaded));
         },
         [shared_constructor](Napi::Env env, StorePointer& store) -> Napi::Value {
           return shared_constructor->New({Napi::External<StorePointer>::New(env, &store)});
+        });
+  }
+
+  // The loaded store is gone when this fails.
+  Napi::Value start(const Napi::CallbackInfo& info) {
+    if (loaded_ == nullptr) return closed(info.Env());
+    return on_pool(
+        info.This().As<Napi::Object>(),
+        [loaded = std::exchange(loaded_, nullptr)]() mutable -> Result<StorePointer> {
+          const StorePointer store = std::exchange(loaded, nullptr);
+          if (auto started = store->start(); !started) return started.error();
+          return store;
+        },
+        [this](Napi::Env env, StorePointer& store) -> Napi::Value {
+          store_ = std::move(store);
+          return env.Undefined();
         });
   }
 
@@ -404,8 +421,10 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
   // The store closes, and its lock is released, when calls under way are done.
   Napi::Value close(const Napi::CallbackInfo& info) {
     return on_pool(info.This().As<Napi::Object>(),
-                   [store = std::exchange(store_, nullptr)]() mutable -> Result<void> {
+                   [store = std::exchange(store_, nullptr),
+                    loaded = std::exchange(loaded_, nullptr)]() mutable -> Result<void> {
                      store.reset();
+                     loaded.reset();
                      return {};
                    });
   }
@@ -415,7 +434,8 @@ class ExtentStoreWrap : public Napi::ObjectWrap<ExtentStoreWrap> {
     return env.Undefined();
   }
 
-  StorePointer store_;
+  StorePointer loaded_;  // until `start`
+  StorePointer store_;   // from then on
 };
 
 static void initialize_extent_store(Napi::Env env, Napi::Object exports) {

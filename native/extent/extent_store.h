@@ -22,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <string>
 #include <thread>
@@ -33,6 +34,7 @@
 #include "native/extent/growth_policy.h"
 #include "native/extent/journal.h"
 #include "native/extent/reader_epochs.h"
+#include "native/extent/recovery.h"
 #include "native/extent/stage_plan.h"
 #include "native/extent/stripe_map.h"
 
@@ -102,6 +104,12 @@ class ExtentStore {
   // EBADMSG: damaged.
   static Result<std::unique_ptr<ExtentStore>> open(FileSystem& file_system, std::string directory,
                                                    StoreOptions options);
+  // The first half of `open`, nearly all of its time: locks the store and reads it, and changes nothing in
+  // it. Of the rest nothing may be called but `start`. A directory that holds no store yet is left as it is.
+  static Result<std::unique_ptr<ExtentStore>> load(FileSystem& file_system, std::string directory,
+                                                   StoreOptions options);
+  // The other half, once. After an error the store can only be destroyed.
+  Result<void> start();
   ~ExtentStore();
   ExtentStore(const ExtentStore&) = delete;
   ExtentStore& operator=(const ExtentStore&) = delete;
@@ -148,6 +156,7 @@ class ExtentStore {
   ExtentStore(FileSystem& file_system, std::string directory, StoreOptions options);
 
   // extent_store_open.cc
+  Result<void> read_back();
   Result<void> open_format();
   Result<void> open_extents();
 
@@ -180,6 +189,7 @@ class ExtentStore {
   StoreOptions options_;
   uint64_t store_id_ = 0;
   std::unique_ptr<File> lock_file_;
+  std::optional<Recovered> recovered_;  // from `load` to `start`
 
   mutable std::shared_mutex state_mutex_;  // extents_, map_, policy_, generation_
   Extents extents_;

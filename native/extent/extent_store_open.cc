@@ -2,12 +2,12 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cassert>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
 
 #include "native/extent/extent_store.h"
-#include "native/extent/recovery.h"
 
 namespace penstock::extent {
 namespace {
@@ -43,6 +43,11 @@ std::optional<uint64_t> number_after(const std::string& text, const std::string&
 
 bool is_store_file(const std::string& name) {
   return name.starts_with("extent-") || name.starts_with("journal-") || name.starts_with("checkpoint-");
+}
+
+bool holds_store(FileSystem& file_system, const std::string& directory) {
+  const auto names = file_system.list(directory);
+  return names && std::find(names->begin(), names->end(), "format") != names->end();
 }
 
 // Before anything is made in it: a directory of somebody else's files is no place for a store.
@@ -86,51 +91,78 @@ ExtentStore::ExtentStore(FileSystem& file_system, std::string directory, StoreOp
 
 Result<std::unique_ptr<ExtentStore>> ExtentStore::open(FileSystem& file_system, std::string directory,
                                                        StoreOptions options) {
+  auto store = load(file_system, std::move(directory), std::move(options));
+  if (!store) return store;
+  if (auto started = (*store)->start(); !started) return started.error();
+  return store;
+}
+
+Result<std::unique_ptr<ExtentStore>> ExtentStore::load(FileSystem& file_system, std::string directory,
+                                                       StoreOptions options) {
   if (directory.empty() || directory[0] != '/') {
     return Error{EINVAL, "a store's directory must be an absolute path, not \"" + directory + "\""};
   }
   std::unique_ptr<ExtentStore> store(new ExtentStore(file_system, std::move(directory), std::move(options)));
-  if (auto done = file_system.make_directories(store->directory_); !done) return done.error();
-  if (auto fits = check_directory(file_system, store->directory_); !fits) return fits.error();
-  auto lock = file_system.open(store->directory_ + "/lock", OpenMode::create);
+  // Whatever is wrong with a directory without one, `start` says it.
+  if (!holds_store(file_system, store->directory_)) return store;
+  if (auto done = store->read_back(); !done) return done.error();
+  return store;
+}
+
+Result<void> ExtentStore::read_back() {
+  if (auto done = file_system_.make_directories(directory_); !done) return done;
+  if (auto fits = check_directory(file_system_, directory_); !fits) return fits;
+  auto lock = file_system_.open(directory_ + "/lock", OpenMode::create);
   if (!lock) return lock.error();
-  store->lock_file_ = std::move(*lock);
-  if (auto locked = store->lock_file_->lock(); !locked) {
-    if (locked.error().code != EBUSY) return locked.error();
-    return Error{EBUSY, "store " + store->directory_ + " is in use by another process: stop it first"};
+  lock_file_ = std::move(*lock);
+  if (auto locked = lock_file_->lock(); !locked) {
+    if (locked.error().code != EBUSY) return locked;
+    return Error{EBUSY, "store " + directory_ + " is in use by another process: stop it first"};
   }
-  if (auto done = store->open_format(); !done) return done.error();
-  if (auto done = store->open_extents(); !done) return done.error();
-  const auto recovered = recover(file_system, store->directory_, store->store_id_, store->map_);
+  if (auto done = open_format(); !done) return done;
+  if (auto done = open_extents(); !done) return done;
+  auto recovered = recover(file_system_, directory_, store_id_, map_);
   if (!recovered) return recovered.error();
-  if (recovered->segments == 0 && recovered->checkpoint_bytes == 0 && !store->extents_.empty()) {
+  if (recovered->segments == 0 && recovered->checkpoint_bytes == 0 && !extents_.empty()) {
     return Error{EBADMSG,
-                 "store " + store->directory_ +
+                 "store " + directory_ +
                      " is damaged: it has extents but no journal; restore it from a replica or a backup"};
   }
-  for (const auto& extent : store->extents_) {
+  for (const auto& extent : extents_) {
     if (extent != nullptr) extent->finish_recovery();
   }
-  auto journal = Journal::create(file_system, store->directory_, store->store_id_, recovered->next_segment,
-                                 recovered->next_number, store->options_.segment_bytes);
-  if (!journal && journal.error().code == ENOSPC && recovered->segments > 0) {
-    journal = Journal::resume(file_system, store->directory_, store->store_id_, recovered->next_segment - 1,
-                              recovered->next_number, store->options_.segment_bytes);
+  recovered_ = std::move(*recovered);
+  return {};
+}
+
+Result<void> ExtentStore::start() {
+  assert(journal_ == nullptr);
+  if (!recovered_) {
+    if (auto done = read_back(); !done) return done;
+  }
+  Recovered recovered = std::move(*recovered_);
+  recovered_.reset();
+  if (auto settled = settle(file_system_, directory_, recovered); !settled) return settled;
+  auto journal = Journal::create(file_system_, directory_, store_id_, recovered.next_segment,
+                                 recovered.next_number, options_.segment_bytes);
+  if (!journal && journal.error().code == ENOSPC && recovered.segments > 0) {
+    journal = Journal::resume(file_system_, directory_, store_id_, recovered.next_segment - 1,
+                              recovered.next_number, options_.segment_bytes);
   }
   if (!journal) return journal.error();
-  store->journal_ = std::move(*journal);
-  store->oldest_segment_ = recovered->next_segment - recovered->segments;
-  store->checkpoint_segment_ = recovered->checkpoint_bytes > 0 ? store->oldest_segment_ : 0;
-  store->checkpoint_bytes_ = recovered->checkpoint_bytes;
+  journal_ = std::move(*journal);
+  oldest_segment_ = recovered.next_segment - recovered.segments;
+  checkpoint_segment_ = recovered.checkpoint_bytes > 0 ? oldest_segment_ : 0;
+  checkpoint_bytes_ = recovered.checkpoint_bytes;
   // What was replayed counts towards the next checkpoint, so that opening often does not make opening slow.
-  const uint64_t budget = std::max(store->options_.checkpoint_bytes, recovered->checkpoint_bytes);
-  const uint64_t spent = recovered->journal_bytes + recovered->segments * store->options_.segment_bytes / 4;
-  store->checkpoint_at_ = budget > spent ? budget - spent : 0;
-  if (store->options_.has_background) {
-    store->maintenance_ = std::thread([raw = store.get()] { raw->maintain(); });
+  const uint64_t budget = std::max(options_.checkpoint_bytes, recovered.checkpoint_bytes);
+  const uint64_t spent = recovered.journal_bytes + recovered.segments * options_.segment_bytes / 4;
+  checkpoint_at_ = budget > spent ? budget - spent : 0;
+  if (options_.has_background) {
+    maintenance_ = std::thread([this] { maintain(); });
   }
-  store->after_change();
-  return store;
+  after_change();
+  return {};
 }
 
 ExtentStore::~ExtentStore() {

@@ -126,7 +126,7 @@ Result<Recovered> recover(FileSystem& file_system, const std::string& directory,
     if (files->segments.empty()) return damaged(directory, journal_name(position->segment) + " is missing");
   }
   MapReplayer replayer(map);
-  std::vector<std::string> obsolete = files->obsolete;
+  recovered.obsolete = files->obsolete;
   for (const uint64_t segment : files->segments) {
     const std::string path = directory + "/" + journal_name(segment);
     if (segment != recovered.next_segment) {
@@ -145,22 +145,33 @@ Result<Recovered> recover(FileSystem& file_system, const std::string& directory,
       if (replayed->valid_bytes == 0) {
         // Its header was never synced, so nothing was acknowledged from it.
         if (segment == files->checkpoint) return damaged(path, "its header is missing");
-        obsolete.push_back(journal_name(segment));
+        recovered.obsolete.push_back(journal_name(segment));
         break;
       }
-      if (auto done = (*file)->truncate(replayed->valid_bytes); !done) return done.error();
+      recovered.last_valid_bytes = replayed->valid_bytes;
     }
-    if (auto done = (*file)->sync_data(); !done) return done.error();
+    recovered.files.push_back(std::move(*file));
     recovered.next_segment = segment + 1;
     recovered.next_number = replayed->next_number;
     recovered.journal_bytes += replayed->valid_bytes;
     recovered.segments++;
   }
-  if (auto done = file_system.sync_directory(directory); !done) return done.error();
-  for (const std::string& name : obsolete) {
-    if (auto done = file_system.unlink(directory + "/" + name); !done) return done.error();
-  }
   return recovered;
+}
+
+Result<void> settle(FileSystem& file_system, const std::string& directory, Recovered& recovered) {
+  if (recovered.last_valid_bytes != 0) {
+    if (auto done = recovered.files.back()->truncate(recovered.last_valid_bytes); !done) return done;
+  }
+  for (const auto& file : recovered.files) {
+    if (auto done = file->sync_data(); !done) return done;
+  }
+  recovered.files.clear();
+  if (auto done = file_system.sync_directory(directory); !done) return done;
+  for (const std::string& name : recovered.obsolete) {
+    if (auto done = file_system.unlink(directory + "/" + name); !done) return done;
+  }
+  return {};
 }
 
 }  // namespace penstock::extent

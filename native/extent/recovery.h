@@ -10,7 +10,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "native/base/file_system.h"
 #include "native/extent/frame.h"
@@ -24,7 +26,11 @@ struct Recovered {
   uint64_t segments = 0;          // replayed
   uint64_t journal_bytes = 0;     // replayed
   uint64_t checkpoint_bytes = 0;  // loaded
-  uint64_t torn_bytes = 0;        // cut off
+  uint64_t torn_bytes = 0;        // to be cut off
+  // For `settle`: the segments, of the last one only the first so many bytes count, and names that are to go.
+  std::vector<std::unique_ptr<File>> files;
+  uint64_t last_valid_bytes = 0;
+  std::vector<std::string> obsolete;
 };
 
 // Applies decoded changes to the map; a change that does not fit is EBADMSG.
@@ -52,8 +58,12 @@ struct Replayed {
 Result<Replayed> replay_segment(File& file, const std::string& path, uint64_t store_id, uint64_t segment,
                                 uint64_t first_number, bool is_last, ChangeVisitor& visitor);
 
-// `map` is empty and its extents are open, recovering. Also removes what no crash-free run leaves behind.
+// `map` is empty and its extents are open, recovering. Nothing on disk changes.
 Result<Recovered> recover(FileSystem& file_system, const std::string& directory, uint64_t store_id,
                           StripeMap& map);
+
+// Before anything is built upon what was recovered: makes it durable, cuts off the torn tail and removes what
+// no crash-free run leaves behind.
+Result<void> settle(FileSystem& file_system, const std::string& directory, Recovered& recovered);
 
 }  // namespace penstock::extent

@@ -22,10 +22,10 @@ import { formatStore } from '../metadata/store.js';
 import type { Volume as MetadataVolume } from '../metadata/volume.js';
 import { BulkPool } from '../storage/bulk/pool.js';
 import type { ScrubReport, StorageNode, StorageStatistics } from '../storage/contract.js';
-import { LocalStorageNode } from '../storage/local-storage-node.js';
+import { LoadedStorageNode, type LocalStorageNode } from '../storage/local-storage-node.js';
 import { type StripePlace, stripePlaceAt } from '../storage/stripe-policy.js';
 import type { Clock } from '../telemetry/clock.js';
-import type { Phases } from '../telemetry/phases.js';
+import { Phases } from '../telemetry/phases.js';
 import { LocalAccessNode } from './access-node.js';
 import type { Volume } from './authority.js';
 import { type CollectOptions, collect } from './collect.js';
@@ -150,9 +150,12 @@ function damagedIdentity(path: string): MetadataError {
 
 export interface EmbeddedOptions {
   readonly clock: Clock;
-  /** The client's cache: where staged pages come from and fetched ones go. */
-  readonly pages: PageEndpoint;
-  /** Told when the engine, the storage node and the sessions are open. */
+  /**
+   * The client's cache: where staged pages come from and fetched ones go. While it opens, the storage node reads what it has;
+   * nothing in the store changes before it is open, or when it cannot be opened.
+   */
+  readonly pages: PageEndpoint | Promise<PageEndpoint>;
+  /** Told what the storage node, the engine and the sessions took to open. */
   readonly phases?: Phases;
 }
 
@@ -209,33 +212,39 @@ export class EmbeddedService implements AsyncDisposable {
     }
   }
 
+  /** Rejects with nothing left open. The reason of `pages` comes before the engine's, and that before the storage node's. */
   static async open(directory: string, options: EmbeddedOptions): Promise<EmbeddedService> {
-    const { phases } = options;
+    const { clock, phases = new Phases(clock) } = options;
+    const pagesOpening = Promise.resolve(options.pages);
+    // Both are awaited below, one after the other.
+    pagesOpening.catch(() => undefined);
+    // Of a newer store not even a lock is touched.
+    readIdentity(directory);
+    const loading = phases.during('storage', () =>
+      LoadedStorageNode.load({ id: STORAGE_NODE_ID, directory: join(directory, 'data') }),
+    );
+    loading.catch(() => undefined);
     const opened: AsyncDisposable[] = [];
     try {
-      const { engine, id } = await openMetadata(directory);
+      const pages = await pagesOpening;
+      const { engine, id } = await phases.during('engine', () => openMetadata(directory));
       opened.push(engine);
-      phases?.end('engine');
-      const node = await LocalStorageNode.open({
-        id: STORAGE_NODE_ID,
-        directory: join(directory, 'data'),
-        pages: options.pages,
-      });
+      const loaded = await loading;
+      const node = await phases.during('storage', () => loaded.start(pages));
       opened.push(node);
-      phases?.end('storage');
-      const metadata = await MetadataService.open([engine]);
-      opened.push(metadata);
-      const sessions = new SessionStore(
-        { engines: [engine], engineOf: () => engine },
-        { clock: options.clock },
-      );
-      opened.push(sessions);
-      const service = new EmbeddedService(directory, id, engine, metadata, sessions, node, options.clock);
-      await service.#recover();
-      phases?.end('recovery');
-      return service;
+      return await phases.during('recovery', async () => {
+        const metadata = await MetadataService.open([engine]);
+        opened.push(metadata);
+        const sessions = new SessionStore({ engines: [engine], engineOf: () => engine }, { clock });
+        opened.push(sessions);
+        const service = new EmbeddedService(directory, id, engine, metadata, sessions, node, clock);
+        await service.#recover();
+        return service;
+      });
     } catch (error) {
       for (const part of opened.reverse()) await part[Symbol.asyncDispose]();
+      const loaded = await loading.catch(() => undefined);
+      await loaded?.[Symbol.asyncDispose]();
       throw error;
     }
   }

@@ -50,7 +50,7 @@ export interface VolumeStatus {
     readonly dirtyBytes: number;
     readonly dirtyFiles: number;
   };
-  /** Milliseconds that each phase of mounting took, in their order. */
+  /** Milliseconds that each phase of mounting took, in the order in which they began. `cache` and `storage` overlap. */
   readonly mountMs: Readonly<Record<string, number>>;
 }
 

@@ -87,8 +87,7 @@ export async function formatStore(options: FormatOptions): Promise<FormatReport>
 export async function mount(options: MountOptions): Promise<MountedVolume> {
   const parts = await openGateway(options);
   try {
-    const transport = await startTransport(options, parts);
-    parts.phases.end('kernel');
+    const transport = await parts.phases.during('kernel', () => startTransport(options, parts));
     parts.publisher.start();
     parts.evictor.start();
     parts.cacheDirectory.start();
@@ -134,34 +133,44 @@ export async function openGateway(options: MountOptions): Promise<GatewayParts> 
   mkdirSync(options.cacheDirectory, { recursive: true, mode: 0o700 });
   const phases = new Phases(options.clock);
   const dirtyBytesMax = options.dirtyBytes ?? Math.floor(options.cacheBytes * DIRTY_SHARE);
-  const bootId = process.env[BOOT_ID_VARIABLE];
-  const { cache, recovery } = await openCache({
-    ...(bootId === undefined ? {} : { bootId }),
-    directory: options.cacheDirectory,
-    budgetBytes: options.cacheBytes,
-    dirtyBudgetBytes: dirtyBytesMax,
-    identity: `${storeId}/${options.volume}`,
-  }).catch(async (error: unknown) => {
-    // A volume that does not exist explains best why this cache is not its own.
-    if ((error as { code?: string }).code === 'EPERM') {
-      await EmbeddedService.requireVolume(directory, options.volume);
-    }
-    throw error;
-  });
-  phases.end('cache');
-  if (recovery.dirtyFiles > 0)
-    options.logger.info({ recovery }, 'recovered files that wait for their upload');
+  // The cache opens while the storage node reads what it has: both take long after kill -9, neither on this thread.
+  const opening = phases.during('cache', () => openCacheOf(options, storeId, dirtyBytesMax));
   try {
-    const service = await EmbeddedService.open(directory, { clock: options.clock, pages: cache, phases });
+    const pages = opening.then(({ cache }) => cache);
+    const service = await EmbeddedService.open(directory, { clock: options.clock, pages, phases });
     try {
-      const opened = { cache, service, dirtyBytesMax, phases };
-      return await assemble(options, opened, recovery.chargedPages);
+      const { cache, recovery } = await opening;
+      return await assemble(options, { cache, service, dirtyBytesMax, phases }, recovery.chargedPages);
     } catch (error) {
       await service[Symbol.asyncDispose]();
       throw error;
     }
   } catch (error) {
-    await cache.close();
+    const opened = await opening.catch(() => undefined);
+    await opened?.cache.close();
+    throw error;
+  }
+}
+
+async function openCacheOf(options: MountOptions, storeId: string, dirtyBytesMax: number) {
+  const bootId = process.env[BOOT_ID_VARIABLE];
+  try {
+    const opened = await openCache({
+      ...(bootId === undefined ? {} : { bootId }),
+      directory: options.cacheDirectory,
+      budgetBytes: options.cacheBytes,
+      dirtyBudgetBytes: dirtyBytesMax,
+      identity: `${storeId}/${options.volume}`,
+    });
+    const { recovery } = opened;
+    if (recovery.dirtyFiles > 0)
+      options.logger.info({ recovery }, 'recovered files that wait for their upload');
+    return opened;
+  } catch (error) {
+    // A volume that does not exist explains best why this cache is not its own.
+    if ((error as { code?: string }).code === 'EPERM') {
+      await EmbeddedService.requireVolume(storeDirectory(options.store), options.volume);
+    }
     throw error;
   }
 }
@@ -176,8 +185,9 @@ async function assemble(
   const uid = process.geteuid?.() ?? 0;
   const gid = process.getegid?.() ?? 0;
   const credential = { kind: 'peer', uid, gid, pid: process.pid } as const;
-  const session = await service.openSession(credential, options.volume, 'gateway');
-  phases.end('session');
+  const session = await phases.during('session', () =>
+    service.openSession(credential, options.volume, 'gateway'),
+  );
   const caller = session.caller(0, 0);
   const storage = (node: number) => service.storage(node);
   const openFiles = new OpenFiles();
@@ -215,8 +225,7 @@ async function assemble(
       await publisher.drain();
     },
   });
-  await grants.adopt(chargedPages);
-  phases.end('grants');
+  await phases.during('grants', () => grants.adopt(chargedPages));
   const cacheDirectory = new CacheDirectory({
     directory: options.cacheDirectory,
     lose: () => {

@@ -7,7 +7,8 @@ import {
   type ExtentStoreStatistics,
   encodeStage,
   encodeVersions,
-  openExtentStore,
+  type LoadedExtentStore,
+  loadExtentStore,
   type PageEndpoint,
 } from '../../bindings/extent.js';
 import type { FetchRequest, ScrubReport, StageItem, StorageNode } from './contract.js';
@@ -21,8 +22,35 @@ export interface LocalStorageNodeOptions extends ExtentStoreOptions {
   readonly id: number;
   /** Absolute. Made when absent. */
   readonly directory: string;
-  /** Where staged pages come from and fetched ones go. */
-  readonly pages: PageEndpoint;
+}
+
+/** A storage node that has read its store, and changed nothing in it. */
+export class LoadedStorageNode implements AsyncDisposable {
+  readonly #id: number;
+  readonly #store: LoadedExtentStore;
+  #isStarted = false;
+
+  private constructor(id: number, store: LoadedExtentStore) {
+    this.#id = id;
+    this.#store = store;
+  }
+
+  static async load(options: LocalStorageNodeOptions): Promise<LoadedStorageNode> {
+    return new LoadedStorageNode(options.id, await loadExtentStore(options.directory, options));
+  }
+
+  /**
+   * Once. The store is the new node's to close then; when this fails it is closed. `pages`: where staged pages come from and
+   * fetched ones go.
+   */
+  async start(pages: PageEndpoint): Promise<LocalStorageNode> {
+    this.#isStarted = true;
+    return new LocalStorageNode(this.#id, await this.#store.start(), pages);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#isStarted) await this.#store.close();
+  }
 }
 
 export class LocalStorageNode implements StorageNode {
@@ -32,15 +60,15 @@ export class LocalStorageNode implements StorageNode {
   readonly #underWay = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
-  private constructor(id: number, store: ExtentStore, pages: PageEndpoint) {
+  /** The store becomes this node's to close. */
+  constructor(id: number, store: ExtentStore, pages: PageEndpoint) {
     this.id = id;
     this.#store = store;
     this.#pages = pages;
   }
 
-  static async open(options: LocalStorageNodeOptions): Promise<LocalStorageNode> {
-    const store = await openExtentStore(options.directory, options);
-    return new LocalStorageNode(options.id, store, options.pages);
+  static async open(options: LocalStorageNodeOptions & { pages: PageEndpoint }): Promise<LocalStorageNode> {
+    return (await LoadedStorageNode.load(options)).start(options.pages);
   }
 
   stage(items: readonly StageItem[]): Promise<void> {

@@ -98,7 +98,7 @@ describe.runIf(canMount)('penstock up', () => {
     writeFileSync(join(mnt, 'a/b'), content);
     expect(penstock('drain', 'mnt').status).toBe(0);
     const { mountMs } = JSON.parse(penstock('status', 'mnt', '--json').stdout) as { mountMs: object };
-    const phases = ['cache', 'engine', 'storage', 'recovery', 'session', 'grants', 'kernel'];
+    const phases = ['cache', 'storage', 'engine', 'recovery', 'session', 'grants', 'kernel'];
     expect(Object.keys(mountMs)).toEqual(phases);
     first.kill('SIGTERM');
     expect(await ended(first)).toBe(0);

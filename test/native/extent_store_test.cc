@@ -3,6 +3,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -239,6 +240,50 @@ TEST_CASE("recovery cuts a torn tail and refuses damage in the middle") {
     journal = intact;
     CHECK(*stripes_after() == 5);
   }
+}
+
+TEST_CASE("a store is loaded, locked, with nothing in it changed; starting it cuts off and clears away") {
+  SimulatedFileSystem disk(5);
+  StoreOptions options = small_store();
+  options.has_background = false;
+  {
+    // Where there is none yet, none is made.
+    REQUIRE(ExtentStore::load(disk, "/store", options));
+    CHECK(disk.paths().empty());
+  }
+  NumberedSource source(1ULL << 40);
+  {
+    auto opened = ExtentStore::open(disk, "/store", options);
+    REQUIRE(opened);
+    for (uint64_t stripe = 1; stripe <= 5; stripe++)
+      REQUIRE(stage_one(**opened, stripe, 0, 1, {{0, 1}}, source));
+  }
+  auto leftover = disk.open("/store/checkpoint-0000000009.tmp", OpenMode::create);
+  REQUIRE(leftover);
+  auto& journal = disk.content("/store/journal-0000000001");
+  journal.resize(journal.size() - 7);
+  const auto torn = journal;
+  const auto paths = disk.paths();
+
+  auto loaded = ExtentStore::load(disk, "/store", options);
+  REQUIRE(loaded);
+  CHECK(disk.paths() == paths);
+  CHECK(disk.content("/store/journal-0000000001") == torn);
+  const auto second = ExtentStore::load(disk, "/store", options);
+  REQUIRE_FALSE(second);
+  CHECK(second.error().code == EBUSY);
+  loaded->reset();
+  CHECK(disk.paths() == paths);
+  CHECK(disk.content("/store/journal-0000000001") == torn);
+
+  loaded = ExtentStore::load(disk, "/store", options);
+  REQUIRE(loaded);
+  REQUIRE((*loaded)->start());
+  CHECK((*loaded)->statistics()->stripes == 4);
+  CHECK(disk.content("/store/journal-0000000001").size() < torn.size());
+  REQUIRE(stage_one(**loaded, 9, 0, 1, {{0, 1}}, source));
+  const auto now = disk.paths();
+  CHECK(std::find(now.begin(), now.end(), "/store/checkpoint-0000000009.tmp") == now.end());
 }
 
 TEST_CASE("a checkpoint makes room for all its versions before it is loaded") {
