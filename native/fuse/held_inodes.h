@@ -25,13 +25,14 @@ class HeldInodes {
   // stands between the two.
   bool none() const { return count_.load(std::memory_order_acquire) == 0; }
 
-  // The kernel has dropped it. True when it was held and nothing else waits to be taken: tell JavaScript.
+  // The kernel has dropped it. True when it was held and is the first or the last of a batch: tell
+  // JavaScript.
   bool forget(uint64_t ino) {
     std::lock_guard lock(mutex_);
     if (held_.erase(ino) == 0) return false;
     count_.store(held_.size(), std::memory_order_release);
     forgotten_.push_back(ino);
-    return forgotten_.size() == 1;
+    return forgotten_.size() == 1 || forgotten_.size() == kBatch;
   }
 
   std::vector<uint64_t> take_forgotten() {
@@ -40,6 +41,10 @@ class HeldInodes {
   }
 
  private:
+  // Few enough that what their removal wrote is still in the commit journal, of which the store takes the
+  // last version alone; enough that a transaction's own cost counts for little.
+  static constexpr std::size_t kBatch = 16;
+
   std::mutex mutex_;
   std::unordered_set<uint64_t> held_;
   std::vector<uint64_t> forgotten_;

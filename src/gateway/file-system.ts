@@ -233,7 +233,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
       this.#isOpen,
     );
     const { moved, replaced, directories } = renamed;
-    if (replaced === undefined) return this.#changed(directories);
+    if (replaced === undefined) return { directories: this.#entries(directories) };
     // The bytes that replace a published file must not stay local longer than needed.
     this.#options.hurry(moved.ino);
     return this.#nameGone(replaced, directories);
@@ -285,7 +285,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     this.#cache.attach(ino, { size, pages, mtime, ctime, version, isNew: true });
     const file = this.#open.open(ino, flags);
     const open = { handle: file.handle, keepCache: true, directIo: false, noFlush: false };
-    return { ...this.#made(made), open };
+    const { attributes, entryTimeoutMs, attributesTimeoutMs, directories } = this.#made(made);
+    return { attributes, entryTimeoutMs, attributesTimeoutMs, directories, open };
   }
 
   async flush(context: RequestContext, ino: number, _handle: bigint, lockOwner: bigint): Promise<void> {
@@ -597,17 +598,17 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   /** An inode has lost a name in these directories. */
   async #nameGone(unlinked: Unlinked, directories: readonly Attributes[]): Promise<DirectoryChange> {
     const { ino, nlink, removed } = unlinked;
-    const change = { ...this.#changed(directories), lost: ino };
+    const left = this.#entries(directories);
     if (removed) this.#options.condemn(ino);
-    if (nlink > 0 || removed) return change;
+    if (nlink > 0 || removed) return { directories: left, lost: ino };
     if (this.#options.hearsForgets) {
       this.#open.hold(ino);
-      return { ...change, held: true };
+      return { directories: left, lost: ino, held: true };
     }
     // Otherwise its last handle closed while the unlink was under way.
     if (this.#open.isOpen(ino)) this.#open.markOrphan(ino);
     else await this.#endOrphans([ino]);
-    return change;
+    return { directories: left, lost: ino };
   }
 
   #directoryEntry(entry: DirectoryEntry): ReadDirectoryEntry {
@@ -630,13 +631,15 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     return Math.max(0, Math.min(this.#options.timeoutMsMax, this.#session.leaseRemainingMs()));
   }
 
-  #made(made: Made): Entry & DirectoryChange {
-    return { ...this.#entry(made), directories: [this.#entry(made.directory)] };
+  /** Field by field, as is whatever answers each create or unlink: a spread that adds one takes V8 of Node 20 microseconds. */
+  #made(made: Made): Entry & { readonly directories: readonly Entry[] } {
+    const { attributes, entryTimeoutMs, attributesTimeoutMs } = this.#entry(made);
+    return { attributes, entryTimeoutMs, attributesTimeoutMs, directories: [this.#entry(made.directory)] };
   }
 
   /** The directories as an operation left them: the kernel asks for them next. */
-  #changed(directories: readonly Attributes[]): { directories: Entry[] } {
-    return { directories: directories.map((directory) => this.#entry(directory)) };
+  #entries(directories: readonly Attributes[]): Entry[] {
+    return directories.map((directory) => this.#entry(directory));
   }
 
   #overlay(attributes: Attributes): Attributes {

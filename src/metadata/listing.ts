@@ -3,15 +3,11 @@
 import type { Cluster } from './cluster.js';
 import type { DirectoryEntry } from './contract.js';
 import { directoryOf } from './directory.js';
-import { decodeEntry, type EntryRecord } from './entry-record.js';
-import { toAttributes } from './inode-record.js';
+import { decodeEntry } from './entry-record.js';
+import { type Inode, toAttributes } from './inode-record.js';
 import { cookieOfKey, shardOf, type VolumeKeys } from './keys.js';
 import { run } from './transaction.js';
 import type { View } from './view.js';
-
-interface Found extends EntryRecord {
-  readonly cookie: bigint;
-}
 
 export async function listEntries(
   cluster: Cluster,
@@ -28,12 +24,11 @@ export async function listEntries(
     local.length = 0;
     elsewhere.length = 0;
     directoryOf(view, ino);
-    for (const { name, ino: child, type, cookie: at } of entriesAfter(view, ino, cookie, limit)) {
-      const entry = { name, ino: child, type, cookie: at };
-      const away = plus && view.nodeOf(child) !== node;
+    for (const entry of entriesAfter(view, ino, cookie, limit)) {
+      const away = plus && view.nodeOf(entry.ino) !== node;
       if (away) elsewhere.push(local.length);
-      const inode = plus && !away ? view.inode(child) : undefined;
-      local.push(inode === undefined ? entry : { ...entry, attributes: toAttributes(inode) });
+      const inode = plus && !away ? view.inode(entry.ino) : undefined;
+      local.push(inode === undefined ? entry : withAttributes(entry, inode));
     }
   });
   for (const at of elsewhere) {
@@ -41,21 +36,30 @@ export async function listEntries(
     const home = cluster.map.node(shardOf(entry.ino));
     const inode = await run(cluster, keys, home, undefined, (view) => view.inode(entry.ino));
     // Removed since the page was read: the entry is reported without attributes, and a lookup will tell.
-    if (inode !== undefined) local[at] = { ...entry, attributes: toAttributes(inode) };
+    if (inode !== undefined) local[at] = withAttributes(entry, inode);
   }
   return local;
 }
 
-function entriesAfter(view: View, ino: number, cookie: bigint, limit: number): Found[] {
-  const found: Found[] = [];
+/** Field by field: a spread that adds one takes V8 of Node 20 microseconds, for each entry. */
+const withAttributes = ({ name, ino, type, cookie }: DirectoryEntry, inode: Inode): DirectoryEntry => ({
+  name,
+  ino,
+  type,
+  cookie,
+  attributes: toAttributes(inode),
+});
+
+function entriesAfter(view: View, ino: number, cookie: bigint, limit: number): DirectoryEntry[] {
+  const found: DirectoryEntry[] = [];
   const node = view.nodeOf(ino);
   for (let after = cookie; found.length < limit; ) {
     const wanted = limit - found.length;
     const page = view.scan(node, view.keys.entriesAfter(ino, after, wanted));
     for (const { key, value } of page) {
       after = cookieOfKey(key);
-      const entry = decodeEntry(value);
-      if (entry.ino !== 0) found.push({ ...entry, cookie: after });
+      const { name, ino: child, type } = decodeEntry(value);
+      if (child !== 0) found.push({ name, ino: child, type, cookie: after });
     }
     if (page.length < wanted) break;
   }

@@ -10,7 +10,7 @@
 // Two rules keep this right on several nodes. An operation reads before it intends. And whoever changes a record of an
 // inode (entry, attribute, stripe) also rewrites the inode's own record: a lock on that covers ranges below it.
 import type { KeyRange, KeyValue } from '../kv/engine.js';
-import { decodeEntry, encodeEntry } from './entry-record.js';
+import { decodeEntry, type EntryRecord, encodeEntry } from './entry-record.js';
 import { errno } from './errors.js';
 import { decodeInode, encodeInode, type Inode } from './inode-record.js';
 import { type Charge, isIntent, noCharge } from './intent.js';
@@ -69,7 +69,7 @@ export interface Slot {
   dirty: boolean;
 }
 
-const NO_NAME = Buffer.alloc(0);
+const ABSENT: EntryRecord = { flags: 0, type: 0, ino: 0, name: Buffer.alloc(0) };
 
 export class View {
   readonly #slots: Slot[] = [];
@@ -136,10 +136,9 @@ export class View {
       if (known.low === low && known.high === high && known.directory === directory) return known;
     }
     const record = this.get(this.nodeOf(directory), this.keys.entry(directory, high, low));
-    const slot: Slot =
-      record === undefined
-        ? { directory, high, low, existed: false, flags: 0, type: 0, ino: 0, name: NO_NAME, dirty: false }
-        : { directory, high, low, existed: true, ...decodeEntry(record), dirty: false };
+    const { flags, type, ino, name } = record === undefined ? ABSENT : decodeEntry(record);
+    const existed = record !== undefined;
+    const slot: Slot = { directory, high, low, existed, flags, type, ino, name, dirty: false };
     this.#slots.push(slot);
     return slot;
   }

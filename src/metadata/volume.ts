@@ -14,6 +14,7 @@ import {
   type Name,
   type Namespace,
   type Removed,
+  type Renamed,
   type RenamedIn,
   SHARD_COUNT,
   XattrMode,
@@ -108,7 +109,7 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     const context = this.context(caller);
     return this.change(parent, context, (view) => {
       const unlinked = unlinkEntry(view, context, parent, name, isOpen);
-      return { ...unlinked, directory: leftAs(view, parent) };
+      return inDirectory(unlinked, leftAs(view, parent));
     });
   }
 
@@ -116,7 +117,7 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     const context = this.context(caller);
     return this.change(parent, context, (view) => {
       const removed = removeDirectoryEntry(view, context, parent, name, isOpen);
-      return { ...removed, directory: leftAs(view, parent) };
+      return inDirectory(removed, leftAs(view, parent));
     });
   }
 
@@ -133,8 +134,9 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
     return this.change(parent, context, (view) => {
       const renamed = renameEntry(view, context, parent, name, newParent, newName, flags, isOpen);
       const from = leftAs(view, parent);
-      const directories = parent === newParent ? [from] : [from, leftAs(view, newParent)];
-      return { ...renamed, directories };
+      const answer: Renamed & { directories?: readonly Attributes[] } = renamed;
+      answer.directories = parent === newParent ? [from] : [from, leftAs(view, newParent)];
+      return answer as RenamedIn;
     });
   }
 
@@ -225,12 +227,25 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
   #make(parent: number, context: Context, operation: Operation<Inode>): Promise<Made> {
     return run(this.cluster, this.keys, this.nodeOf(parent), context.caller, (view) => {
       const made = operation(view);
-      return { ...toAttributes(made), directory: leftAs(view, parent) };
+      return inDirectory(toAttributes(made), leftAs(view, parent));
     });
   }
 }
 
 /** The directory, which the operation has worked on, as it leaves it. */
 const leftAs = (view: View, directory: number): Attributes => toAttributes(view.existing(directory));
+
+/**
+ * An answer, with the directory it was given in. The answer is the caller's own and gains a field: a copy that gains one (a
+ * spread) takes V8 of Node 20 two to four microseconds, a tenth of the operation.
+ */
+function inDirectory<T extends object>(
+  fresh: T,
+  directory: Attributes,
+): T & { readonly directory: Attributes } {
+  const answer = fresh as T & { directory: Attributes };
+  answer.directory = directory;
+  return answer;
+}
 
 const SERVICE: Caller = { session: 0, epoch: 0, uid: 0, gid: 0 };

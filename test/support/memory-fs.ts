@@ -70,6 +70,8 @@ export interface MemoryFsOptions {
   readonly simpleRelease?: boolean;
   /** Files must be attached before their first read or write. */
   readonly requireAttach?: boolean;
+  /** What loses its last name is held until the kernel drops it (`drops`). */
+  readonly holds?: boolean;
 }
 
 export class MemoryFs implements FileSystemOperations {
@@ -77,6 +79,8 @@ export class MemoryFs implements FileSystemOperations {
   /** How often each operation was called. */
   readonly calls = new Map<string, number>();
   readonly needs: DataNeed[] = [];
+  /** What each `forgotten` told. */
+  readonly drops: (readonly number[])[] = [];
   /** Files with an entry here are opened for kernel passthrough to that descriptor. */
   readonly passthrough = new Map<number, number>();
   readonly #options: Required<MemoryFsOptions>;
@@ -92,6 +96,7 @@ export class MemoryFs implements FileSystemOperations {
       missingTimeoutMs: 0,
       simpleRelease: false,
       requireAttach: false,
+      holds: false,
       ...options,
     };
     this.data = new MemoryFileIo(CAPACITY, this.#options.requireAttach);
@@ -314,7 +319,12 @@ export class MemoryFs implements FileSystemOperations {
     this.#directory(parent).children.delete(keyOf(name));
     this.#touch(this.#inode(parent));
     this.#drop(inode);
-    return { ...this.#changed(this.#inode(parent)), lost: inode.attributes.ino };
+    const held = this.#options.holds && inode.attributes.nlink === 0;
+    return { ...this.#changed(this.#inode(parent)), lost: inode.attributes.ino, held };
+  }
+
+  async forgotten(inos: readonly number[]): Promise<void> {
+    this.drops.push(inos);
   }
 
   async removeDirectory(_context: RequestContext, parent: number, name: Buffer): Promise<DirectoryChange> {

@@ -61,7 +61,7 @@ const RING_BYTES = 1 << 20;
 const REPLY_BYTES = 1 << 20;
 /** Records of one turn, so that a flood of requests does not starve timers and sockets. */
 const RECORDS_PER_TURN = 512;
-/** While answers are awaited: what is forgotten meanwhile comes with it, after an rm -r of many, all in few transactions. */
+/** How long a dropped inode waits for others. A full batch waits only while answers are awaited. */
 const FORGOTTEN_DELAY_MS = 10;
 const NO_GROUP = 0xffff_ffff;
 const NO_GROUPS: readonly number[] = [];
@@ -81,6 +81,7 @@ export class NativeFuseTransport implements FuseTransport {
   #turns = 0;
   /** Requests and data needs taken and not yet answered. */
   #inHand = 0;
+  #forgottenTimer: NodeJS.Timeout | undefined;
   /** The event loop has turned since the session was asked to look out. */
   #freshTurn = true;
   #stopped = false;
@@ -244,10 +245,7 @@ export class NativeFuseTransport implements FuseTransport {
     }
     const { slot, ino, uid, gid, pid, group } = ring;
     if (kind === RECORD_FORGOTTEN) {
-      // Nobody waits: whoever removed it is about to ask for the next. Its records are still in the commit journal then, of
-      // which the store takes the last version alone.
-      if (this.#inHand === 0) this.#forgotten();
-      else setTimeout(() => this.#forgotten(), FORGOTTEN_DELAY_MS).unref();
+      this.#noteForgotten();
       return;
     }
     if (slot === NO_SLOT) {
@@ -273,8 +271,17 @@ export class NativeFuseTransport implements FuseTransport {
     this.#run(kind, context).catch((error: unknown) => this.#errno(error));
   }
 
+  /** The first inode since the last were taken, or a batch is full (native/fuse/held_inodes.h). */
+  #noteForgotten(): void {
+    if (this.#forgottenTimer === undefined)
+      this.#forgottenTimer = setTimeout(() => this.#forgotten(), FORGOTTEN_DELAY_MS).unref();
+    else if (this.#inHand === 0) this.#forgotten();
+  }
+
   #forgotten(): void {
     if (this.#stopped) return;
+    clearTimeout(this.#forgottenTimer);
+    this.#forgottenTimer = undefined;
     this.#operations.forgotten?.(this.#session.takeForgotten()).catch((error: unknown) => this.#errno(error));
   }
 
