@@ -7,6 +7,7 @@ import { lineOf, NetworkLab, networkUnavailable } from '../support/network-lab.j
 
 const unavailable = networkUnavailable(['iperf3', 'ping', 'nstat', 'ethtool', 'python3']);
 const TIMEOUT_MS = 180_000;
+const MEBIBYTE = 2 ** 20;
 
 /** Sixteen megabytes that differ everywhere, and what they come to at the other end. */
 const SEND_AND_HASH = `
@@ -65,12 +66,13 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
         ['-n', '50M', '-R'],
       ]) {
         const report = await lab.iperf('a', server, ...options);
-        expect(report.end.sum_received.bytes).toBeGreaterThan(45e6);
+        expect(report.end.sum_sent.bytes).toBeGreaterThanOrEqual(50 * MEBIBYTE);
       }
     expect(await lab.counter('a', 'TcpInCsumErrors')).toBe(0);
     expect(await lab.counter('b', 'TcpInCsumErrors')).toBe(0);
     const stats = plane.stats();
-    expect(stats.ports.a!.received.bytes).toBeGreaterThan(100e6);
+    // Each client ends with up to a send buffer of 4 MiB on the way, which nobody waits for.
+    expect(stats.ports.a!.received.bytes).toBeGreaterThan(90 * MEBIBYTE);
     expect(stats.ports.b!.transmitted.bytes).toBe(stats.ports.a!.received.bytes);
     expect(stats.counters.flowHits!).toBeGreaterThan(stats.counters.flowMisses!);
     const view = plane.show();
@@ -316,7 +318,7 @@ describe.skipIf(unavailable !== undefined)('an overlay of two switches', () => {
         ['-n', '30M', '-R'],
       ]) {
         const report = await lab.iperf('g1', '10.88.0.2', ...options);
-        expect(report.end.sum_received.bytes).toBeGreaterThan(25e6);
+        expect(report.end.sum_sent.bytes).toBeGreaterThanOrEqual(30 * MEBIBYTE);
       }
       expect(await lab.counter('g1', 'TcpInCsumErrors')).toBe(0);
       expect(await lab.counter('g2', 'TcpInCsumErrors')).toBe(0);
