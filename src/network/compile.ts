@@ -23,6 +23,7 @@ import {
 import {
   encodeGroup,
   encodeRules,
+  type NativeEffect,
   type NativeGroupRule,
   type NativeNat,
   type NativeRule,
@@ -248,13 +249,23 @@ class Compiler {
       names.add(name);
       if (matchCount(rule.match) > MATCHES_MAX)
         fail(`${at}.match`, `stands for more than ${MATCHES_MAX} combinations`);
-      native.push(...this.#rule(rule, name, at));
+      const effect = this.#effect(rule, at);
+      this.#matches(rule, at).forEach((match, k) => {
+        native.push({ id: this.numbers.rule(k === 0 ? name : `${name}#${k}`), match, effect });
+      });
       if (native.length > RULES_MAX) fail(at, `the rules stand for more than ${RULES_MAX} matches`);
     });
     return native;
   }
 
-  #rule(rule: RuleConfig, name: string, at: string): NativeRule[] {
+  #matches(rule: RuleConfig, at: string): readonly NativeMatch[] {
+    return nativeMatches(rule.match, {
+      port: (port) => this.#portNumber(port, `${at}.match.port`),
+      network: (network) => this.#networkNumber(network, `${at}.match.network`),
+    });
+  }
+
+  #effect(rule: RuleConfig, at: string): NativeEffect {
     const { action } = rule;
     const output =
       typeof action === 'string'
@@ -269,7 +280,7 @@ class Compiler {
         ? undefined
         : (this.#meterIndex.get(rule.meter) ??
           fail(`${at}.meter`, `no meter "${rule.meter}" (${listed(this.#meterIndex.keys())})`));
-    const shared = {
+    return {
       priority: rule.priority,
       verdict,
       engineSegments: rule.segment === 'engine',
@@ -280,16 +291,7 @@ class Compiler {
       dscp: rule.dscp,
       peer: this.#peer(rule, at),
       nat: this.#nat(rule, at),
-    } as const;
-    const matches = nativeMatches(rule.match, {
-      port: (port) => this.#portNumber(port, `${at}.match.port`),
-      network: (network) => this.#networkNumber(network, `${at}.match.network`),
-    });
-    return matches.map((match, k) => ({
-      ...shared,
-      match,
-      id: this.numbers.rule(k === 0 ? name : `${name}#${k}`),
-    }));
+    };
   }
 
   #scriptPort(name: string, path: string): number {

@@ -285,3 +285,55 @@ export function parseCaptureMatch(document: unknown): MatchConfig {
   if (result.success) return result.data.match;
   throw new NetworkError('CONFIG', explainIssues(captureSchema, result.error.issues));
 }
+
+/**
+ * Reads one configuration after the other as `parseSwitchConfig` does. A rule with the words of one that the last configuration
+ * had is that one, frozen: of a thousand rules only those that changed are read, and what is read leaves little garbage.
+ */
+export class SwitchConfigReader {
+  #known: ReadonlyMap<string, RuleConfig> = new Map();
+
+  read(document: unknown): SwitchConfig {
+    // What is wrong is told by the schema of the whole.
+    return this.#read(document) ?? parseSwitchConfig(document);
+  }
+
+  #read(document: unknown): SwitchConfig | undefined {
+    if (typeof document !== 'object' || document === null) return undefined;
+    const { rules, ...rest } = document as { readonly rules?: unknown };
+    if (!Array.isArray(rules)) return undefined;
+    const without = switchSchema.safeParse(rest);
+    if (!without.success) return undefined;
+    const known = new Map<string, RuleConfig>();
+    const read: RuleConfig[] = [];
+    for (const rule of rules) {
+      const words = wordsOf(rule);
+      const config = known.get(words) ?? this.#known.get(words) ?? readRule(rule);
+      if (config === undefined) return undefined;
+      known.set(words, config);
+      read.push(config);
+    }
+    this.#known = known;
+    return { ...without.data, rules: read };
+  }
+}
+
+/** Nothing that a rule may contain is lost in it. */
+function wordsOf(rule: unknown): string {
+  try {
+    return JSON.stringify(rule) ?? '';
+  } catch {
+    return ''; // it contains what no rule does
+  }
+}
+
+function readRule(rule: unknown): RuleConfig | undefined {
+  const { success, data } = ruleSchema.safeParse(rule);
+  return success ? frozen(data) : undefined;
+}
+
+function frozen<Value>(value: Value): Value {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return value;
+  for (const part of Object.values(value)) frozen(part);
+  return Object.freeze(value);
+}

@@ -1,5 +1,6 @@
 // Matches as the native rule table wants them: eight words and a mask (native/switch/match.h draws them). A list in a match
 // means any of its items, so one match may become several.
+import assert from 'node:assert/strict';
 import { type IpAddress, maskByte, type PortRange, type Prefix } from './addresses.js';
 import type { MatchConfig } from './config.js';
 
@@ -16,9 +17,10 @@ const STATE = { new: 2, established: 4, related: 8, invalid: 16 } as const;
 const SHAPE = { ipv4: 1, ipv6: 2, fragment: 4 } as const;
 const TAGGED = 1 << 12;
 
+/** Words as halves of 32 bits, the lower first: a configuration of many rules would leave millions of BigInts behind. */
 export class NativeMatch {
-  readonly value = new BigUint64Array(8);
-  readonly mask = new BigUint64Array(8);
+  readonly value = new Uint32Array(16);
+  readonly mask = new Uint32Array(16);
   sourcePorts = ANY_PORT;
   destinationPorts = ANY_PORT;
 
@@ -31,17 +33,13 @@ export class NativeMatch {
     return twin;
   }
 
-  /** `bits` of `value` at `shift` of a word; `mask` narrows which of them are looked at. */
-  field(
-    word: number,
-    shift: number,
-    value: bigint | number,
-    bits: number,
-    mask = (1n << BigInt(bits)) - 1n,
-  ): this {
-    const at = BigInt(shift);
-    this.mask[word]! |= mask << at;
-    this.value[word]! |= (BigInt(value) & mask) << at;
+  /** `bits` of `value` at `shift` of a word, all of them in one half; `mask` narrows which of them are looked at. */
+  field(word: number, shift: number, value: number, bits: number, mask = 0xffff_ffff >>> (32 - bits)): this {
+    const half = 2 * word + (shift >> 5);
+    const at = shift & 31;
+    assert(bits > 0 && at + bits <= 32);
+    this.mask[half]! |= mask << at;
+    this.value[half]! |= (value & mask) << at;
     return this;
   }
 
@@ -56,7 +54,11 @@ export class NativeMatch {
   }
   ipVersion(version: 4 | 6): this {
     const bit = version === 4 ? SHAPE.ipv4 : SHAPE.ipv6;
-    return this.field(1, 0, bit, 8, BigInt(bit));
+    return this.field(1, 0, bit, 8, bit);
+  }
+  mac(which: 'source' | 'destination', mac: bigint): this {
+    const word = which === 'source' ? 2 : 3;
+    return this.field(word, 16, Number(mac & 0xffffn), 16).field(word, 32, Number(mac >> 16n), 32);
   }
   source(prefix: Prefix): this {
     return this.#address(4, prefix);
@@ -71,28 +73,26 @@ export class NativeMatch {
     return this;
   }
 
+  /** Bytes in the order of the wire, the first the highest of its word. */
   #address(word: number, prefix: Prefix): this {
     this.ipVersion(prefix.version);
-    for (let half = 0; half < 2; half += 1) {
-      let mask = 0n;
-      let value = 0n;
-      for (let i = 0; i < 8; i += 1) {
-        mask = (mask << 8n) | BigInt(maskByte(prefix.bits, 8 * half + i));
-        value = (value << 8n) | BigInt(prefix.bytes[8 * half + i]!);
-      }
-      this.field(word + half, 0, value, 64, mask);
-    }
+    for (let i = 0; i < 16; i += 1)
+      this.field(word + (i >> 3), 56 - 8 * (i & 7), prefix.bytes[i]!, 8, maskByte(prefix.bits, i));
     return this;
   }
 }
 
-/** Every choice of `items` applied to every match so far. */
+/** Every choice of `items` applied to every match so far, which are used up. */
 function each<Item>(
   matches: readonly NativeMatch[],
   items: readonly Item[] | undefined,
   apply: (match: NativeMatch, item: Item) => void,
-): NativeMatch[] {
-  if (items === undefined) return [...matches];
+): readonly NativeMatch[] {
+  if (items === undefined) return matches;
+  if (items.length === 1) {
+    for (const match of matches) apply(match, items[0]!);
+    return matches;
+  }
   return matches.flatMap((match) =>
     items.map((item) => {
       const twin = match.copy();
@@ -122,29 +122,27 @@ export function matchCount(config: MatchConfig): number {
   return lists.reduce((product, list) => product * (list?.length ?? 1), 1);
 }
 
-export function nativeMatches(config: MatchConfig, names: MatchNames): NativeMatch[] {
+export function nativeMatches(config: MatchConfig, names: MatchNames): readonly NativeMatch[] {
   const base = new NativeMatch();
   if (config.network !== undefined) base.field(1, 32, names.network(config.network), 32);
   if (config.vlan !== undefined) base.field(0, 32, config.vlan | TAGGED, 16);
-  if (config.sourceMac !== undefined) base.field(2, 16, config.sourceMac, 48);
-  if (config.destinationMac !== undefined) base.field(3, 16, config.destinationMac, 48);
+  if (config.sourceMac !== undefined) base.mac('source', config.sourceMac);
+  if (config.destinationMac !== undefined) base.mac('destination', config.destinationMac);
   if (config.etherType !== undefined) base.etherType(config.etherType);
   if (config.icmpType !== undefined) base.field(2, 0, config.icmpType, 16);
   if (config.icmpCode !== undefined) base.field(3, 0, config.icmpCode, 16);
-  if (config.tcpFlags !== undefined) base.field(0, 0, config.tcpFlags.value, 8, BigInt(config.tcpFlags.mask));
+  if (config.tcpFlags !== undefined) base.field(0, 0, config.tcpFlags.value, 8, config.tcpFlags.mask);
   if (config.mark !== undefined) base.field(1, 16, config.mark, 16);
   if (config.fragment !== undefined)
-    base.field(1, 0, config.fragment ? SHAPE.fragment : 0, 8, BigInt(SHAPE.fragment));
-  let matches = [base];
+    base.field(1, 0, config.fragment ? SHAPE.fragment : 0, 8, SHAPE.fragment);
+  let matches: readonly NativeMatch[] = [base];
   matches = each(matches, config.port, (match, port) => match.ingress(names.port(port)));
   matches = each(matches, config.protocol, withProtocol);
   matches = each(matches, config.source, (match, prefix) => match.source(prefix));
   matches = each(matches, config.destination, (match, prefix) => match.destination(prefix));
   matches = each(matches, config.sourcePorts, (match, range) => match.ports('source', range));
   matches = each(matches, config.destinationPorts, (match, range) => match.ports('destination', range));
-  return each(matches, config.state, (match, state) =>
-    match.field(1, 8, STATE[state], 8, BigInt(STATE[state])),
-  );
+  return each(matches, config.state, (match, state) => match.field(1, 8, STATE[state], 8, STATE[state]));
 }
 
 /** ICMP numbers belong to one IP version each. */

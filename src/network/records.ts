@@ -17,10 +17,9 @@ export interface NativeNat {
   readonly mac?: bigint | undefined;
 }
 
-export interface NativeRule {
-  readonly id: bigint;
+/** One for all matches of a configured rule. */
+export interface NativeEffect {
   readonly priority: number;
-  readonly match: NativeMatch;
   readonly verdict: (typeof VERDICTS)[number];
   readonly engineSegments: boolean;
   readonly output?: number | undefined;
@@ -30,6 +29,12 @@ export interface NativeRule {
   readonly dscp?: number | undefined;
   readonly peer?: number | undefined;
   readonly nat?: NativeNat | undefined;
+}
+
+export interface NativeRule {
+  readonly id: bigint;
+  readonly match: NativeMatch;
+  readonly effect: NativeEffect;
 }
 
 export interface NativeGroupRule {
@@ -45,47 +50,52 @@ function putRange(view: DataView, at: number, range: PortRange): void {
   view.setUint16(at + 2, range.last, true);
 }
 
-function putWords(view: DataView, at: number, words: BigUint64Array): void {
-  for (const [i, word] of words.entries()) view.setBigUint64(at + 8 * i, word, true);
+function putWords(view: DataView, at: number, halves: Uint32Array): void {
+  for (let i = 0; i < halves.length; i += 1) view.setUint32(at + 4 * i, halves[i]!, true);
 }
 
 export function encodeRules(rules: readonly NativeRule[]): Uint8Array {
   const bytes = new Uint8Array(rules.length * RULE_RECORD_BYTES);
-  rules.forEach((rule, index) => {
-    const view = new DataView(bytes.buffer, index * RULE_RECORD_BYTES, RULE_RECORD_BYTES);
-    view.setBigUint64(0, rule.id, true);
-    putWords(view, 8, rule.match.value);
-    putWords(view, 72, rule.match.mask);
-    putRange(view, 136, rule.match.sourcePorts);
-    putRange(view, 140, rule.match.destinationPorts);
-    view.setUint32(144, rule.priority, true);
-    view.setUint8(148, VERDICTS.indexOf(rule.verdict));
-    view.setUint8(149, rule.engineSegments ? 1 : 0);
-    view.setUint8(150, rule.nat === undefined ? 0 : rule.nat.kind === 'source' ? 1 : 2);
-    view.setUint8(151, (rule.mark === undefined ? 0 : HAS_MARK) | (rule.dscp === undefined ? 0 : HAS_DSCP));
-    view.setUint16(152, rule.output ?? NO_INDEX, true);
-    view.setUint16(154, rule.meter ?? NO_INDEX, true);
-    view.setUint16(156, rule.mirror ?? NO_INDEX, true);
-    view.setUint16(158, rule.mark ?? 0, true);
-    view.setUint8(160, rule.dscp ?? 0);
-    view.setUint32(164, rule.peer ?? NO_PEER, true);
-    putRange(view, 184, rule.nat?.ports ?? ANY_PORT);
-    if (rule.nat === undefined) return;
-    bytes.set(rule.nat.address.bytes, index * RULE_RECORD_BYTES + 168);
-    view.setBigUint64(192, rule.nat.mac ?? 0n, true);
+  const view = new DataView(bytes.buffer);
+  rules.forEach(({ id, match, effect }, index) => {
+    const at = index * RULE_RECORD_BYTES;
+    view.setBigUint64(at, id, true);
+    putWords(view, at + 8, match.value);
+    putWords(view, at + 72, match.mask);
+    putRange(view, at + 136, match.sourcePorts);
+    putRange(view, at + 140, match.destinationPorts);
+    view.setUint32(at + 144, effect.priority, true);
+    view.setUint8(at + 148, VERDICTS.indexOf(effect.verdict));
+    view.setUint8(at + 149, effect.engineSegments ? 1 : 0);
+    view.setUint8(at + 150, effect.nat === undefined ? 0 : effect.nat.kind === 'source' ? 1 : 2);
+    view.setUint8(
+      at + 151,
+      (effect.mark === undefined ? 0 : HAS_MARK) | (effect.dscp === undefined ? 0 : HAS_DSCP),
+    );
+    view.setUint16(at + 152, effect.output ?? NO_INDEX, true);
+    view.setUint16(at + 154, effect.meter ?? NO_INDEX, true);
+    view.setUint16(at + 156, effect.mirror ?? NO_INDEX, true);
+    view.setUint16(at + 158, effect.mark ?? 0, true);
+    view.setUint8(at + 160, effect.dscp ?? 0);
+    view.setUint32(at + 164, effect.peer ?? NO_PEER, true);
+    putRange(view, at + 184, effect.nat?.ports ?? ANY_PORT);
+    if (effect.nat === undefined) return;
+    bytes.set(effect.nat.address.bytes, at + 168);
+    view.setBigUint64(at + 192, effect.nat.mac ?? 0n, true);
   });
   return bytes;
 }
 
 export function encodeGroup(rules: readonly NativeGroupRule[]): Uint8Array {
   const bytes = new Uint8Array(rules.length * GROUP_RECORD_BYTES);
+  const view = new DataView(bytes.buffer);
   rules.forEach((rule, index) => {
-    const view = new DataView(bytes.buffer, index * GROUP_RECORD_BYTES, GROUP_RECORD_BYTES);
-    putWords(view, 0, rule.match.value);
-    putWords(view, 64, rule.match.mask);
-    putRange(view, 128, rule.match.sourcePorts);
-    putRange(view, 132, rule.match.destinationPorts);
-    view.setUint8(136, rule.direction === 'to-port' ? 0 : 1);
+    const at = index * GROUP_RECORD_BYTES;
+    putWords(view, at, rule.match.value);
+    putWords(view, at + 64, rule.match.mask);
+    putRange(view, at + 128, rule.match.sourcePorts);
+    putRange(view, at + 132, rule.match.destinationPorts);
+    view.setUint8(at + 136, rule.direction === 'to-port' ? 0 : 1);
   });
   return bytes;
 }

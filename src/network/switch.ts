@@ -35,6 +35,7 @@ import {
   parseSwitchConfig,
   type SwitchConfig,
   type SwitchConfigInput,
+  SwitchConfigReader,
 } from './config.js';
 import { NetworkError } from './errors.js';
 import { nativeMatches } from './match.js';
@@ -152,6 +153,7 @@ export class Switch implements AsyncDisposable {
   readonly #networks = new Numbering(NETWORKS_MAX);
   readonly #rules = new Identifiers();
   readonly #meters = new Identifiers();
+  readonly #reader = new SwitchConfigReader();
   #config: SwitchConfig = parseSwitchConfig({});
   #gateways: NetworkGateways = new Map();
   #document: SwitchConfigInput = {};
@@ -175,7 +177,7 @@ export class Switch implements AsyncDisposable {
 
   /** Throws NetworkError: CONFIG (nothing was changed, the message names the key), PORT (an interface could not be attached). */
   async apply(document: SwitchConfigInput): Promise<void> {
-    const config = parseSwitchConfig(document);
+    const config = this.#reader.read(document);
     return this.#enqueue(async () => {
       await this.#apply(config);
       this.#document = document;

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { formatIp, parseIp } from '../../src/network/addresses.js';
 import { compile, type NetworkGateways } from '../../src/network/compile.js';
-import { parseSwitchConfig, type SwitchConfigInput } from '../../src/network/config.js';
+import { parseSwitchConfig, type SwitchConfigInput, SwitchConfigReader } from '../../src/network/config.js';
 import { NetworkError } from '../../src/network/errors.js';
 import { Identifiers, Numbering } from '../../src/network/numbering.js';
 import { GROUP_RECORD_BYTES, RULE_RECORD_BYTES } from '../../src/network/records.js';
@@ -183,6 +183,51 @@ describe('what a configuration means', () => {
     });
     // Two addresses more than the group that only has what is always allowed.
     expect(groups[1]!.rules.length - groups[0]!.rules.length).toBe(2 * GROUP_RECORD_BYTES);
+  });
+});
+
+describe('one configuration after the other', () => {
+  const rule = (name: string, port: number) => ({
+    name,
+    match: { protocol: 'tcp' as const, destination: '10.0.0.0/8', destinationPorts: [port] },
+  });
+
+  test('a rule that stays as it was is not read again, and cannot be changed', () => {
+    const reader = new SwitchConfigReader();
+    const first = reader.read({ ...BASE, rules: [rule('x', 1), rule('y', 2)] });
+    const second = reader.read({ ...BASE, rules: [rule('new', 3), rule('y', 2), rule('x', 4)] });
+    expect(second).toEqual(
+      parseSwitchConfig({ ...BASE, rules: [rule('new', 3), rule('y', 2), rule('x', 4)] }),
+    );
+    expect(second.rules[1]).toBe(first.rules[1]);
+    expect(() => {
+      second.rules[1]!.match.destinationPorts!.length = 0;
+    }).toThrow(TypeError);
+  });
+
+  test('a rule that was changed in place is another one', () => {
+    const reader = new SwitchConfigReader();
+    const document = { ...BASE, rules: [rule('x', 1)] };
+    reader.read(document);
+    document.rules[0]!.match.destinationPorts[0] = 2;
+    expect(reader.read(document).rules[0]!.match.destinationPorts).toEqual([{ first: 2, last: 2 }]);
+  });
+
+  test('mistakes are told as ever, and the next one is read', () => {
+    const reader = new SwitchConfigReader();
+    const right = { ...BASE, rules: [rule('x', 1)] };
+    const { rules } = reader.read(right);
+    for (const wrong of [
+      { ...right, rules: [...right.rules, { name: 'y', match: { source: '10.0.0.1/8' } }] },
+      { ...right, rules: [...right.rules, { name: 'y', priority: 7n }] },
+      { ...right, rules: [undefined] },
+      { ...right, rules: {} },
+      { ...right, prts: {} },
+      { ...right, rules: [...right.rules, {}], networks: { blue: { vni: -1 } } },
+      undefined,
+    ])
+      expect(() => reader.read(wrong)).toThrow(mistake(wrong));
+    expect(reader.read(right).rules[0]).toBe(rules[0]);
   });
 });
 
