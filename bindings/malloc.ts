@@ -5,3 +5,8 @@ import { loadAddon } from './load.js';
 export function boundMalloc(): void {
   loadAddon<{ readonly boundMalloc: () => void }>().boundMalloc();
 }
+
+/** What native code of this process has allocated and not freed; 0 where the C library does not tell. */
+export function mallocBytesInUse(): number {
+  return loadAddon<{ readonly mallocBytesInUse: () => number }>().mallocBytesInUse();
+}

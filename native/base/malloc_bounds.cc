@@ -18,6 +18,15 @@ constexpr int kTrimBytes = 1 << 20;
 
 }  // namespace
 
+std::size_t malloc_bytes_in_use() {
+#if __GLIBC_PREREQ(2, 33)
+  const struct mallinfo2 told = mallinfo2();
+  return told.uordblks + told.hblkhd;
+#else
+  return 0;
+#endif
+}
+
 void bound_malloc() {
   mallopt(M_ARENA_MAX, kArenasMax);
   mallopt(M_MMAP_THRESHOLD, kMappedBytesMin);
@@ -25,6 +34,9 @@ void bound_malloc() {
 }
 #else
 void bound_malloc() {}
+std::size_t malloc_bytes_in_use() {
+  return 0;
+}
 #endif
 
 }  // namespace penstock

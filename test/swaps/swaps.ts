@@ -2,8 +2,10 @@
 // is lost, what the counters lose, and what memory is kept. Two namespaces, veths, a switch in this process.
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { setTimeout } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { mallocBytesInUse } from '../../bindings/malloc.js';
 import type { SwitchConfigInput } from '../../src/network/config.js';
 import { Switch } from '../../src/network/switch.js';
 import { lineOf, NetworkLab } from '../support/network-lab.js';
@@ -11,8 +13,6 @@ import { lineOf, NetworkLab } from '../support/network-lab.js';
 const RULES = 1000;
 const CHANGED = 100;
 const PORT = 5299;
-/** Swaps before memory is looked at for the first time: arenas, compiled code and pages of tables are there by then. */
-const WARM_UP = 25;
 
 /** Sends numbered datagrams until its input ends, then says how many. */
 const SEND = `
@@ -63,9 +63,19 @@ export interface SwapsReport {
   readonly counted: number;
   readonly drops: Readonly<Record<string, number>>;
   readonly lostInKernel: number;
-  /** Resident, after collecting garbage: after the first swaps and at the end. */
-  readonly baselineBytes: number;
-  readonly endBytes: number;
+  /** After the swaps that were asked for, and at the end. */
+  readonly memory: readonly Memory[];
+  /** After any swap beyond the first look. */
+  readonly residentBytesMax: number;
+}
+
+/** At rest. */
+export interface Memory {
+  readonly swaps: number;
+  readonly residentBytes: number;
+  /** By native code and by JavaScript. */
+  readonly mallocBytes: number;
+  readonly heapBytes: number;
 }
 
 /** The document of one swap: the rules of slice `swap` are of that swap, the others as they were. */
@@ -105,6 +115,10 @@ export function documents(namespace: string): (swap: number) => SwitchConfigInpu
 export async function swapUnderLoad(options: {
   readonly swaps: number;
   readonly packetsPerSecond: number;
+  /** After how many swaps memory is looked at, beside the end. */
+  readonly lookAfter: readonly number[];
+  /** Brings memory to rest before it is looked at. */
+  readonly rest: () => Promise<void>;
   readonly onSwap?: (done: number) => void;
 }): Promise<SwapsReport> {
   await using lab = new NetworkLab('plane', 'a', 'b');
@@ -126,14 +140,22 @@ export async function swapUnderLoad(options: {
   await lineOf(receiver, /^listening$/);
   const sender = lab.start('a', 'python3', '-c', SEND, '10.88.0.2', String(options.packetsPerSecond));
   const start = performance.now();
-  let baselineBytes = 0;
+  const memory: Memory[] = [];
+  const look = async (swaps: number): Promise<void> => {
+    await options.rest();
+    const { rss, heapUsed } = process.memoryUsage();
+    memory.push({ swaps, residentBytes: rss, mallocBytes: mallocBytesInUse(), heapBytes: heapUsed });
+  };
+  let residentBytesMax = 0;
   for (let swap = 1; swap <= options.swaps; ++swap) {
     await plane.apply(document(swap));
-    if (swap === Math.min(WARM_UP, Math.ceil(options.swaps / 2))) baselineBytes = residentBytes();
+    if (memory.length > 0) residentBytesMax = Math.max(residentBytesMax, process.memoryUsage.rss());
+    if (options.lookAfter.includes(swap)) await look(swap);
     options.onSwap?.(swap);
   }
   const [sent, sending] = await lastWords(sender, /^sent (\d+) ([\d.]+)$/);
   const [received, total] = await lastWords(receiver, /^received (\d+) (\d+)$/, `${sent}\n`);
+  await look(options.swaps);
   const stats = plane.stats();
   const drops: Record<string, number> = {};
   for (const [reason, count] of Object.entries(dropsOf(plane)))
@@ -148,8 +170,8 @@ export async function swapUnderLoad(options: {
     counted: stats.rules.find(({ name }) => name === 'traffic')?.packets ?? 0,
     drops,
     lostInKernel: Object.values(stats.ports).reduce((sum, { lost }) => sum + lost, 0),
-    baselineBytes,
-    endBytes: residentBytes(),
+    memory,
+    residentBytesMax,
   };
 }
 
@@ -171,9 +193,19 @@ async function lastWords(child: ChildProcess, pattern: RegExp, told = ''): Promi
   return pattern.exec(line)!.slice(1).map(Number);
 }
 
-function residentBytes(): number {
+/**
+ * Collects garbage until nothing more comes back: threads of V8 give pages back after a collection has returned, and one that
+ * ends a marking begun before moves hardly anything together.
+ */
+export async function collectGarbage(): Promise<void> {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
-  collect();
-  return process.memoryUsage().rss;
+  let resident = process.memoryUsage.rss();
+  for (let calm = 0; calm < 2; ) {
+    collect();
+    await setTimeout(200);
+    const now = process.memoryUsage.rss();
+    calm = resident - now < 2 ** 20 ? calm + 1 : 0;
+    resident = now;
+  }
 }
