@@ -20,7 +20,6 @@ import { MetadataService } from '../metadata/service.js';
 import { SessionStore } from '../metadata/sessions.js';
 import { formatStore } from '../metadata/store.js';
 import type { Volume as MetadataVolume } from '../metadata/volume.js';
-import { BulkPool } from '../storage/bulk/pool.js';
 import type { ScrubReport, StorageNode, StorageStatistics } from '../storage/contract.js';
 import { LoadedStorageNode, type LocalStorageNode } from '../storage/local-storage-node.js';
 import { type StripePlace, stripePlaceAt } from '../storage/stripe-policy.js';
@@ -318,6 +317,8 @@ export class EmbeddedService implements AsyncDisposable {
   ): AsyncGenerator<ContentEntry> {
     const { metadata } = await this.#open(volume);
     const { bytesUsed } = await metadata.statistics();
+    // Its threads are not small, and a mount needs none of them.
+    const { BulkPool } = await import('../storage/bulk/pool.js');
     await using pool = new BulkPool();
     const source = { volume: metadata, storage: (node: number) => this.storage(node), pool };
     yield* contentManifest(source, { signal, onBytes: (bytes) => onBytes(bytes, bytesUsed) });

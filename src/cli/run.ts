@@ -1,41 +1,33 @@
 // The command line as a function: arguments in, exit code out (0 done, 1 failed, 2 misused). An error is one line on standard
 // error that says what to do; with --json it is a JSON value on standard output too.
 import { Command, CommanderError } from 'commander';
-import { VERSION } from '../daemon/daemon.js';
+import { VERSION } from '../daemon/version.js';
 import { errorLine } from '../rpc/protocol.js';
-import { register as drain } from './commands/drain.js';
-import { register as format } from './commands/format.js';
-import { register as fsck } from './commands/fsck.js';
-import { register as gc } from './commands/gc.js';
-import { register as lease } from './commands/lease.js';
-import { register as mount } from './commands/mount.js';
-import { register as scrub } from './commands/scrub.js';
-import { register as stats } from './commands/stats.js';
-import { register as status } from './commands/status.js';
-import { register as switchCommand } from './commands/switch.js';
-import { register as umount } from './commands/umount.js';
-import { register as up } from './commands/up.js';
-import { register as warmup } from './commands/warmup.js';
 import { type Context, Finding, Misuse } from './context.js';
 
-const COMMANDS = [
-  up,
-  format,
-  mount,
-  umount,
-  drain,
-  warmup,
-  status,
-  stats,
-  fsck,
-  gc,
-  scrub,
-  lease,
-  switchCommand,
-];
+interface CommandModule {
+  register(program: Command, context: Context): void;
+}
+
+/** In the order of the help. */
+const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
+  up: () => import('./commands/up.js'),
+  format: () => import('./commands/format.js'),
+  mount: () => import('./commands/mount.js'),
+  umount: () => import('./commands/umount.js'),
+  drain: () => import('./commands/drain.js'),
+  warmup: () => import('./commands/warmup.js'),
+  status: () => import('./commands/status.js'),
+  stats: () => import('./commands/stats.js'),
+  fsck: () => import('./commands/fsck.js'),
+  gc: () => import('./commands/gc.js'),
+  scrub: () => import('./commands/scrub.js'),
+  lease: () => import('./commands/lease.js'),
+  switch: () => import('./commands/switch.js'),
+};
 
 export async function run(argv: readonly string[], context: Context): Promise<number> {
-  const program = programOf(context);
+  const program = await programOf(argv, context);
   try {
     await program.parseAsync([...argv], { from: 'user' });
     return 0;
@@ -44,7 +36,8 @@ export async function run(argv: readonly string[], context: Context): Promise<nu
   }
 }
 
-function programOf(context: Context): Command {
+/** A command that is named is loaded alone: what all of them import takes longer than most of them. */
+async function programOf([name = '']: readonly string[], context: Context): Promise<Command> {
   const program = new Command('penstock')
     .description('a userspace storage and networking data plane for Linux hosts')
     .version(VERSION)
@@ -55,7 +48,8 @@ function programOf(context: Context): Command {
       // Errors come out of run() as one line; commander's own text is only used for help.
       writeErr: (text) => (text.startsWith('error:') ? true : context.stderr.write(text)),
     });
-  for (const register of COMMANDS) register(program, context);
+  const named = Object.hasOwn(COMMANDS, name) ? [COMMANDS[name]!] : Object.values(COMMANDS);
+  for (const { register } of await Promise.all(named.map((load) => load()))) register(program, context);
   return program;
 }
 

@@ -11,8 +11,8 @@
 //     store: file:./lease
 //     listen: 10.0.0.1:7400
 //     tls: { ca: ca.pem, certificate: agent.pem, key: agent.key }
-import { existsSync, readFileSync, statfsSync } from 'node:fs';
-import { homedir, hostname } from 'node:os';
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
@@ -26,11 +26,13 @@ import { explainIssues } from '../telemetry/schema-issues.js';
 import { DaemonError } from './errors.js';
 import { shortHash } from './runtime-directory.js';
 import { parseSize } from './size.js';
-
-export const DEFAULT_VOLUME = 'default';
-export const CACHE_BYTES_MIN = 16 * 2 ** 20;
-const CACHE_BYTES_DEFAULT = 10 * 2 ** 30;
-const CACHE_SHARE_OF_FREE = 0.5;
+import {
+  CACHE_BYTES_MIN,
+  DEFAULT_VOLUME,
+  defaultCacheBytes,
+  defaultCacheDirectory,
+  stateDirectory,
+} from './volume-defaults.js';
 
 const text = z.string().min(1);
 
@@ -240,11 +242,6 @@ function defaultLeaseDirectory(environment: NodeJS.ProcessEnv = process.env): st
   return join(stateDirectory(environment), 'lease');
 }
 
-function stateDirectory(environment: NodeJS.ProcessEnv): string {
-  const state = environment.XDG_STATE_HOME || join(homedir(), '.local/state');
-  return process.getuid?.() === 0 ? '/var/lib/penstock' : join(state, 'penstock');
-}
-
 function resolveVolume(volume: z.infer<typeof volumeSchema>, directory: string): VolumeConfig {
   const storeDirectory = resolve(directory, volume.store.slice('file:'.length));
   const cacheDirectory =
@@ -265,24 +262,4 @@ function resolveVolume(volume: z.infer<typeof volumeSchema>, directory: string):
     format: volume.format,
     createMountpoint: false,
   };
-}
-
-/**
- * One for each volume, in a place that survives a reboot and that nobody clears: a cache holds what is not yet published.
- */
-export function defaultCacheDirectory(
-  store: string,
-  volume: string,
-  environment: NodeJS.ProcessEnv = process.env,
-): string {
-  return join(stateDirectory(environment), 'cache', `${volume}-${shortHash(store)}`);
-}
-
-/** 10 GiB, or half of what is free on the cache's file system if that is less. */
-export function defaultCacheBytes(cacheDirectory: string): number {
-  let existing = cacheDirectory;
-  while (!existsSync(existing)) existing = dirname(existing);
-  const { bavail, bsize } = statfsSync(existing);
-  const share = Math.floor(bavail * bsize * CACHE_SHARE_OF_FREE);
-  return Math.max(CACHE_BYTES_MIN, Math.min(CACHE_BYTES_DEFAULT, share));
 }

@@ -4,7 +4,6 @@
 //   start: store claims ─> admin socket ─> roles        stop: admin socket ─> roles ─> store claims
 
 import { rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import type { VolumeProvider } from '../gateway/mount-contract.js';
 import { AdminServer } from '../rpc/server.js';
 import type { Clock } from '../telemetry/clock.js';
@@ -14,13 +13,10 @@ import { dropClaim, takeClaim, thisProcess } from './claim.js';
 import type { DaemonConfig, LeaseConfig, SwitchRoleConfig } from './config.js';
 import { DaemonError } from './errors.js';
 import type { LeaseRole } from './lease-role.js';
-import { adminMethods } from './methods.js';
 import { RuntimeDirectory } from './runtime-directory.js';
 import type { SwitchRole } from './switch-role.js';
+import { VERSION } from './version.js';
 import { VolumeRole } from './volume-role.js';
-
-export const VERSION = (createRequire(import.meta.url)('penstock/package.json') as { version: string })
-  .version;
 
 /** What a daemon with a switch claims: a host has one. */
 export const SWITCH_CLAIM = 'the switch';
@@ -133,7 +129,8 @@ export class Daemon implements AsyncDisposable {
       this.#claimStore(store, socket);
     const server = await AdminServer.listen({
       socketPath: socket,
-      methods: adminMethods(this),
+      // Loaded when somebody asks for one: what checks their parameters is not small.
+      methods: async () => (await import('./methods.js')).adminMethods(this),
       metrics: this.metrics,
       logger: this.#logger,
     });

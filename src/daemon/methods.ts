@@ -7,7 +7,8 @@ import { RpcError } from '../rpc/protocol.js';
 import type { CallContext, Method } from '../rpc/server.js';
 import type { Daemon } from './daemon.js';
 import { DaemonError } from './errors.js';
-import { IMAGE_BYTES_MAX, type SwitchRole } from './switch-role.js';
+import { IMAGE_BYTES_MAX } from './port-image.js';
+import type { SwitchRole } from './switch-role.js';
 import type { VolumeRole } from './volume-role.js';
 
 const mountpoint = z.string().min(1);

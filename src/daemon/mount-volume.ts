@@ -5,7 +5,7 @@ import type { MountedVolume, MountOptions } from '../gateway/mount-contract.js';
 import { canonicalMountpoint, prepareMountpoint } from '../gateway/mountpoint.js';
 import { systemClock } from '../telemetry/clock.js';
 import { silentLogger } from '../telemetry/logger.js';
-import { DEFAULT_VOLUME, defaultCacheBytes, defaultCacheDirectory } from './config.js';
+import { DEFAULT_VOLUME, defaultCacheBytes, defaultCacheDirectory } from './volume-defaults.js';
 import { volumeProvider } from './volume-provider.js';
 
 /** Paths may be relative to the current directory. Defaults are those of `penstock mount`; nothing is logged. */

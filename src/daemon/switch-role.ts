@@ -20,13 +20,10 @@ import type { SwitchRoleConfig } from './config.js';
 import type { GatewayOfferView } from './gateway-offer.js';
 import type { LeasedGatewayView } from './leased-gateway.js';
 import { LeasedGateways } from './leased-gateways.js';
+import { IMAGE_PIECE_BYTES } from './port-image.js';
 import type { Role } from './role.js';
 
 const PROBE_INTERVAL_MS = 30_000;
-/** A multiple of three, so that pieces of base64 have no padding between them. */
-export const IMAGE_PIECE_BYTES = 384 * 1024;
-/** native/switch/port_image.h: kPortImageBytesMax */
-export const IMAGE_BYTES_MAX = 64 << 20;
 
 export interface ImagePiece {
   readonly offset: number;

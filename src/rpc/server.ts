@@ -21,9 +21,12 @@ export interface Method {
   call(parameters: unknown, context: CallContext): Promise<unknown>;
 }
 
+export type Methods = Readonly<Record<string, Method>>;
+
 export interface AdminServerOptions {
   readonly socketPath: string;
-  readonly methods: Readonly<Record<string, Method>>;
+  /** Asked once, at the first call of any. */
+  readonly methods: () => Promise<Methods>;
   readonly metrics: Metrics;
   readonly logger: Logger;
 }
@@ -31,6 +34,7 @@ export interface AdminServerOptions {
 export class AdminServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #stopping = new AbortController();
+  #methods: Promise<Methods> | undefined;
 
   private constructor(private readonly options: AdminServerOptions) {
     this.#server = createServer((request, response) => {
@@ -70,7 +74,10 @@ export class AdminServer implements AsyncDisposable {
       return;
     }
     const name = /^\/v1\/([a-z-]+)$/.exec(pathname)?.[1];
-    const method = name === undefined ? undefined : this.options.methods[name];
+    this.#methods ??= this.options.methods();
+    const method = name === undefined ? undefined : (await this.#methods)[name];
+    // The caller may have gone away while they were loaded.
+    if (response.closed) return;
     if (method === undefined)
       return sendStatus(response, 404, new RpcError('NO_METHOD', `no such path: ${pathname}`));
     if (request.method === 'GET' && method.safe) {

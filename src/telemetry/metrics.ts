@@ -2,7 +2,10 @@
 // owner registers a function that reads them, which runs when somebody asks.
 //
 //   registerSource('cache', () => cache.stats(), { volume })  ─>  penstock_cache_read_bytes{volume="default"} 4096
-import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+//
+// prom-client is loaded when the registry is first asked for: a tenth of a daemon's start, for what many never have scraped.
+import { createRequire } from 'node:module';
+import type { Gauge, Registry } from 'prom-client';
 
 export type Labels = Readonly<Record<string, string>>;
 export type ReadCounters = () => Readonly<Record<string, number>>;
@@ -14,13 +17,24 @@ interface Source {
 }
 
 export class Metrics {
-  /** For metrics kept here: `new Counter({ ..., registers: [metrics.registry] })`. */
-  readonly registry = new Registry();
+  readonly #processMetrics: boolean;
+  #registry: Registry | undefined;
   readonly #sources = new Set<Source>();
   readonly #gauges = new Map<string, Gauge>();
 
+  /** `processMetrics`: of this process too. What they count over time (pauses of the collector) begins with the registry. */
   constructor(options: { readonly processMetrics?: boolean } = {}) {
-    if (options.processMetrics) collectDefaultMetrics({ register: this.registry, prefix: 'penstock_' });
+    this.#processMetrics = options.processMetrics ?? false;
+  }
+
+  /** For metrics kept here: `new Counter({ ..., registers: [metrics.registry] })`. */
+  get registry(): Registry {
+    if (this.#registry === undefined) {
+      const { collectDefaultMetrics, Registry } = prometheus();
+      this.#registry = new Registry();
+      if (this.#processMetrics) collectDefaultMetrics({ register: this.#registry, prefix: 'penstock_' });
+    }
+    return this.#registry;
   }
 
   /** Names become `penstock_<name>_<counter>`, camel case turned to snake case. Answers how to take the source away. */
@@ -56,6 +70,7 @@ export class Metrics {
   #gauge(name: string, labelNames: string[]): Gauge {
     const existing = this.#gauges.get(name);
     if (existing !== undefined) return existing;
+    const { Gauge } = prometheus();
     const gauge = new Gauge({
       name,
       help: name.replaceAll('_', ' '),
@@ -65,6 +80,10 @@ export class Metrics {
     this.#gauges.set(name, gauge);
     return gauge;
   }
+}
+
+function prometheus(): typeof import('prom-client') {
+  return createRequire(import.meta.url)('prom-client') as typeof import('prom-client');
 }
 
 function snakeCase(name: string): string {

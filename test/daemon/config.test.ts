@@ -3,8 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { defaultCacheDirectory, embeddedDefault, loadConfig, parseConfig } from '../../src/daemon/config.js';
+import { embeddedDefault, loadConfig, parseConfig } from '../../src/daemon/config.js';
 import { formatSize, parseSize } from '../../src/daemon/size.js';
+import { defaultCacheDirectory } from '../../src/daemon/volume-defaults.js';
 
 let directory: string;
 beforeAll(() => {

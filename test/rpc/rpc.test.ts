@@ -68,7 +68,7 @@ beforeEach(async () => {
   };
   server = await AdminServer.listen({
     socketPath,
-    methods: { ...methods, wait },
+    methods: async () => ({ ...methods, wait }),
     metrics,
     logger: silentLogger,
   });

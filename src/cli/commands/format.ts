@@ -1,6 +1,6 @@
 // penstock format: makes a volume in a store, and the store when it is not there.
 import type { Command } from 'commander';
-import { DEFAULT_VOLUME } from '../../daemon/config.js';
+import { DEFAULT_VOLUME } from '../../daemon/volume-defaults.js';
 import type { FormatOptions } from '../../gateway/mount-contract.js';
 import { absoluteStore, countArgument, sizeArgument } from '../arguments.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';

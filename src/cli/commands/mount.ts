@@ -1,14 +1,14 @@
 // penstock mount: one volume on one directory, served by a process of its own.
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { DaemonConfig } from '../../daemon/config.js';
+import { formatSize } from '../../daemon/size.js';
 import {
   CACHE_BYTES_MIN,
-  type DaemonConfig,
   DEFAULT_VOLUME,
   defaultCacheBytes,
   defaultCacheDirectory,
-} from '../../daemon/config.js';
-import { formatSize } from '../../daemon/size.js';
+} from '../../daemon/volume-defaults.js';
 import {
   FSYNC_POLICIES,
   type FsyncPolicy,
@@ -21,7 +21,6 @@ import { absoluteStore, sizeArgument } from '../arguments.js';
 import { readinessOf, startInBackground } from '../background.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';
 import { type Context, Misuse } from '../context.js';
-import { serve } from '../serve.js';
 
 interface Options extends CommonOptions {
   readonly name: string;
@@ -85,6 +84,8 @@ export function register(program: Command, context: Context): void {
 
 /** In the background the parent prints what is to be printed; here it only has to be told. */
 async function foreground(context: Context, config: DaemonConfig, options: Options): Promise<void> {
+  // Whoever only starts the background process needs none of it.
+  const { serve } = await import('../serve.js');
   const readiness = readinessOf(context);
   const [volume] = config.volumes;
   try {

@@ -3,7 +3,7 @@
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { IMAGE_BYTES_MAX, IMAGE_PIECE_BYTES } from '../../daemon/switch-role.js';
+import { IMAGE_BYTES_MAX, IMAGE_PIECE_BYTES } from '../../daemon/port-image.js';
 import type { PortImport, SettablePortState } from '../../network/switch.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';
 import { type Context, Misuse } from '../context.js';
