@@ -93,6 +93,8 @@ class HostFile final : public File {
     return static_cast<uint64_t>(status.st_size);
   }
 
+  int descriptor() const override { return fd_.get(); }
+
   Result<void> lock() override {
     if (retry([&] { return ::flock(fd_.get(), LOCK_EX | LOCK_NB); }) == 0) return {};
     if (errno == EWOULDBLOCK) return Error{EBUSY, path_ + " is locked by another process"};

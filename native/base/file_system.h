@@ -31,6 +31,9 @@ class File {
   // Gives the range's space back; it reads as zeros. Where the file system can't, nothing happens.
   virtual Result<void> punch(uint64_t offset, uint64_t length) = 0;
   virtual Result<uint64_t> size() = 0;
+  // For calls that move bytes from one descriptor to another, valid while the File lives; -1: the kernel has
+  // none of it.
+  virtual int descriptor() const { return -1; }
   // Held until the File closes. EBUSY when another opener, of any process, holds it.
   virtual Result<void> lock() = 0;
 };

@@ -125,6 +125,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   uint64_t take_back_grant(uint64_t pages);
 
   IoOutcome read(uint64_t ino, uint64_t offset, std::span<std::byte> out) override;
+  std::optional<uint64_t> send(uint64_t ino, uint64_t offset, std::size_t length,
+                               fuse::FileRangeSink& sink) override;
   IoOutcome write(uint64_t ino, uint64_t offset, std::span<const std::byte> data) override;
   std::optional<fuse::LocalAttributes> attributes(uint64_t ino) override;
   Result<void> read_pages(uint64_t ino, uint64_t first_page, std::span<std::byte> out) override;

@@ -142,6 +142,27 @@ IoOutcome Cache::read_locked(const Inode& node, uint64_t offset, std::span<std::
   return {.bytes = out.size()};
 }
 
+// From the sparse file itself, while the lock keeps its pages from being written, cut and punched. What is
+// not wholly there, or cannot be read, is `read`'s to tell.
+std::optional<uint64_t> Cache::send(uint64_t ino, uint64_t offset, std::size_t length,
+                                    fuse::FileRangeSink& sink) {
+  if (closed_.load(std::memory_order_relaxed)) return std::nullopt;
+  const Reading node(*table_, ino);
+  if (!node || !node->attached || !node->sparse) return std::nullopt;
+  const uint64_t size = node->attributes.size;
+  if (offset >= size || length == 0) return std::nullopt;
+  length = std::min<uint64_t>(length, size - offset);
+  const uint64_t first = offset / kPageSize;
+  if (!node->map.all(first, pages_of(offset + length) - first, kPresent | kValid)) return std::nullopt;
+  const Result<File*> file = sparse_file(*node);
+  if (!file || (*file)->descriptor() < 0) return std::nullopt;
+  if (!sink.send((*file)->descriptor(), offset, length)) return std::nullopt;
+  counters_.reads.fetch_add(1, std::memory_order_relaxed);
+  counters_.read_bytes.fetch_add(length, std::memory_order_relaxed);
+  node->map.touch(first);
+  return length;
+}
+
 // A cached page whose checksum fails is fetched again if the store has it, and an error if only we do.
 IoOutcome Cache::discard_damaged(uint64_t ino, uint64_t first) {
   const Changing node(*table_, ino);

@@ -66,6 +66,13 @@ class Channel {
   // request was interrupted and is gone, which is no fault of ours. Thread: any.
   virtual int reply(uint32_t origin, uint64_t unique, int error, std::span<const iovec> parts) = 0;
 
+  // Answers with [offset, offset + length) of the file `descriptor`, without a copy of it in our memory.
+  // False: nothing was answered, `reply` is the way. Thread: the one that receives from `origin`.
+  virtual bool reply_from_file(uint32_t origin, uint64_t unique, int descriptor, uint64_t offset,
+                               std::size_t length) {
+    return false;
+  }
+
   // A notice (unique 0, a positive code). Thread: any that serves no request.
   virtual int notify(int32_t code, std::span<const iovec> parts) = 0;
 

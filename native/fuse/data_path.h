@@ -42,6 +42,7 @@ class TransferBuffer {
 struct DataPathCounters {
   std::atomic<uint64_t> reads{0};
   std::atomic<uint64_t> read_bytes{0};
+  std::atomic<uint64_t> spliced_reads{0};
   std::atomic<uint64_t> writes{0};
   std::atomic<uint64_t> written_bytes{0};
   std::atomic<uint64_t> parked{0};
@@ -57,6 +58,10 @@ class DataPath {
   // A request that asks this often without getting further is answered EIO: something evicts as fast as it
   // fetches.
   static constexpr uint32_t kAttemptsMax = 100;
+
+  // READs from this size on are answered out of the file itself where they can be: one system call more and
+  // one copy less. Level at 16 KiB, a fifth faster at 32.
+  static constexpr uint32_t kSpliceMin = 32 << 10;
 
   DataPath(Channel& channel, FileIo& file_io, UpcallRing& ring, NameCache& names);
   ~DataPath();
@@ -96,6 +101,8 @@ class DataPath {
     bool live = false;
   };
 
+  // Replies with bytes that never pass through here; false: it did not.
+  bool splice_read(const Parked& request);
   // Runs once and replies, or says what is needed.
   std::optional<DataNeedPayload> run_read(const Parked& request, const TransferBuffer& buffer);
   std::optional<DataNeedPayload> run_write(const Parked& request, std::span<const std::byte> data);

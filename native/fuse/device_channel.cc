@@ -132,8 +132,13 @@ Received DeviceChannel::poll() {
 
 int DeviceChannel::reply(uint32_t origin, uint64_t unique, int error, std::span<const iovec> parts) {
   const OutHeader header{0, -error, unique};
-  const Queue& queue = origin == queues_.size() ? *polled_ : *queues_[origin];
-  return write_message(queue.fd.get(), header, error == 0 ? parts : std::span<const iovec>{});
+  return write_message(queue_of(origin).fd.get(), header, error == 0 ? parts : std::span<const iovec>{});
+}
+
+bool DeviceChannel::reply_from_file(uint32_t origin, uint64_t unique, int descriptor, uint64_t offset,
+                                    std::size_t length) {
+  Queue& queue = queue_of(origin);
+  return queue.pipe.reply(queue.fd.get(), unique, descriptor, offset, length);
 }
 
 int DeviceChannel::notify(int32_t code, std::span<const iovec> parts) {

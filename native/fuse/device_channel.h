@@ -17,6 +17,7 @@
 
 #include "native/base/fd.h"
 #include "native/fuse/channel.h"
+#include "native/fuse/reply_pipe.h"
 
 namespace penstock::fuse {
 
@@ -31,6 +32,8 @@ class DeviceChannel final : public Channel {
   Received poll() override;
   bool polls() const override { return polled_ != nullptr; }
   int reply(uint32_t origin, uint64_t unique, int error, std::span<const iovec> parts) override;
+  bool reply_from_file(uint32_t origin, uint64_t unique, int descriptor, uint64_t offset,
+                       std::size_t length) override;
   int notify(int32_t code, std::span<const iovec> parts) override;
   void stop() override;
   int device() const override { return queues_.front()->fd.get(); }
@@ -40,6 +43,7 @@ class DeviceChannel final : public Channel {
   struct Queue {
     Fd fd;
     std::byte* buffer = nullptr;  // page-aligned, kRequestBuffer bytes
+    ReplyPipe pipe;               // of the thread that receives
     pthread_t reader{};           // valid while `reading`
     bool reading = false;         // under mutex_
     Queue() = default;
@@ -50,6 +54,7 @@ class DeviceChannel final : public Channel {
   };
 
   DeviceChannel() = default;
+  Queue& queue_of(uint32_t origin) const { return origin == queues_.size() ? *polled_ : *queues_[origin]; }
 
   std::vector<std::unique_ptr<Queue>> queues_;
   std::unique_ptr<Queue> polled_;  // its origin is queues(); none where /dev/fuse may not be opened

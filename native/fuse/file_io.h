@@ -45,11 +45,25 @@ struct IoOutcome {
   uint64_t bytes = 0;  // read or written
 };
 
+// Where the bytes of a read go straight from the file they lie in.
+class FileRangeSink {
+ public:
+  virtual ~FileRangeSink() = default;
+  // [offset, offset + length) of `descriptor`; it is done with them when it returns. False: none were taken.
+  virtual bool send(int descriptor, uint64_t offset, std::size_t length) = 0;
+};
+
 class FileIo {
  public:
   virtual ~FileIo() = default;
   // Fills `out` from `offset`; `bytes` is short only at end of file.
   virtual IoOutcome read(uint64_t ino, uint64_t offset, std::span<std::byte> out) = 0;
+  // As `read`, but what is read goes to `sink`, and nobody changes it before the sink has returned: how many
+  // bytes it took. Nothing: they do not all lie in one file, or the sink took none; `read` is the way then.
+  virtual std::optional<uint64_t> send(uint64_t ino, uint64_t offset, std::size_t length,
+                                       FileRangeSink& sink) {
+    return std::nullopt;
+  }
   // All or nothing. On `done` the write is recorded: it survives kill -9.
   virtual IoOutcome write(uint64_t ino, uint64_t offset, std::span<const std::byte> data) = 0;
   virtual std::optional<LocalAttributes> attributes(uint64_t ino) = 0;

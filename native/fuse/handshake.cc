@@ -22,7 +22,8 @@ namespace {
 //   handle_killpriv_v2: writes carry a bit saying that suid, sgid and capabilities must go; clearing is ours.
 //   no auto_inval_data: an exclusive holder tells the kernel what changed; a changed mtime means our own
 //   write. no writeback_cache: it turns passthrough off, and acknowledged writes would die with the kernel's
-//   page cache. no splice: payload is copied once, between the request buffer and the cache.
+//   page cache. no splice is asked for: a device takes answers by splice(2) all the same
+//   (reply_pipe.h), and WRITE payload is copied once, from the request buffer to the cache.
 constexpr uint64_t kWanted = init_flag::async_read | init_flag::posix_locks | init_flag::flock_locks |
                              init_flag::atomic_o_trunc | init_flag::big_writes | init_flag::dont_mask |
                              init_flag::do_readdirplus | init_flag::readdirplus_auto | init_flag::async_dio |

@@ -160,6 +160,7 @@ std::vector<std::pair<std::string, uint64_t>> Session::stats() {
       {"cachedNames", names.dentries},
       {"reads", data.reads},
       {"readBytes", data.read_bytes},
+      {"splicedReads", data.spliced_reads},
       {"writes", data.writes},
       {"writtenBytes", data.written_bytes},
       {"parkedRequests", data.parked},

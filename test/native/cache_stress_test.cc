@@ -4,6 +4,7 @@
 // own lock between the threads.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -175,6 +176,23 @@ bool is_of(uint64_t file, std::span<const uint64_t> words) {
   return true;
 }
 
+// Takes its time, so that a page which changes meanwhile is seen torn.
+class SlowReader final : public fuse::FileRangeSink {
+ public:
+  explicit SlowReader(std::span<std::byte> out) : out_(out) {}
+  bool send(int descriptor, uint64_t offset, std::size_t length) override {
+    for (std::size_t at = 0; at < length; at += kPageSize / 2) {
+      const std::size_t piece = std::min(kPageSize / 2, length - at);
+      if (::pread(descriptor, out_.data() + at, piece, static_cast<off_t>(offset + at)) < 0) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
+
+ private:
+  std::span<std::byte> out_;
+};
+
 // One FUSE worker.
 void work(World& world, uint64_t seed, uint64_t steps, std::atomic<uint64_t>& wrong) {
   std::mt19937_64 random(seed);
@@ -197,8 +215,10 @@ void work(World& world, uint64_t seed, uint64_t steps, std::atomic<uint64_t>& wr
           ino, [&] { return cache.write(ino, first * kPageSize, std::as_bytes(std::span(words))); });
     } else if (kind < 16) {
       std::vector<uint64_t> words(count * kPageSize / 8);
-      outcome = world.run(
-          ino, [&] { return cache.read(ino, first * kPageSize, std::as_writable_bytes(std::span(words))); });
+      const auto out = std::as_writable_bytes(std::span(words));
+      SlowReader reader(out);
+      if (kind < 12 || !cache.send(ino, first * kPageSize, out.size(), reader))
+        outcome = world.run(ino, [&] { return cache.read(ino, first * kPageSize, out); });
       if (!is_of(file, words)) wrong.fetch_add(1);
     } else if (kind == 16) {
       outcome = world.run(ino, [&] { return cache.truncate(ino, first * kPageSize); });

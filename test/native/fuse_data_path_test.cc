@@ -4,10 +4,14 @@
 #include "native/fuse/data_path.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <map>
 #include <vector>
+
+#include "native/base/fd.h"
 
 using namespace penstock::fuse;
 
@@ -33,6 +37,16 @@ class RecordingChannel final : public Channel {
     arrived_.notify_all();
     return 0;
   }
+  bool reply_from_file(uint32_t origin, uint64_t unique, int descriptor, uint64_t offset,
+                       std::size_t length) override {
+    if (!takes_files) return false;
+    Answer answer{0, std::vector<std::byte>(length)};
+    CHECK(::pread(descriptor, answer.data.data(), length, static_cast<off_t>(offset)) ==
+          static_cast<ssize_t>(length));
+    const iovec part{answer.data.data(), length};
+    return reply(origin, unique, 0, std::span(&part, 1)) == 0;
+  }
+  bool takes_files = true;
   int notify(int32_t, std::span<const iovec>) override { return 0; }
   void stop() override {}
   int device() const override { return -1; }
@@ -60,6 +74,14 @@ class NeedyFile final : public FileIo {
   std::atomic<IoStatus> lacks{IoStatus::done};
   std::vector<std::byte> content;
 
+  int descriptor = -1;  // of a file with the same content; -1: it is in none
+
+  std::optional<uint64_t> send(uint64_t, uint64_t offset, std::size_t length, FileRangeSink& sink) override {
+    if (descriptor < 0 || offset >= content.size()) return std::nullopt;
+    length = std::min(length, content.size() - offset);
+    if (!sink.send(descriptor, offset, length)) return std::nullopt;
+    return length;
+  }
   IoOutcome read(uint64_t, uint64_t offset, std::span<std::byte> out) override {
     if (lacks != IoStatus::done)
       return {.status = lacks, .error = ENOSPC, .need_offset = offset, .need_length = out.size()};
@@ -146,6 +168,36 @@ TEST_CASE("what is there is written and read at once") {
   const Answer answer = fixture.channel.wait_for(2);
   CHECK(answer.data.size() == 4);
   CHECK(fixture.path.counters().parked == 0);
+}
+
+TEST_CASE("a large read of what lies in a file is answered out of that file, a small one is copied") {
+  Fixture fixture;
+  for (std::size_t at = 0; at < DataPath::kSpliceMin + 100; ++at)
+    fixture.file.content.push_back(static_cast<std::byte>(at / 7));
+  const auto& content = fixture.file.content;
+  const penstock::Fd file(::memfd_create("content", MFD_CLOEXEC));
+  REQUIRE(::write(file.get(), content.data(), content.size()) == static_cast<ssize_t>(content.size()));
+  const auto answer_of = [&](uint64_t unique, uint64_t offset, uint32_t size) {
+    fixture.read(unique, offset, size);
+    return fixture.channel.wait_for(unique).data;
+  };
+  const auto part = [&](std::size_t from) {
+    return std::vector<std::byte>(content.begin() + static_cast<std::ptrdiff_t>(from), content.end());
+  };
+  const auto& spliced = fixture.path.counters().spliced_reads;
+
+  CHECK(answer_of(1, 99, 2 * DataPath::kSpliceMin) == part(99));
+  CHECK(spliced == 0);  // it lies in no file
+  fixture.file.descriptor = file.get();
+  CHECK(answer_of(2, 99, 2 * DataPath::kSpliceMin) == part(99));
+  CHECK(spliced == 1);
+  CHECK(answer_of(3, 101, DataPath::kSpliceMin - 1).size() == DataPath::kSpliceMin - 1);
+  CHECK(spliced == 1);
+  fixture.channel.takes_files = false;
+  CHECK(answer_of(4, 99, 2 * DataPath::kSpliceMin) == part(99));
+  CHECK(spliced == 1);
+  CHECK(fixture.path.counters().reads == 4);
+  CHECK(fixture.path.counters().read_bytes == 3 * (content.size() - 99) + DataPath::kSpliceMin - 1);
 }
 
 TEST_CASE("a parked write keeps its data until it can run") {

@@ -13,6 +13,37 @@ const promise = (testCase: string): NativeTest => ({ binary: 'cache_promise_test
 
 export const cacheFaults: readonly PlantedFault[] = [
   {
+    name: 'sent-without-lock',
+    breaks: 'what is sent out of a sparse file stays as it is until it is sent',
+    file: 'native/cache/cache_io.cc',
+    edits: [
+      [
+        'const Reading node(*table_, ino);\n  if (!node || !node->attached || !node->sparse) return std::nullopt;',
+        'Reading node(*table_, ino);\n  if (!node || !node->attached || !node->sparse) return std::nullopt;',
+      ],
+      ['if (!sink.send(', 'node.unlock();\n  if (!sink.send('],
+    ],
+    caughtBy: {
+      binary: 'cache_send_test',
+      testCase: 'nobody overwrites, cuts or punches what is being sent',
+    },
+  },
+  {
+    name: 'evicted-page-sent',
+    breaks: 'only pages that are in the sparse file are sent out of it',
+    file: 'native/cache/cache_io.cc',
+    edits: [
+      [
+        'pages_of(offset + length) - first, kPresent | kValid)) return std::nullopt;',
+        'pages_of(offset + length) - first, kPresent)) return std::nullopt;',
+      ],
+    ],
+    caughtBy: {
+      binary: 'cache_send_test',
+      testCase: 'what does not wholly lie in one file as it is read is not sent',
+    },
+  },
+  {
     name: 'dropped-dirty-bit',
     breaks: 'a written page is dirty until it is published',
     file: 'native/cache/inode.cc',
