@@ -1,6 +1,6 @@
 // A thousand configurations under load: what is lost, and what memory stays.
 //
-//   npm run swaps -- [--swaps 1000] [--rate 20000] [--rest 60] [--json out.json]
+//   npm run swaps -- [--swaps 1000] [--rate 20000] [--rest 120] [--json out.json]
 //
 // In the memory bounds of the daemon (src/cli/main.ts). Nobody collects garbage here: memory is looked at after 25 swaps and after
 // the last one, each time after a rest (seconds) without swaps, while packets flow. Ends with 1 when a packet or a count
@@ -20,7 +20,7 @@ const { values: options } = parseArgs({
   options: {
     swaps: { type: 'string', default: '1000' },
     rate: { type: 'string', default: '20000' },
-    rest: { type: 'string', default: '60' },
+    rest: { type: 'string', default: '120' },
     json: { type: 'string' },
   },
 });
