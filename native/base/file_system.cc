@@ -181,16 +181,23 @@ FileSystem& host_file_system() {
 
 Result<std::vector<std::byte>> read_whole(FileSystem& file_system, const std::string& path,
                                           std::size_t bytes_max) {
+  std::vector<std::byte> content;
+  if (auto done = read_whole(file_system, path, bytes_max, content); !done) return done.error();
+  return content;
+}
+
+Result<void> read_whole(FileSystem& file_system, const std::string& path, std::size_t bytes_max,
+                        std::vector<std::byte>& content) {
   auto file = file_system.open(path, OpenMode::read);
   if (!file) return file.error();
   const Result<uint64_t> size = (*file)->size();
   if (!size) return size.error();
   if (size.value() > bytes_max) return Error{EFBIG, path + " is larger than expected"};
-  std::vector<std::byte> content(size.value());
+  content.resize(size.value());
   const Result<std::size_t> got = (*file)->read(0, content);
   if (!got) return got.error();
   content.resize(got.value());
-  return content;
+  return {};
 }
 
 Result<void> replace_whole(FileSystem& file_system, const std::string& directory, const std::string& name,

@@ -71,6 +71,9 @@ FileSystem& host_file_system();
 // The whole of a small file; EFBIG beyond `bytes_max`.
 Result<std::vector<std::byte>> read_whole(FileSystem& file_system, const std::string& path,
                                           std::size_t bytes_max);
+// The same in place of what `content` holds: for many files in turn, which then share its memory.
+Result<void> read_whole(FileSystem& file_system, const std::string& path, std::size_t bytes_max,
+                        std::vector<std::byte>& content);
 // Atomically: a reader sees the old content or the new, also after power loss.
 Result<void> replace_whole(FileSystem& file_system, const std::string& directory, const std::string& name,
                            std::span<const std::byte> content);

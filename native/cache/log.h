@@ -138,8 +138,9 @@ class Log {
                         const std::function<Result<void>(const ReadRecord&)>& visit) const;
   Result<void> cut(Segment& segment, uint64_t end);
   Result<std::vector<uint64_t>> list_segments(Trust trust);
-  // True when the segment's index was there and `visit_index` was told of it.
-  Result<bool> recover_index(Segment& segment,
+  // True when the segment's index was there and `visit_index` was told of it. `content` is what it is read
+  // into.
+  Result<bool> recover_index(Segment& segment, std::vector<std::byte>& content,
                              const std::function<Result<void>(const SegmentIndex&)>& visit_index);
 
   Options options_;

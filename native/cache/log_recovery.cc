@@ -144,13 +144,13 @@ Result<std::vector<uint64_t>> Log::list_segments(Trust trust) {
   return ids;
 }
 
-Result<bool> Log::recover_index(Segment& segment,
+Result<bool> Log::recover_index(Segment& segment, std::vector<std::byte>& content,
                                 const std::function<Result<void>(const SegmentIndex&)>& visit_index) {
   // Whatever keeps it from being read, the segment itself is there.
-  auto content = read_whole(*options_.file_system, path_of(segment.id) + kIndexSuffix,
-                            kIndexToSegmentMax * segment.bytes);
-  if (!content) return false;
-  auto index = SegmentIndex::parse(std::move(*content), boot_stamp(options_.boot_id), segment);
+  auto read = read_whole(*options_.file_system, path_of(segment.id) + kIndexSuffix,
+                         kIndexToSegmentMax * segment.bytes, content);
+  if (!read) return false;
+  auto index = SegmentIndex::parse(content, boot_stamp(options_.boot_id), segment);
   if (!index) return false;
   index->resolve(*this);
   const IndexHeader& header = index->header();
@@ -256,6 +256,7 @@ Result<void> Log::recover(Trust trust, const std::function<Result<void>(const Re
     }
     return visit(record);
   };
+  std::vector<std::byte> index_content;  // of one segment after the other: millions of bytes to clear once
   for (std::size_t index = 0; index < order_.size(); ++index) {
     Segment& segment = *order_[index];
     bool damaged = false;
@@ -268,7 +269,7 @@ Result<void> Log::recover(Trust trust, const std::function<Result<void>(const Re
       ended = true;
     } else {
       if (trust == Trust::all) {
-        const Result<bool> indexed = recover_index(segment, visit_index);
+        const Result<bool> indexed = recover_index(segment, index_content, visit_index);
         if (!indexed) return indexed.error();
         if (*indexed) {
           last_lsn_.store(std::max(last_lsn(), segment.last_lsn), std::memory_order_release);

@@ -57,7 +57,7 @@ std::vector<std::byte> IndexWriter::finish(IndexHeader header) const {
   return content;
 }
 
-std::optional<SegmentIndex> SegmentIndex::parse(std::vector<std::byte> content, uint64_t boot,
+std::optional<SegmentIndex> SegmentIndex::parse(std::span<const std::byte> content, uint64_t boot,
                                                 const Segment& segment) {
   SegmentIndex index;
   if (content.size() < sizeof(IndexHeader)) return std::nullopt;
@@ -71,8 +71,7 @@ std::optional<SegmentIndex> SegmentIndex::parse(std::vector<std::byte> content, 
   if (header.body_bytes != content.size() - sizeof(IndexHeader) || ids_bytes > header.body_bytes)
     return std::nullopt;
   if (header.records_end > segment.bytes || header.payload_start > segment.bytes) return std::nullopt;
-  index.content_ = std::move(content);
-  const auto body = std::span<const std::byte>(index.content_).subspan(sizeof(IndexHeader));
+  const auto body = content.subspan(sizeof(IndexHeader));
   if (crc32c(0, body) != header.body_crc) return std::nullopt;
   index.segment_ids_.resize(header.segment_ids);
   if (ids_bytes > 0) std::memcpy(index.segment_ids_.data(), body.data(), ids_bytes);

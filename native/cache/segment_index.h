@@ -120,8 +120,9 @@ class SegmentIndex {
     std::span<const std::byte> body;
   };
 
-  // Nothing when it is damaged, of another boot, of another version or of another segment.
-  static std::optional<SegmentIndex> parse(std::vector<std::byte> content, uint64_t boot,
+  // Nothing when it is damaged, of another boot, of another version or of another segment. It is a view of
+  // `content`.
+  static std::optional<SegmentIndex> parse(std::span<const std::byte> content, uint64_t boot,
                                            const Segment& segment);
   const IndexHeader& header() const { return header_; }
   // Where an entry's place is now; kNowhere when its segment is gone.
@@ -143,7 +144,6 @@ class SegmentIndex {
 
  private:
   IndexHeader header_;
-  std::vector<std::byte> content_;
   std::span<const std::byte> entries_;
   std::vector<uint64_t> segment_ids_;
   std::vector<std::optional<uint32_t>> slots_;  // of the log, for each of them

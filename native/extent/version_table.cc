@@ -81,8 +81,15 @@ void VersionTable::insert(const VersionEntry& entry) {
   if ((shard.used + 1) * 100 > shard.slots.size() * 85) {
     resize(shard, std::max(kSlotsMin, shard.slots.size() * 5 / 4));
   }
-  if (!has_stripe(shard, hash, entry.stripe)) stripes_++;
-  place(shard, entry);
+  // As `place`, and whoever else of the stripe is there lies on the way.
+  bool is_first = true;
+  std::size_t slot = home(shard, hash);
+  while (shard.slots[slot].version != 0) {
+    if (shard.slots[slot].stripe == entry.stripe) is_first = false;
+    slot = slot + 1 == shard.slots.size() ? 0 : slot + 1;
+  }
+  shard.slots[slot] = entry;
+  if (is_first) stripes_++;
   shard.used++;
   versions_++;
 }
