@@ -92,6 +92,8 @@ async function measure(peer: Peer, place: RunningPeer, round: number): Promise<v
       );
     }
   }
+  // What it still has to upload would run beside the next peer's turn.
+  await place.settle().catch((error) => failures.push(`${peer.name}: ${error.message}`));
 }
 
 try {

@@ -55,11 +55,14 @@ const JOBS: readonly Job[] = [
   { name: 'write 128K sequential', file: 'write', options: ['--rw=write', '--bs=128k'], unit: 'MB/s' },
 ];
 
-export const dataWorkloads: readonly Workload[] = JOBS.map((job, index) => ({
+const prepared = new WeakSet<RunningPeer>();
+
+export const dataWorkloads: readonly Workload[] = JOBS.map((job) => ({
   name: job.name,
   async prepare(peer, { bytes }) {
-    // One pair of files serves all jobs: made by the first.
-    if (index > 0) return;
+    // One pair of files serves all jobs: made by the first of those that run.
+    if (prepared.has(peer)) return;
+    prepared.add(peer);
     mkdirSync(join(peer.path, 'data'), { recursive: true });
     for (const file of ['read', 'write']) {
       await fio(peer, file, bytes, ['--rw=write', '--bs=1m', '--direct=0', '--end_fsync=1']);
