@@ -263,6 +263,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   Result<void> sync_data_of(uint64_t ino, uint64_t file_id, File& data);
   bool take_snapshot(Inode& node, PublishSnapshot& snapshot);
   uint64_t evict_sparse(uint64_t bytes);
+  uint64_t evict_lent(Inode& node);
+  void keep_in_clock(uint64_t ino);
   uint64_t evict_small(uint64_t bytes);
   Result<bool> compact_one();
   Result<void> index_sealed();

@@ -102,6 +102,12 @@ uint64_t Cache::evict_sparse(uint64_t bytes) {
     }
     const Changing node(*table_, ino);
     if (!node || !node->sparse) continue;
+    if (node->sparse->lent) {
+      const uint64_t whole = evict_lent(*node);
+      freed += whole;
+      if (whole == 0) keep_in_clock(ino);
+      continue;
+    }
     for (uint64_t index = node->map.next_chunk(0); index != kNoLimit && freed < bytes && node->pins == 0;
          index = node->map.next_chunk(index + 1)) {
       if (node->map.chunk(index)->referenced.exchange(false, std::memory_order_relaxed)) continue;
@@ -116,10 +122,27 @@ uint64_t Cache::evict_sparse(uint64_t bytes) {
       drop_inode(*node);
       continue;
     }
-    const std::lock_guard lock(sparse_mutex_);
-    sparse_clock_.push_back(ino);
+    keep_in_clock(ino);
   }
   return freed;
+}
+
+void Cache::keep_in_clock(uint64_t ino) {
+  const std::lock_guard lock(sparse_mutex_);
+  sparse_clock_.push_back(ino);
+}
+
+// Nothing is punched out of a file that somebody may have mapped. It goes whole, and whoever maps it keeps
+// what is unlinked then.
+uint64_t Cache::evict_lent(Inode& node) {
+  if (is_needed(node)) return 0;
+  bool referenced = false;
+  for (uint64_t index = node.map.next_chunk(0); index != kNoLimit; index = node.map.next_chunk(index + 1))
+    referenced |= node.map.chunk(index)->referenced.exchange(false, std::memory_order_relaxed);
+  if (referenced) return 0;
+  const uint64_t valid = node.map.count(0, kNoLimit, kValid, kValid);
+  drop_inode(node);
+  return valid * kPageSize;
 }
 
 // Small files go whole; their images die in the log, which compaction then shrinks.

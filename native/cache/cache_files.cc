@@ -197,8 +197,11 @@ Result<int> Cache::open_backing(uint64_t ino) {
   });
   if (exact) exact = (*file)->truncate(size);
   if (!exact) return exact.error();
+  // Nobody tells us what the kernel reads: all of it counts as read.
+  for (uint64_t page = 0; page < end; page += kPagesPerChunk) node->map.touch(page);
   const int fd = ::open(sparse_path(ino, node->sparse->id).c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return Error::from_errno(errno, "open backing of inode " + std::to_string(ino));
+  node->sparse->lent = true;
   return fd;
 }
 

@@ -72,6 +72,8 @@ struct SparseFile {
   // A sync failed, and what it lost no later one can tell: nothing more of the file is promised until all of
   // it is published.
   bool sync_failed = false;
+  // The kernel reads it itself (open_backing), and may have it mapped long after its last handle closed.
+  bool lent = false;
 };
 
 // Sums over all files.

@@ -255,14 +255,27 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
   async open(_context: RequestContext, ino: number, flags: number): Promise<OpenReply> {
     if ((flags & 3) !== 0 || (flags & O_TRUNC) !== 0) this.#requireWritable();
     if ((flags & O_TRUNC) !== 0) await this.#truncate(ino, 0);
-    const isOpen = this.#open.isOpen(ino);
+    const isFirst = !this.#open.isOpen(ino);
     const { handle } = this.#open.open(ino, flags);
-    const mode = this.#options.passthrough?.open(ino, handle, flags, isOpen) ?? { kind: 'cached' };
+    const { passthrough } = this.#options;
+    if (passthrough === undefined) return { handle, keepCache: true, directIo: false, noFlush: false };
+    // A file that nobody had open is not attached. Its first reader would ask for that next.
+    if (isFirst && passthrough.suits(flags) && this.#cache.attributes(ino) === undefined) {
+      try {
+        await this.#needs.provide({ kind: 'attach', ino });
+      } catch (error) {
+        await this.#released(ino, handle);
+        throw error;
+      }
+    }
+    // Others may have come meanwhile, and the kernel does not mix.
+    const isShared = this.#open.handles(ino) > 1;
+    const mode = passthrough.open(ino, handle, flags, isShared);
     switch (mode.kind) {
       case 'passthrough':
         return { handle, keepCache: false, directIo: false, noFlush: false, passthroughFd: mode.fd };
       case 'direct':
-        return { handle, keepCache: false, directIo: true, noFlush: false };
+        return { handle, keepCache: false, directIo: true, noFlush: false, passthroughFd: mode.fd };
       case 'cached':
         return { handle, keepCache: true, directIo: false, noFlush: false };
     }

@@ -276,7 +276,9 @@ async function assemble(
     storeBytesFree: () => service.storageStatistics().bytesFree,
     requireCacheDirectory: () => cacheDirectory.require(),
     hearsForgets: options.transport === 'native',
-    ...(options.transport === 'native' ? { passthrough: new Passthrough(cache) } : {}),
+    ...(options.transport === 'native' && options.readOnly === true
+      ? { passthrough: new Passthrough(cache) }
+      : {}),
     fsync: options.fsync,
     readOnly: options.readOnly ?? false,
     timeoutMsMax: KERNEL_TIMEOUT_MS_MAX,

@@ -53,6 +53,10 @@ export class OpenFiles {
     return this.#inodes.has(ino);
   }
 
+  handles(ino: number): number {
+    return this.#inodes.get(ino)?.handles ?? 0;
+  }
+
   hasWriters(ino: number): boolean {
     return (this.#inodes.get(ino)?.writers ?? 0) > 0;
   }

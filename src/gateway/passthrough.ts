@@ -1,16 +1,19 @@
-// Which opens are served by the kernel itself from the cache file (FUSE passthrough), at the speed of the cache disk.
+// Which opens of a read-only mount are served by the kernel itself from the cache file (FUSE passthrough), at the speed of
+// the cache disk.
 //
-//   first open, read-only, file clean and wholly cached ──> backing: later opens share it until its last handle closes
-//   open for writing meanwhile ──> direct I/O through us, into the same cache file, so that both see the same bytes
+//   first open, file clean and wholly cached ──> backing: later opens share it until its last handle closes
 //   open while a cached handle exists ──> cached, as always: the kernel refuses to mix (EIO)
+//   open with O_DIRECT ──> cached, or beside a backing direct I/O through us: it would read the disk, where we answer from
+//                          the page cache
 //
-// While a backing lives the file is pinned: its cache file is neither evicted nor replaced.
+// While a backing lives the file is pinned: its cache file is neither evicted nor replaced. The kernel may have it mapped for
+// longer; it is then evicted whole (native/cache/cache_evict.cc). Why not where files are written: docs/fuse-transport.md.
 import { closeSync } from 'node:fs';
 import type { Cache } from '../../bindings/cache.js';
 
 /** Below this the kernel's page cache serves as well, and small files live in the log. */
 const SIZE_MIN = 1024 * 1024;
-const O_ACCMODE = 3;
+const O_DIRECT = 0o40000;
 
 interface Backing {
   readonly fd: number;
@@ -24,7 +27,7 @@ export type PassthroughCache = Pick<
 
 export type OpenMode =
   | { readonly kind: 'cached' }
-  | { readonly kind: 'direct' }
+  | { readonly kind: 'direct'; readonly fd: number }
   | { readonly kind: 'passthrough'; readonly fd: number };
 
 export class Passthrough {
@@ -38,20 +41,22 @@ export class Passthrough {
     this.#cache = cache;
   }
 
-  /** Decides how a new handle is served; `isOpen` says that the inode has handles already. */
+  /** Whether a handle with these flags may begin a backing. The cache must know the file's size then. */
+  suits(flags: number): boolean {
+    return (flags & O_DIRECT) === 0;
+  }
+
+  /** Decides how a new handle is served, one that reads; `isOpen` says that the inode has other handles. */
   open(ino: number, handle: bigint, flags: number, isOpen: boolean): OpenMode {
-    const isReader = (flags & O_ACCMODE) === 0;
     let backing = this.#backings.get(ino);
     if (backing === undefined) {
-      if (!isReader || isOpen) return { kind: 'cached' };
+      if (!this.suits(flags) || isOpen) return { kind: 'cached' };
       backing = this.#begin(ino);
       if (backing === undefined) return { kind: 'cached' };
-    } else if (!isReader) {
-      return { kind: 'direct' };
     }
     backing.handles += 1;
     this.#inoByHandle.set(handle, ino);
-    return { kind: 'passthrough', fd: backing.fd };
+    return { kind: this.suits(flags) ? 'passthrough' : 'direct', fd: backing.fd };
   }
 
   release(handle: bigint): void {

@@ -4,7 +4,7 @@ import { beforeEach, expect, test } from 'vitest';
 import { Passthrough, type PassthroughCache } from '../../src/gateway/passthrough.js';
 
 const READ = 0;
-const READ_WRITE = 2;
+const O_DIRECT = 0o40000;
 const INO = 7;
 
 class FakeCache implements PassthroughCache {
@@ -50,9 +50,14 @@ test('the first reader of a clean, wholly cached file gets a backing, later ones
   expect(cache.opened).toHaveLength(1);
 });
 
-test('a writer goes through us, by direct I/O, while a backing lives', () => {
-  passthrough.open(INO, 1n, READ, false);
-  expect(passthrough.open(INO, 2n, READ_WRITE, true)).toEqual({ kind: 'direct' });
+test('who asks for O_DIRECT is answered by us, beside a backing as one of its handles', () => {
+  expect(passthrough.open(INO, 1n, O_DIRECT, false)).toEqual({ kind: 'cached' });
+  expect(passthrough.open(INO, 2n, READ, false).kind).toBe('passthrough');
+  expect(passthrough.open(INO, 3n, O_DIRECT, true)).toEqual({ kind: 'direct', fd: cache.opened[0] });
+  passthrough.release(2n);
+  expect(cache.pins).toBe(1);
+  passthrough.release(3n);
+  expect(cache.pins).toBe(0);
 });
 
 test('the file is pinned until the last handle of the backing closes, and its descriptor closed then', () => {
@@ -65,9 +70,8 @@ test('the file is pinned until the last handle of the backing closes, and its de
   expect(() => closeSync(cache.opened[0]!)).toThrow(/EBADF/);
 });
 
-test('no backing begins beside cached handles, for writers, for dirty files or for small ones', () => {
+test('no backing begins beside cached handles, for dirty files or for small ones', () => {
   expect(passthrough.open(INO, 1n, READ, true).kind).toBe('cached');
-  expect(passthrough.open(INO, 2n, READ_WRITE, false).kind).toBe('cached');
   cache.isClean = false;
   expect(passthrough.open(INO, 3n, READ, false).kind).toBe('cached');
   cache.isClean = true;

@@ -1,12 +1,14 @@
 // Reads that go straight out of a sparse file: which can, and that what they read stays as it is meanwhile.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <stdexcept>
@@ -167,4 +169,29 @@ TEST_CASE("nobody overwrites, cuts or punches what is being sent") {
     other.join();
     CHECK(is_changed);
   }
+}
+
+// A mapping outlives the handle it was made through: the kernel says that the handle is closed.
+TEST_CASE("what is evicted stays for those who have it mapped") {
+  Fixture fixture;
+  const Bytes whole = content();
+  fixture.write(0, whole);
+  fixture.publish();
+  const Result<int> backing = fixture.cache->open_backing(kIno);
+  REQUIRE(backing);
+  void* const mapped = ::mmap(nullptr, kFileBytes, PROT_READ, MAP_SHARED, *backing, 0);
+  ::close(*backing);
+  REQUIRE(mapped != MAP_FAILED);
+  fixture.cache->evict(uint64_t{1} << 40);
+  CHECK(stat_of(*fixture.cache, "evictedPages") == 0);  // it is open
+  CHECK(fixture.cache->detach(kIno));
+  for (unsigned round = 0; round < 3; ++round) fixture.cache->evict(uint64_t{1} << 40);
+  REQUIRE(fixture.cache->maintain());
+  CHECK(stat_of(*fixture.cache, "evictedPages") == 41);
+  CHECK(std::memcmp(mapped, whole.data(), whole.size()) == 0);
+  ::munmap(mapped, kFileBytes);
+  uint64_t files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(fixture.directory.path() + "/files"))
+    files += entry.is_regular_file() ? 1 : 0;
+  CHECK(files == 0);
 }

@@ -136,10 +136,10 @@ export class MountUnderTest implements AsyncDisposable {
     return penstockOrThrow(argv, this.environment);
   }
 
-  async mount(): Promise<void> {
+  async mount(...more: readonly string[]): Promise<void> {
     // What a crash leaves behind is for the daemon to recover; the directory itself is the user's to provide.
     mkdirSync(this.cacheDirectory, { recursive: true });
-    const argv = [commandLine(), ...this.mountArguments(), '--foreground'];
+    const argv = [commandLine(), ...this.mountArguments(), ...more, '--foreground'];
     const daemon = spawn('node', [...NODE_FLAGS, ...argv], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: this.environment,
@@ -188,9 +188,10 @@ export class MountUnderTest implements AsyncDisposable {
     rmSync(this.cacheDirectory, { recursive: true, force: true });
   }
 
-  async remount(): Promise<void> {
+  /** `more`: arguments beside those that every mount of this one gets. */
+  async remount(...more: readonly string[]): Promise<void> {
     await this.umount();
-    await this.mount();
+    await this.mount(...more);
   }
 
   /** Everything is read from the store afterwards: drained, unmounted, cache directory deleted, mounted again. */

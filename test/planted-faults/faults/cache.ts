@@ -13,6 +13,13 @@ const promise = (testCase: string): NativeTest => ({ binary: 'cache_promise_test
 
 export const cacheFaults: readonly PlantedFault[] = [
   {
+    name: 'lent-file-punched',
+    breaks: 'what the kernel may have mapped keeps its bytes when it is evicted',
+    file: 'native/cache/cache_evict.cc',
+    edits: [['if (node->sparse->lent) {', 'if (false) {']],
+    caughtBy: { binary: 'cache_send_test', testCase: 'what is evicted stays for those who have it mapped' },
+  },
+  {
     name: 'sent-without-lock',
     breaks: 'what is sent out of a sparse file stays as it is until it is sent',
     file: 'native/cache/cache_io.cc',
