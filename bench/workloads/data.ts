@@ -1,5 +1,4 @@
-// Reads and writes of a file that is wholly cached, with O_DIRECT so that every request reaches the daemon (or, opened
-// read-only on a mount that hands out passthrough, the disk).
+// Reads and writes of a file that is wholly cached, with O_DIRECT so that every request reaches the daemon.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { command } from '../../test/support/command.js';
@@ -105,12 +104,13 @@ export const sustained: Workload = {
   },
 };
 
-interface FioSide {
+export interface FioSide {
   readonly iops: number;
   readonly bw_bytes: number;
 }
 
-async function fio(
+/** One job of fio over `data/<file>` of the peer, which it makes unless it is there in that size. */
+export async function fio(
   peer: RunningPeer,
   file: string,
   bytes: number,
