@@ -18,6 +18,9 @@ import type { SwitchRole } from './switch-role.js';
 import { VERSION } from './version.js';
 import { VolumeRole } from './volume-role.js';
 
+/** After the start. Sooner when somebody asks. */
+const METHODS_DELAY_MS = 1000;
+
 /** What a daemon with a switch claims: a host has one. */
 export const SWITCH_CLAIM = 'the switch';
 
@@ -129,7 +132,7 @@ export class Daemon implements AsyncDisposable {
       this.#claimStore(store, socket);
     const server = await AdminServer.listen({
       socketPath: socket,
-      // Loaded when somebody asks for one: what checks their parameters is not small.
+      // Loaded soon, but not before whoever waits for a mount has it: what checks their parameters is not small.
       methods: async () => (await import('./methods.js')).adminMethods(this),
       metrics: this.metrics,
       logger: this.#logger,
@@ -156,6 +159,14 @@ export class Daemon implements AsyncDisposable {
         }),
       );
     }
+    // A daemon lives long, and whoever puts another version in its place must still be able to ask this one.
+    const loading = setTimeout(() => {
+      server.methods().catch((error: unknown) => {
+        this.#logger.error({ error }, 'commands cannot be answered');
+      });
+    }, METHODS_DELAY_MS);
+    loading.unref();
+    this.#undo.push(() => clearTimeout(loading));
   }
 
   async #startLease(config: LeaseConfig, socket: string): Promise<void> {

@@ -25,7 +25,7 @@ export type Methods = Readonly<Record<string, Method>>;
 
 export interface AdminServerOptions {
   readonly socketPath: string;
-  /** Asked once, at the first call of any. */
+  /** Asked once, at the first call of any at the latest. */
   readonly methods: () => Promise<Methods>;
   readonly metrics: Metrics;
   readonly logger: Logger;
@@ -57,6 +57,12 @@ export class AdminServer implements AsyncDisposable {
     return server;
   }
 
+  /** The methods; loads them, once. */
+  methods(): Promise<Methods> {
+    this.#methods ??= this.options.methods();
+    return this.#methods;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
     this.#stopping.abort(new RpcError('DISCONNECTED', 'the daemon is stopping'));
@@ -74,8 +80,7 @@ export class AdminServer implements AsyncDisposable {
       return;
     }
     const name = /^\/v1\/([a-z-]+)$/.exec(pathname)?.[1];
-    this.#methods ??= this.options.methods();
-    const method = name === undefined ? undefined : (await this.#methods)[name];
+    const method = name === undefined ? undefined : (await this.methods())[name];
     // The caller may have gone away while they were loaded.
     if (response.closed) return;
     if (method === undefined)

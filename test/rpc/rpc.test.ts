@@ -83,6 +83,23 @@ test('parameters go in, the result comes out', async () => {
   expect(await call(socketPath, 'echo', { deep: [1, { a: 'ü' }] })).toEqual({ deep: [1, { a: 'ü' }] });
 });
 
+test('methods are loaded once, before the first call or by it', async () => {
+  let loads = 0;
+  await using other = await AdminServer.listen({
+    socketPath: `${socketPath}-other`,
+    methods: async () => {
+      loads += 1;
+      return methods;
+    },
+    metrics,
+    logger: silentLogger,
+  });
+  expect(loads).toBe(0);
+  expect(await other.methods()).toBe(methods);
+  await Promise.all([1, 2].map((value) => call(`${socketPath}-other`, 'echo', { value })));
+  expect(loads).toBe(1);
+});
+
 test('progress arrives while the work goes on', async () => {
   const seen: unknown[] = [];
   expect(await call(socketPath, 'count', {}, { onProgress: (progress) => seen.push(progress) })).toEqual({
