@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MountUnderTest, mountUnavailable } from '../test/support/mount-under-test.js';
-import { type RunningPeer, requirePackages } from './peers/peer.js';
+import { disk } from './peers/local.js';
+import { requirePackages } from './peers/peer.js';
 import { type Measurement, median, table } from './report.js';
 import { fio } from './workloads/data.js';
 
@@ -44,17 +45,13 @@ const unavailable = mountUnavailable();
 if (unavailable !== undefined) throw new Error(unavailable);
 requirePackages(['fio']);
 const base = mkdtempSync(join(resolve(options.base), 'penstock-bench-'));
-const disk = join(base, 'disk');
-mkdirSync(join(disk, 'data'), { recursive: true });
 const mount = await MountUnderTest.start({ cacheSize: '4G', directory: join(base, 'penstock') });
 try {
-  mkdirSync(join(mount.path, 'data'));
-  const stop = async (): Promise<void> => {};
-  const settle = async (): Promise<number> => 0;
-  const peers: readonly { name: string; place: RunningPeer }[] = [
-    { name: 'penstock', place: { path: mount.path, settle, stop } },
-    { name: 'disk', place: { path: disk, settle, stop } },
+  const peers = [
+    { name: 'penstock', place: mount },
+    { name: disk.name, place: await disk.start(base) },
   ];
+  for (const { place } of peers) mkdirSync(join(place.path, 'data'));
   for (const { place } of peers) await fio(place, 'read', bytes, ['--rw=write', '--bs=1m', '--end_fsync=1']);
   await mount.drain();
   await mount.remount('--read-only');
@@ -80,9 +77,9 @@ try {
   process.stdout.write(
     `opens passed through: ${fusePassthroughOpens}; reads that reached the daemon: ${fuseReads}\n\n`,
   );
-  process.stdout.write(`${table(report, ['penstock', 'disk'], 'penstock')}\n`);
+  process.stdout.write(`${table(report, ['penstock', disk.name], 'penstock')}\n`);
   for (const { figure } of JOBS) {
-    const [own, other] = ['penstock', 'disk'].map((peer) =>
+    const [own, other] = ['penstock', disk.name].map((peer) =>
       median(report.find((one) => one.figure === figure && one.peer === peer)!.values),
     );
     const verdict = own! / other! >= TARGET ? 'met' : 'MISSED';

@@ -104,14 +104,14 @@ export const sustained: Workload = {
   },
 };
 
-export interface FioSide {
+interface FioSide {
   readonly iops: number;
   readonly bw_bytes: number;
 }
 
 /** One job of fio over `data/<file>` of the peer, which it makes unless it is there in that size. */
 export async function fio(
-  peer: RunningPeer,
+  peer: Pick<RunningPeer, 'path'>,
   file: string,
   bytes: number,
   options: readonly string[],

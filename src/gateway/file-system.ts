@@ -258,9 +258,8 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     const isFirst = !this.#open.isOpen(ino);
     const { handle } = this.#open.open(ino, flags);
     const { passthrough } = this.#options;
-    if (passthrough === undefined) return { handle, keepCache: true, directIo: false, noFlush: false };
     // A file that nobody had open is not attached. Its first reader would ask for that next.
-    if (isFirst && passthrough.suits(flags) && this.#cache.attributes(ino) === undefined) {
+    if (isFirst && passthrough?.suits(flags) && this.#cache.attributes(ino) === undefined) {
       try {
         await this.#needs.provide({ kind: 'attach', ino });
       } catch (error) {
@@ -270,7 +269,7 @@ export class GatewayFileSystem implements FileSystemOperations, FileData {
     }
     // Others may have come meanwhile, and the kernel does not mix.
     const isShared = this.#open.handles(ino) > 1;
-    const mode = passthrough.open(ino, handle, flags, isShared);
+    const mode = passthrough?.open(ino, handle, flags, isShared) ?? { kind: 'cached' };
     switch (mode.kind) {
       case 'passthrough':
         return { handle, keepCache: false, directIo: false, noFlush: false, passthroughFd: mode.fd };

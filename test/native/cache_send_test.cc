@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "native/cache/cache.h"
+#include "test/native/support/temporary_directory.h"
 
 using namespace penstock;
 using namespace penstock::cache;
@@ -28,23 +29,9 @@ using Bytes = std::vector<std::byte>;
 constexpr uint64_t kIno = 7;
 constexpr std::size_t kFileBytes = 40 * kPageSize + 100;
 
-class Directory {
- public:
-  Directory() {
-    std::string name = (std::filesystem::temp_directory_path() / "penstock-send-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
-    path_ = name;
-  }
-  ~Directory() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 // A cache on the host's file system: a simulated one has no descriptors.
 struct Fixture {
-  Directory directory;
+  test::TemporaryDirectory directory{"penstock-send"};
   std::shared_ptr<Cache> cache;
 
   Fixture() {

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "native/cache/cache.h"
+#include "test/native/support/temporary_directory.h"
 
 using namespace penstock;
 using namespace penstock::cache;
@@ -35,20 +36,6 @@ uint64_t steps_wanted() {
 uint64_t ino_of(uint64_t file) {
   return 5000 + file * 4096;
 }
-
-class Directory {
- public:
-  Directory() {
-    std::string name = (std::filesystem::temp_directory_path() / "penstock-stress-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
-    path_ = name;
-  }
-  ~Directory() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 std::shared_ptr<Cache> open_cache(const std::string& directory) {
   CacheOptions options;
@@ -239,7 +226,7 @@ void work(World& world, uint64_t seed, uint64_t steps, std::atomic<uint64_t>& wr
 }  // namespace
 
 TEST_CASE("readers, writers, publishes, eviction, syncs and compaction at once") {
-  Directory directory;
+  test::TemporaryDirectory directory{"penstock-stress"};
   const uint64_t steps = steps_wanted();
   auto cache = open_cache(directory.path());
   std::atomic<uint64_t> wrong{0};
