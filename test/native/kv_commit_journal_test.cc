@@ -43,6 +43,11 @@ class File {
     return read;
   }
 
+  // Makes the byte another, whatever it was: checksums and generations hold any.
+  void damage(std::size_t at) const {
+    overwrite(at, std::string(1, static_cast<char>(bytes(at, 1)[0] ^ 0x40)));
+  }
+
   std::string path;
 };
 
@@ -121,7 +126,7 @@ TEST_CASE("a damaged record ends what continues the store") {
     auto journal = open(file);
     journal->restart(7);
     for (const char* record : {"aaaaaaaa", "bbbbbbbb", "cccccccc"}) REQUIRE(append(*journal, record));
-    file.overwrite(second + 16, "x");
+    file.damage(second + 16);
     CHECK(records(*journal, 7) == "aaaaaaaa");
   }
   SUBCASE("in its length, beyond the end of the file") {
@@ -153,7 +158,7 @@ TEST_CASE("a damaged header, or one that was lost while its records were kept, a
   // The old header's store was at 7; its first record has been overwritten by one of the new generation.
   CHECK(records(*journal, 7).empty());
   CHECK(records(*journal, 8).empty());
-  file.overwrite(16, "x");
+  file.damage(16);
   CHECK(records(*journal, 7).empty());
 }
 
@@ -237,10 +242,10 @@ TEST_CASE("the next generation never continues one that is not whole") {
   turned_once(file);
   std::string expected;
   SUBCASE("its first record is damaged") {
-    file.overwrite(CommitJournal::kRecordsOffset + 16, "x");
+    file.damage(CommitJournal::kRecordsOffset + 16);
   }
   SUBCASE("its last record is damaged") {
-    file.overwrite(kSecondRecord + 16 + 7, "x");
+    file.damage(kSecondRecord + 16 + 7);
     expected = "aaaaaaaa";
   }
   SUBCASE("its last record never reached the disk") {
@@ -248,7 +253,7 @@ TEST_CASE("the next generation never continues one that is not whole") {
     expected = "aaaaaaaa";
   }
   SUBCASE("its turn is damaged") {
-    file.overwrite(kTurned, "x");
+    file.damage(kTurned);
     expected = "aaaaaaaabbbbbbbb";
   }
   SUBCASE("its turn never reached the disk") {
@@ -272,7 +277,7 @@ TEST_CASE("each byte of both halves counts: any that is wrong leaves a prefix") 
       // The other half has not turned.
       if (half == kOtherHalf && at == kTurned) break;
       const std::string before = file.bytes(half + at, 1);
-      file.overwrite(half + at, std::string(1, static_cast<char>(before[0] ^ 0x40)));
+      file.damage(half + at);
       const std::string left = records(*journal, 7);
       CHECK(left.size() < all.size());
       CHECK(all.starts_with(left));
@@ -379,7 +384,7 @@ TEST_CASE("the bound of what was synced stays whatever becomes of the records, a
   CHECK(CommitJournal::synced_in(file.path) == 0x1'0000'0002);
   for (std::size_t at = 0; at < 12; ++at) {
     const std::string before = file.bytes(CommitJournal::kBoundOffset + at, 1);
-    file.overwrite(CommitJournal::kBoundOffset + at, std::string(1, static_cast<char>(before[0] ^ 1)));
+    file.damage(CommitJournal::kBoundOffset + at);
     CHECK(CommitJournal::synced_in(file.path) == 0);
     file.overwrite(CommitJournal::kBoundOffset + at, before);
   }
