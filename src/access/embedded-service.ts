@@ -53,7 +53,9 @@ export interface VolumeQuota {
   readonly inodesQuota?: number;
 }
 
-/** Makes the store and a volume in it; false when `ifAbsent` and the volume exists. EEXIST otherwise. */
+/**
+ * Makes the store and a volume in it, whose root belongs to whoever runs this process; false when `ifAbsent` and the volume exists. EEXIST otherwise.
+ */
 export async function formatEmbedded(
   directory: string,
   volume: string,
@@ -65,7 +67,8 @@ export async function formatEmbedded(
   try {
     const metadata = await MetadataService.open([engine]);
     try {
-      await metadata.createVolume(volume, quota);
+      const owner = { rootUid: process.geteuid?.() ?? 0, rootGid: process.getegid?.() ?? 0 };
+      await metadata.createVolume(volume, { ...quota, ...owner });
       return true;
     } catch (error) {
       if (ifAbsent && (error as { code?: string }).code === 'EEXIST') return false;
