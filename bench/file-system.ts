@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { disk, passthrough } from './peers/local.js';
 import { type Peer, PeerUnavailable, type RunningPeer, requirePackages } from './peers/peer.js';
-import { penstock } from './peers/penstock.js';
+import { halting, penstock } from './peers/penstock.js';
 import { rclone, s3fs } from './peers/s3.js';
 import { type Measurement, median, table } from './report.js';
 import { dataWorkloads, sustained } from './workloads/data.js';
@@ -16,6 +16,7 @@ import type { Scale } from './workloads/workload.js';
 
 const PEERS = [
   penstock,
+  halting,
   disk,
   passthrough('plain'),
   passthrough('page-cache'),
@@ -23,7 +24,9 @@ const PEERS = [
   rclone,
   s3fs,
 ];
-const DEFAULT_PEERS = PEERS.filter(({ name }) => !name.endsWith('writeback'));
+/** Left out unless they are asked for. */
+const VARIANTS = ['writeback', 'halting'];
+const DEFAULT_PEERS = PEERS.filter(({ name }) => !VARIANTS.some((variant) => name.endsWith(variant)));
 const WORKLOADS = [...dataWorkloads, metadata, sustained];
 /** Slow peers get this part of the files and bytes. */
 const SLOW_FILES = 1 / 20;

@@ -25,6 +25,8 @@ export interface FuseSessionOptions {
   readonly dentryCapacity: number;
   /** Nobody else changes the volume: absent names may be answered natively. */
   readonly exclusive: boolean;
+  /** With two CPUs: one may be kept from halting while requests come one after the other and that pays. */
+  readonly haltPoll: boolean;
   readonly fileIo: FileIoHandle;
 }
 

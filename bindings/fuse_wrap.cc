@@ -67,6 +67,7 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
     options_.inode_capacity = number("inodeCapacity");
     options_.dentry_capacity = number("dentryCapacity");
     options_.exclusive = flag("exclusive");
+    options_.halt_poll = flag("haltPoll");
     file_io_ = import_file_io(options.Get("fileIo"));
     if (file_io_ == nullptr) {
       Napi::TypeError::New(info.Env(), "fileIo must be the handle of a FileIo").ThrowAsJavaScriptException();

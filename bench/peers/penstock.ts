@@ -10,6 +10,9 @@ export const penstock: Peer = peerOf('penstock', []);
 export const overDevice: Peer = peerOf('device', ['-o', 'io_uring=off']);
 export const overIoUring: Peer = peerOf('io_uring', ['-o', 'io_uring=on']);
 
+/** The same, never kept from halting a CPU. */
+export const halting: Peer = peerOf('halting', ['-o', 'halt_poll=off']);
+
 function peerOf(name: string, options: readonly string[]): Peer {
   return {
     name,

@@ -34,7 +34,9 @@ struct AnticipationCounters {
 
 class Anticipation {
  public:
-  static constexpr uint64_t kWindowMin = 40'000;   // ns
+  // A halted CPU wakes in some 25 us; with its first request the application comes 45 us after an answer that
+  // woke it. Missed, its next answer wakes a halted CPU again, and so on.
+  static constexpr uint64_t kWindowMin = 80'000;   // ns
   static constexpr uint64_t kWindowMax = 150'000;  // ns
   // A pause is a pause, however long: a few short gaps after it are enough to begin again.
   static constexpr uint64_t kGapMax = 4 * kWindowMax;

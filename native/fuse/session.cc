@@ -60,6 +60,11 @@ void Session::start(std::span<std::byte> ring_memory, std::function<void()> wake
   notifier_ = std::make_unique<Notifier>(*channel_);
   relays_ = channel_->state().kind == ChannelKind::device && channel_->queues() > 1 && runs_on_two_cpus();
   if (channel_->polls() && !relays_) look_out_buffer_ = std::make_unique<TransferBuffer>();
+  if (relays_ && options_.halt_poll) {
+    halt_poller_ =
+        std::make_unique<HaltPoller>([this] { return counters_.requests.load(std::memory_order_relaxed); },
+                                     [this] { return counters_.upcalls.load(std::memory_order_relaxed); });
+  }
   running_ = channel_->queues();
   for (uint32_t queue = 0; queue < channel_->queues(); ++queue) {
     workers_.emplace_back([this, queue] { work(queue); });
@@ -75,6 +80,7 @@ void Session::stop() {
   if (notifier_ != nullptr) notifier_->stop();
   for (std::thread& worker : workers_) worker.join();
   workers_.clear();
+  halt_poller_.reset();
 }
 
 bool Session::reply(uint32_t slot, int error, std::span<std::byte> payload, std::span<std::byte> annex,
@@ -128,6 +134,7 @@ std::vector<std::pair<std::string, uint64_t>> Session::stats() {
   const NameCacheCounters names = names_.counters();
   const DataPathCounters& data = data_path_->counters();
   const AnticipationCounters& spins = anticipation_.counters();
+  const HaltPollCounters* polls = halt_poller_ == nullptr ? nullptr : &halt_poller_->counters();
   const ChannelState channel = channel_->state();
   return {
       {"requests", counters_.requests},
@@ -144,6 +151,10 @@ std::vector<std::pair<std::string, uint64_t>> Session::stats() {
       {"spinsPreempted", spins.preempted},
       {"spinMicroseconds", spins.spun_ns / 1000},
       {"spinBudgetMicroseconds", anticipation_.balance() / 1000},
+      {"haltPolls", polls ? polls->spins.load() : 0},
+      {"haltPollsPaid", polls ? polls->paid.load() : 0},
+      {"haltPollsPreempted", polls ? polls->preempted.load() : 0},
+      {"haltPollMicroseconds", polls ? polls->spun_ns.load() / 1000 : 0},
       {"pending", pending_.live()},
       {"forgets", counters_.forgets},
       {"interrupts", counters_.interrupts},

@@ -29,6 +29,7 @@
 #include "native/fuse/channel_choice.h"
 #include "native/fuse/data_path.h"
 #include "native/fuse/file_io.h"
+#include "native/fuse/halt_poll.h"
 #include "native/fuse/handshake.h"
 #include "native/fuse/held_inodes.h"
 #include "native/fuse/mount.h"
@@ -47,6 +48,8 @@ struct SessionOptions {
   ChannelChoice channel;
   uint32_t inode_capacity = 1 << 16;
   uint32_t dentry_capacity = 1 << 16;
+  // May keep a CPU from halting where that is measured to pay (halt_poll.h).
+  bool halt_poll = true;
   // Nobody else changes the volume: a directory made here is known completely, and so are its misses.
   bool exclusive = false;
 };
@@ -154,8 +157,8 @@ class Session {
   bool may_take_requests();
 
   void upcall(uint32_t queue, const Request& request);
-  bool may_relay(Opcode opcode) const;
-  void note_served();
+  bool may_relay(Opcode opcode);
+  void note_served(const Request& request);
   void note_lock_owner(const Request& request);
   void answer(uint32_t queue, uint64_t unique, int error, const void* data = nullptr, std::size_t length = 0);
 
@@ -197,6 +200,7 @@ class Session {
   std::unique_ptr<TransferBuffer> look_out_buffer_;
   bool relays_ = false;  // fixed by start()
   AnswerRelay relay_;
+  std::unique_ptr<HaltPoller> halt_poller_;  // none unless relays_: fixed by start()
   // JavaScript's thread is in its look-out, so it will answer soon. Nothing hangs on it: relaxed.
   std::atomic<bool> watching_{false};
   // Requests answered without JavaScript (a FORGET has no answer) where workers relay. For watch(), which

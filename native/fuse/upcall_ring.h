@@ -96,6 +96,8 @@ class UpcallRing {
   // Blocks while the ring is full, but on the thread that made the ring, the consumer's; false once `close`
   // was called. `record.size` and `record.length` are filled here.
   bool push(UpcallRecord record, std::span<const std::byte> payload);
+  // The consumer does not sleep; an estimate.
+  bool awake() const { return control(kSleepingOffset).load(std::memory_order_relaxed) == 0; }
   // Lets blocked producers go; later pushes fail.
   void close() { closed_.store(true, std::memory_order_release); }
 

@@ -20,6 +20,9 @@ uint64_t owner_key(uint64_t ino, uint64_t owner) {
   return (ino * 0x9e3779b97f4a7c15ULL) ^ (owner + 0x7f4a7c15ULL + (ino << 6));
 }
 
+// Requests answered natively for one look at whether the halt poller sleeps.
+constexpr uint64_t kKickEvery = 32;
+
 // Largest result of an opcode whose request states no limit of its own.
 constexpr uint32_t kMaxFixedResult = 4096;
 
@@ -99,6 +102,7 @@ void Session::answer(uint32_t queue, uint64_t unique, int error, const void* dat
 }
 
 void Session::work(uint32_t queue) {
+  const HaltPoller::Worker registered(halt_poller_.get());
   const TransferBuffer buffer;
   for (;;) {
     const Received received = channel_->receive(queue);
@@ -128,10 +132,10 @@ void Session::serve(uint32_t queue, const Request& request, const TransferBuffer
   switch (request.opcode()) {
     case Opcode::read:
       data_path_->read(queue, request, buffer);
-      return note_served();
+      return note_served(request);
     case Opcode::write:
       data_path_->write(queue, request);
-      return note_served();
+      return note_served(request);
     case Opcode::forget:
     case Opcode::batch_forget:
       return serve_forget(request);
@@ -147,7 +151,7 @@ void Session::serve(uint32_t queue, const Request& request, const TransferBuffer
     case Opcode::release:
     case Opcode::releasedir:
       if (!serve_natively(queue, request)) return upcall(queue, request);
-      return note_served();
+      return note_served(request);
     case Opcode::setlk:
     case Opcode::setlkw:
       note_lock_owner(request);
@@ -333,13 +337,17 @@ void Session::note_lock_owner(const Request& request) {
 }
 
 // Workers that do not relay need not share one more cache line.
-void Session::note_served() {
-  if (relays_) served_natively_.fetch_add(1, std::memory_order_relaxed);
+void Session::note_served(const Request& request) {
+  if (!relays_) return;
+  const uint64_t before = served_natively_.fetch_add(1, std::memory_order_relaxed);
+  if (before % kKickEvery == 0 && halt_poller_ != nullptr) halt_poller_->kick(request.header.pid);
 }
 
-// Not what waits for a disk or for others, and not what answers with more than fits.
-bool Session::may_relay(Opcode opcode) const {
-  if (!relays_ || !watching_.load(std::memory_order_relaxed)) return false;
+// Not what waits for a disk or for others, and not what answers with more than fits. JavaScript's thread
+// answers soon if it looks out, or if it is awake and has nothing but this.
+bool Session::may_relay(Opcode opcode) {
+  if (!relays_) return false;
+  if (!watching_.load(std::memory_order_relaxed) && !(ring_->awake() && pending_.live() == 1)) return false;
   switch (opcode) {
     case Opcode::setlkw:
     case Opcode::fsync:

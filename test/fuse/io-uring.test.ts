@@ -18,13 +18,11 @@ const wasOff = !isIoUringOn();
 
 describe('the options of the channel', () => {
   it('are taken out of those of mount(8)', () => {
-    const { ioUring, ioUringDepth, mountOptions } = channelOptions(
-      ['nosuid', 'io_uring=on', 'io_uring_depth=8', 'ro'],
-      'native',
-    );
-    expect({ ioUring, ioUringDepth, mountOptions }).toEqual({
+    const given = ['nosuid', 'io_uring=on', 'io_uring_depth=8', 'halt_poll=off', 'ro'];
+    expect(channelOptions(given, 'native')).toEqual({
       ioUring: 'on',
       ioUringDepth: 8,
+      haltPoll: false,
       mountOptions: ['nosuid', 'ro'],
     });
   });
@@ -33,6 +31,7 @@ describe('the options of the channel', () => {
     const refused = (option: string) => () => channelOptions([option], 'native');
     expect(refused('io_uring=yes')).toThrow('io_uring=yes: expected one of auto, on, off');
     expect(refused('io_uring')).toThrow('expected one of');
+    expect(refused('halt_poll=on')).toThrow('halt_poll=on: expected one of auto, off');
     expect(refused('io_uring_depth=0')).toThrow('io_uring_depth=0: expected 1 to 256');
     expect(() => channelOptions(['io_uring=on'], 'fuse-native')).toThrow('needs the native transport');
   });

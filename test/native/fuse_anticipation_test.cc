@@ -3,6 +3,8 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "native/fuse/anticipation.h"
 
 using penstock::fuse::Anticipation;
@@ -41,10 +43,21 @@ TEST_CASE("after a few short gaps the window is twice the gap, and requests are 
   uint64_t now = work(anticipation, kSecond, 20 * kUs, 40);
   const uint64_t window = anticipation.begin(now);
   CHECK(window >= Anticipation::kWindowMin);
-  CHECK(window <= 50 * kUs);
+  CHECK(window <= std::max(50 * kUs, Anticipation::kWindowMin));
   const uint64_t hits = anticipation.counters().hits;
   work(anticipation, now, 20 * kUs, 100);
   CHECK(anticipation.counters().hits == hits + 100);
+}
+
+TEST_CASE("among short gaps one that an application needs to wake on a halted CPU is met awake") {
+  Anticipation anticipation;
+  uint64_t now = work(anticipation, kSecond, 10 * kUs, 40);
+  for (int i = 0; i < 50; ++i) {
+    const uint64_t misses = anticipation.counters().misses;
+    now = work(anticipation, now, 45 * kUs, 1);
+    CHECK(anticipation.counters().misses == misses);
+    now = work(anticipation, now, 10 * kUs, 2);
+  }
 }
 
 TEST_CASE("gaps beyond the largest window are not spun for") {
@@ -85,12 +98,13 @@ TEST_CASE("a spin that lost its CPU leaves no budget") {
 
 TEST_CASE("a request answered in passing counts as a gap of its own") {
   Anticipation anticipation;
-  uint64_t now = work(anticipation, kSecond, 20 * kUs, 40);
+  uint64_t now = work(anticipation, kSecond, 60 * kUs, 40);
   REQUIRE(anticipation.begin(now) > 0);
+  CHECK(anticipation.begin(now) > Anticipation::kWindowMin);
   anticipation.served(now + 10 * kUs);
   anticipation.served(now + 20 * kUs);
   anticipation.end(now + 30 * kUs, false);
   CHECK(anticipation.counters().served == 2);
   // Two gaps of ten microseconds, and none of thirty.
-  CHECK(anticipation.begin(now + 40 * kUs) <= 40 * kUs);
+  CHECK(anticipation.begin(now + 40 * kUs) == Anticipation::kWindowMin);
 }

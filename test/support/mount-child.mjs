@@ -19,6 +19,7 @@ const session = new FuseSession({
   ioUringDepth: 0,
   inodeCapacity: 16,
   dentryCapacity: 16,
+  haltPoll: true,
   exclusive: false,
   fileIo: new MemoryFileIo(1 << 20, false).fileIo(),
 });

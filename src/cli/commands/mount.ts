@@ -64,7 +64,7 @@ export function register(program: Command, context: Context): void {
     .option('--read-only', 'no writes (as -o ro)')
     .option(
       '-o, --options <list>',
-      'options of mount(8), io_uring=auto|on|off, io_uring_depth=N; comma-separated',
+      'options of mount(8), io_uring=auto|on|off, io_uring_depth=N, halt_poll=auto|off; comma-separated',
       collectOptions,
       [],
     )

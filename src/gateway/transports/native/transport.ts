@@ -48,6 +48,8 @@ export interface NativeMountOptions {
   readonly onChannelRefused?: (reason: string) => void;
   /** Nobody else changes the volume, until `setExclusive(false)`. */
   readonly exclusive?: boolean;
+  /** With two CPUs: one may be kept from halting while requests come one after the other and that pays. Default: true. */
+  readonly haltPoll?: boolean;
   /** Bounds of the native caches of attributes and of names. */
   readonly inodeCapacity?: number;
   readonly dentryCapacity?: number;
@@ -118,6 +120,7 @@ export class NativeFuseTransport implements FuseTransport {
       inodeCapacity: options.inodeCapacity ?? 1 << 16,
       dentryCapacity: options.dentryCapacity ?? 1 << 16,
       exclusive: options.exclusive ?? false,
+      haltPoll: options.haltPoll ?? true,
       fileIo: options.fileIo,
     });
     await session.mount();
