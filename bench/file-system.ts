@@ -55,14 +55,23 @@ const slowScale: Scale = {
   bytes: scale.bytes * SLOW_BYTES,
   seconds: scale.seconds,
 };
-const chosen = <T extends { name: string }>(
+
+function chosen<T extends { name: string }>(
   all: readonly T[],
-  names: string | undefined,
+  parts: string | undefined,
   preset: readonly T[],
-) =>
-  names === undefined
-    ? preset
-    : all.filter(({ name }) => names.split(',').some((part) => name.includes(part)));
+): readonly T[] {
+  if (parts === undefined) return preset;
+  const groups = parts
+    .split(',')
+    .map((part) => ({ part, found: all.filter(({ name }) => name.includes(part)) }));
+  const unknown = groups.find(({ found }) => found.length === 0);
+  if (unknown !== undefined) {
+    process.stderr.write(`${unknown.part}: none of ${all.map(({ name }) => name).join(', ')}\n`);
+    process.exit(2);
+  }
+  return all.filter((one) => groups.some(({ found }) => found.includes(one)));
+}
 
 const peers = chosen(PEERS, options.peers, DEFAULT_PEERS);
 const workloads = chosen(WORKLOADS, options.workloads, WORKLOADS);

@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "bindings/before_wait.h"
 #include "bindings/file_io_handle.h"
 #include "bindings/layout.h"
 #include "bindings/module.h"
@@ -103,6 +105,9 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
     napi_add_env_cleanup_hook(info.Env(), &FuseSession::on_environment_exit, this);
     hooked_ = true;
     session_->start(memory, [this] { wake_.NonBlockingCall(); });
+    before_wait_.emplace(info.Env(), [this] {
+      if (!session_->may_sleep()) wake_.NonBlockingCall();
+    });
   }
 
   Napi::Value reply(const Napi::CallbackInfo& info) {
@@ -210,6 +215,7 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
   // Joins every thread before the memory they use and the function they call may go.
   void end() {
     if (session_ == nullptr) return;
+    before_wait_.reset();
     session_->stop();
     session_.reset();
     if (!wake_) return;
@@ -225,6 +231,7 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
   Napi::Reference<Napi::Uint8Array> reply_;
   std::span<std::byte> reply_memory_;
   Napi::ThreadSafeFunction wake_;
+  std::optional<BeforeWait> before_wait_;
   bool hooked_ = false;
   std::unique_ptr<Session> session_;
 };

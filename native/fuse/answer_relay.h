@@ -10,13 +10,13 @@
 // One worker at a time waits, for kWaitMax at most; whoever comes meanwhile, or has given up, leaves its
 // answer to JavaScript's thread as ever. Waits in vain, one after the other, are followed by a pause.
 //
-//   state:  0 ── begin ──> unique ── hand ──> kFilling ──> unique + 1 ── end ──> 0
+//   state:  0 ── begin ──> unique ── hand ──> kFilling ──> unique + 1 ── wait took it ──> 0
 //                             └── wait gave up, or hand would not ──> 0
 //
 // A request's unique number is even (the lowest bit marks interrupts; kernels before 4.20 give odd ones too,
 // which are not relayed) and not 0.
 //
-// Thread: begin, wait, end: a worker's; hand: JavaScript's.
+// Thread: begin, wait: a worker's; hand: JavaScript's.
 #pragma once
 
 #include <algorithm>
@@ -43,9 +43,15 @@ class AnswerRelay {
   static constexpr uint32_t kPauseMin = 4;
   static constexpr uint32_t kPauseMax = 256;
 
-  struct Answer {
+  class Answer {
+   public:
     int error = 0;
-    std::span<const std::byte> payload;  // valid until `end`
+    std::span<const std::byte> payload() const { return std::span(bytes_).first(length_); }
+
+   private:
+    friend AnswerRelay;
+    std::size_t length_ = 0;
+    std::array<std::byte, kPayloadMax> bytes_;
   };
 
   // Before the request is shown to JavaScript. False: its thread answers.
@@ -59,17 +65,20 @@ class AnswerRelay {
     return state_.compare_exchange_strong(idle, unique, std::memory_order_acq_rel);
   }
 
-  // After `begin`. Nothing: JavaScript's thread will answer. Otherwise `end` must follow.
+  // After `begin`. Nothing: JavaScript's thread will answer. A copy, since the application, once answered,
+  // may take the CPU before this worker goes on, and ask another worker.
   std::optional<Answer> wait(uint64_t unique) {
+    std::optional<Answer> answer;
     for (uint64_t until = monotonic_ns() + kWaitMax;;) {
       for (int look = 0; look < kLooks; ++look) {
         const uint64_t state = state_.load(std::memory_order_acquire);
         if (state == unique + 1) {
           relayed_.fetch_add(1, std::memory_order_relaxed);
           next_pause_.store(0, std::memory_order_relaxed);
-          return Answer{error_, {payload_.data(), length_}};
+          take(answer.emplace());
+          return answer;
         }
-        if (state != unique && state != kFilling) return std::nullopt;
+        if (state != unique && state != kFilling) return answer;
         relax();
       }
       if (monotonic_ns() <= until) continue;
@@ -79,13 +88,11 @@ class AnswerRelay {
         const uint32_t pause = next_pause_.load(std::memory_order_relaxed);
         pause_.store(pause, std::memory_order_relaxed);
         next_pause_.store(pause == 0 ? kPauseMin : std::min(2 * pause, kPauseMax), std::memory_order_relaxed);
-        return std::nullopt;
+        return answer;
       }
       until = UINT64_MAX;  // being filled
     }
   }
-
-  void end() { state_.store(kIdle, std::memory_order_release); }
 
   // True: the worker that waits for it writes the answer. The payload is copied.
   bool hand(uint64_t unique, int error, std::span<const std::byte> payload) {
@@ -111,6 +118,13 @@ class AnswerRelay {
   static constexpr uint64_t kIdle = 0;
   static constexpr uint64_t kFilling = 1;
   static constexpr int kLooks = 16;  // between two readings of the clock
+
+  void take(Answer& answer) {
+    answer.error = error_;
+    answer.length_ = length_;
+    if (length_ != 0) std::memcpy(answer.bytes_.data(), payload_.data(), length_);
+    state_.store(kIdle, std::memory_order_release);
+  }
 
   alignas(64) std::atomic<uint64_t> state_{kIdle};
   // Written between kFilling and unique + 1, read between that and kIdle.

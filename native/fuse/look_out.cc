@@ -101,8 +101,9 @@ LookOut Session::look_out(bool fresh) {
   if (const uint64_t came = next_request_at_.exchange(0, std::memory_order_relaxed); came != 0)
     anticipation_.arrived(came);
   const uint64_t window = anticipation_.begin(began);
-  // A wake-up that is on its way finds us asleep, or at work on what it was for.
-  if (window == 0 || !ring_->stay_awake()) return LookOut::sleep;
+  if (window == 0) return LookOut::sleep;
+  // A wake-up that is on its way all the same comes to nothing.
+  ring_->stay_awake();
   if (began - turn_began_ > kTurnMax) return LookOut::turn;
   watching_.store(true, std::memory_order_relaxed);
   const bool hit = watch(began, window);
@@ -110,7 +111,7 @@ LookOut Session::look_out(bool fresh) {
   const uint64_t now = monotonic_ns();
   if (hit) anticipation_.arrived(now);
   anticipation_.end(now, hit);
-  return hit || !ring_->sleep() ? LookOut::request : LookOut::sleep;
+  return hit || !ring_->empty() ? LookOut::request : LookOut::sleep;
 }
 
 }  // namespace penstock::fuse

@@ -89,7 +89,7 @@ struct LostName {
 
 // What JavaScript's thread does next.
 enum class LookOut : uint32_t {
-  sleep = 0,    // a wake-up is asked for, or on its way
+  sleep = 0,    // nobody came; before the event loop waits, a wake-up is asked for (may_sleep)
   request = 1,  // one is there
   turn = 2,     // let the event loop turn, then come back: nobody will signal before
 };
@@ -113,6 +113,8 @@ class Session {
   // Nothing is left to answer: waits a bounded moment (anticipation.h) for the next request. `fresh`: the
   // event loop has turned since the last call.
   LookOut look_out(bool fresh);
+  // JavaScript's thread is about to wait for events. False: something has come meanwhile, and it must not.
+  bool may_sleep() { return ring_->sleep(); }
   bool resume(uint32_t id) { return data_path_->resume(id); }
   bool fail(uint32_t id, int error) { return data_path_->fail(id, error); }
   // Forget what is cached here, not what the kernel has cached.

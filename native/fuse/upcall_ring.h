@@ -4,7 +4,7 @@
 //   0        64       128        256                                    256 + capacity
 //   | head   | tail   | sleeping | record | record | ... | (unused tail) |
 //     u32      u32      u32
-//     native   JS       JS sets 1, a producer takes it back to 0
+//     native   JS       1 from before JS waits for events until a producer, or JS, takes it back to 0
 //     writes   writes
 //
 //   record, 8-byte aligned, never split across the end of the ring:
@@ -14,7 +14,7 @@
 // head and tail count bytes and wrap at 2^32; capacity is a power of two. A record that does not fit before
 // the end is preceded by one of kind kRecordSkip that fills the rest.
 //
-// Sleep and wake: the consumer, having found head == tail, stores sleeping = 1 and looks at head once more.
+// Sleep and wake: the consumer, about to wait for events, stores sleeping = 1 and looks at head once more.
 // The producer stores head, then swaps sleeping to 0 and signals if it was 1. Both are sequentially
 // consistent, so at least one of the two sees the other's store: no wake-up is lost, and a busy consumer is
 // never signalled.

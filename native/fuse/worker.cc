@@ -380,8 +380,7 @@ void Session::upcall(uint32_t queue, const Request& request) {
     ring_->push(UpcallRecord{.kind = static_cast<uint32_t>(Opcode::interrupt), .slot = *slot}, {});
   if (!waits) return;
   if (const auto found = relay_.wait(unique)) {
-    answer(queue, unique, found->error, found->payload.data(), found->payload.size());
-    relay_.end();
+    answer(queue, unique, found->error, found->payload().data(), found->payload().size());
   }
 }
 

@@ -222,22 +222,20 @@ export class NativeFuseTransport implements FuseTransport {
   #drain(): void {
     if (this.#stopped) return;
     let budget = RECORDS_PER_TURN;
-    do {
-      while (this.#ring.next()) {
-        const { kind } = this.#ring;
-        if (kind === RECORD_ENDED) {
-          this.#ring.release();
-          this.#stop();
-          return;
-        }
-        this.#take(kind);
+    while (this.#ring.next()) {
+      const { kind } = this.#ring;
+      if (kind === RECORD_ENDED) {
         this.#ring.release();
-        if (--budget === 0) {
-          setImmediate(() => this.#turn());
-          return;
-        }
+        this.#stop();
+        return;
       }
-    } while (!this.#ring.sleep());
+      this.#take(kind);
+      this.#ring.release();
+      if (--budget === 0) {
+        setImmediate(() => this.#turn());
+        return;
+      }
+    }
   }
 
   #take(kind: number): void {

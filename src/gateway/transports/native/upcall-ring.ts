@@ -4,7 +4,6 @@ import { RECORD_SKIP, UpcallRecord } from './layout.js';
 
 const HEAD = 0;
 const TAIL = 64 / 4;
-const SLEEPING = 128 / 4;
 const DATA = 256;
 const TWO_32 = 2 ** 32;
 
@@ -45,14 +44,6 @@ export class UpcallRing {
   release(): void {
     this.#tail = (this.#tail + this.#view.getUint32(this.#record, true)) >>> 0;
     Atomics.store(this.#control, TAIL, this.#tail | 0);
-  }
-
-  /** Asks for a wake-up. False when something arrived meanwhile: then look again instead of sleeping. */
-  sleep(): boolean {
-    Atomics.store(this.#control, SLEEPING, 1);
-    if (Atomics.load(this.#control, HEAD) >>> 0 === this.#tail) return true;
-    // Whoever takes the flag back first decides: if a producer did, its wake-up is on the way.
-    return Atomics.exchange(this.#control, SLEEPING, 0) === 0;
   }
 
   get kind(): number {
