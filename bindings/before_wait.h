@@ -1,7 +1,7 @@
 // Calls a function whenever the event loop of an environment is about to wait for events: the last moment to
 // announce that its thread sleeps, and the first at which that is true (libuv's prepare phase,
-// https://docs.libuv.org/en/v1.x/design.html#the-i-o-loop). Not called while the loop only looks, because a
-// callback of setImmediate is due.
+// https://docs.libuv.org/en/v1.x/design.html#the-i-o-loop). Also called when it will only look, because a
+// callback of setImmediate is due: uv_backend_timeout() would tell, but says 0 before many a real wait too.
 //
 // Thread: the loop's. The function must not call into JavaScript. Does not keep the process alive.
 #pragma once
@@ -22,9 +22,8 @@ class BeforeWait {
       Napi::Error::Fatal("BeforeWait", "no event loop");
     watch_->handle.data = watch_;
     uv_unref(reinterpret_cast<uv_handle_t*>(&watch_->handle));
-    uv_prepare_start(&watch_->handle, [](uv_prepare_t* handle) {
-      if (uv_backend_timeout(handle->loop) != 0) static_cast<Watch*>(handle->data)->call();
-    });
+    uv_prepare_start(&watch_->handle,
+                     [](uv_prepare_t* handle) { static_cast<Watch*>(handle->data)->call(); });
   }
   BeforeWait(const BeforeWait&) = delete;
   BeforeWait& operator=(const BeforeWait&) = delete;
