@@ -103,9 +103,9 @@ async function measure(peer: Peer, place: RunningPeer, round: number): Promise<v
         `${peer.name}, ${workload.name}: ${(error as Error).message.split('\n').slice(0, 2).join(' ')}`,
       );
     }
+    // What it still has to upload would run beside the next workload, or the next peer's turn.
+    await place.settle().catch((error) => failures.push(`${peer.name}: ${error.message}`));
   }
-  // What it still has to upload would run beside the next peer's turn.
-  await place.settle().catch((error) => failures.push(`${peer.name}: ${error.message}`));
 }
 
 try {
