@@ -136,7 +136,8 @@ int main(int argc, char** argv) {
   const pid_t child = ::fork();
   if (child == 0) {
     inside.reset();
-    if (argc == 6) std::thread(keep_awake, kWorkersCpu).detach();
+    // Not beside a worker that spins: it would get no turn to end in.
+    if (argc == 6 && mode != "spin") std::thread(keep_awake, kWorkersCpu).detach();
     pin(kSourcesCpu);
     wait_until(start_ns);
     source(outside.get(), pattern, rate, start_ns + length_ns);
