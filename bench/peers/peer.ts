@@ -38,7 +38,8 @@ export function requirePackages(packages: readonly string[]): void {
   if (wanted.length === 0) return;
   if (process.getuid?.() === 0) {
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-    spawnSync('sh', ['-c', `apt-get update -q && apt-get install -y -q ${wanted.join(' ')}`], { env });
+    const install = `apt-get install -y -q ${wanted.join(' ')}`;
+    spawnSync('sh', ['-c', `${install} || { apt-get update -q && ${install}; }`], { env });
   }
   if (missing().length > 0) throw new PeerUnavailable(`needs the Debian packages ${missing().join(', ')}`);
 }
