@@ -1,6 +1,6 @@
 // rclone mount (full cache) and s3fs, both over an S3 server of their own on this machine (s3rver, from npm).
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -125,13 +125,24 @@ async function quiet(directory: string): Promise<number> {
   let before = '';
   let since = performance.now();
   while (performance.now() < end) {
-    const now = readdirSync(directory, { recursive: true }).length.toString();
+    const now = contentOf(directory);
     if (now !== before) since = performance.now();
     if (performance.now() - since > QUIET_MS) return performance.now() - since;
     before = now;
     await sleep(100);
   }
   throw new Error(`uploads did not end in ${SETTLE_MS_MAX} ms`);
+}
+
+/** How many files there are below, and of how many bytes together. */
+function contentOf(directory: string): string {
+  let files = 0;
+  let bytes = 0;
+  for (const name of readdirSync(directory, { recursive: true, encoding: 'utf8' })) {
+    files += 1;
+    bytes += statSync(join(directory, name), { throwIfNoEntry: false })?.size ?? 0;
+  }
+  return `${files} ${bytes}`;
 }
 
 function freePort(): Promise<number> {

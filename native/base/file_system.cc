@@ -7,6 +7,11 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
+
+#include <atomic>
+#include <cstdio>
 
 #include "native/base/fd.h"
 
@@ -23,6 +28,21 @@ auto retry(Call call) {
 Error failure(const char* operation, const std::string& path) {
   const int code = errno;
   return Error::from_errno(code, std::string(operation) + " " + path);
+}
+
+// RWF_DONTCACHE, from <linux/fs.h> of Linux 6.14. Before 6.16 what was written anew while the kernel stored
+// and forgot it could be forgotten with it.
+constexpr int kDontCache = 0x80;
+
+bool forgets_safely() {
+  static const bool safely = [] {
+    struct utsname name {};
+    unsigned major = 0;
+    unsigned minor = 0;
+    if (::uname(&name) < 0 || std::sscanf(name.release, "%u.%u", &major, &minor) != 2) return false;
+    return major > 6 || (major == 6 && minor >= 16);
+  }();
+  return safely;
 }
 
 class HostFile final : public File {
@@ -43,15 +63,11 @@ class HostFile final : public File {
   }
 
   Result<void> write(uint64_t offset, std::span<const std::byte> data) override {
-    std::size_t done = 0;
-    while (done < data.size()) {
-      const ssize_t put = retry([&] {
-        return ::pwrite(fd_.get(), data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
-      });
-      if (put < 0) return failure("write", path_);
-      done += static_cast<std::size_t>(put);
-    }
-    return {};
+    return write_with(0, offset, data);
+  }
+
+  Result<void> write_uncached(uint64_t offset, std::span<const std::byte> data) override {
+    return write_with(knows_uncached_.load(std::memory_order_relaxed) ? kDontCache : 0, offset, data);
   }
 
   Result<void> sync_data() override {
@@ -102,8 +118,27 @@ class HostFile final : public File {
   }
 
  private:
+  Result<void> write_with(int flags, uint64_t offset, std::span<const std::byte> data) {
+    std::size_t done = 0;
+    while (done < data.size()) {
+      // The kernel only reads from where an iovec points.
+      const iovec rest{const_cast<std::byte*>(data.data()) + done, data.size() - done};
+      const ssize_t put =
+          retry([&] { return ::pwritev2(fd_.get(), &rest, 1, static_cast<off_t>(offset + done), flags); });
+      if (put < 0 && errno == EOPNOTSUPP && flags != 0) {
+        knows_uncached_.store(false, std::memory_order_relaxed);  // a file system that has not opted in
+        flags = 0;
+        continue;
+      }
+      if (put < 0) return failure("write", path_);
+      done += static_cast<std::size_t>(put);
+    }
+    return {};
+  }
+
   Fd fd_;
   std::string path_;
+  std::atomic<bool> knows_uncached_ = forgets_safely();
 };
 
 class HostFileSystem final : public FileSystem {

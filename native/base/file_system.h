@@ -23,6 +23,11 @@ class File {
   // How many bytes were there: fewer than asked only at end of file.
   virtual Result<std::size_t> read(uint64_t offset, std::span<std::byte> out) = 0;
   virtual Result<void> write(uint64_t offset, std::span<const std::byte> data) = 0;
+  // The same for what will hardly be read here again: the host begins to store it at once and forgets it when
+  // it is stored, so that it takes no memory from what will be read. Worth it from some ten pages on.
+  virtual Result<void> write_uncached(uint64_t offset, std::span<const std::byte> data) {
+    return write(offset, data);
+  }
   virtual Result<void> sync_data() = 0;
   // Reserves disk space for [offset, offset + length); `grow` also moves the end of file. ENOSPC changes
   // nothing. Where the file system can't reserve, growing still works and space is not promised.

@@ -63,8 +63,11 @@ std::optional<TransferFailure> PageTransfer::fill(const Transfer& transfer, uint
 
 std::optional<TransferFailure> PageTransfer::flush() {
   if (used_ == 0) return std::nullopt;
-  const auto done =
-      files_[extent_]->write(uint64_t{page_} * kPageSize, {buffer_.get(), std::size_t{used_} * kPageSize});
+  const std::span<const std::byte> run{buffer_.get(), std::size_t{used_} * kPageSize};
+  File& file = *files_[extent_];
+  // The gateway's cache has these pages, and while it does nobody reads them here.
+  const auto done = used_ < kUncachedPagesMin ? file.write(uint64_t{page_} * kPageSize, run)
+                                              : file.write_uncached(uint64_t{page_} * kPageSize, run);
   used_ = 0;
   if (!done) return TransferFailure{done.error(), done.error().code != ENOSPC};
   return std::nullopt;

@@ -25,6 +25,8 @@ class PageTransfer {
 
  private:
   static constexpr uint32_t kBufferPages = 256;
+  // Smaller writes are left to the host to gather.
+  static constexpr uint32_t kUncachedPagesMin = 16;
 
   std::optional<TransferFailure> fill(const Transfer& transfer, uint32_t done, std::span<std::byte> out);
   std::optional<TransferFailure> flush();

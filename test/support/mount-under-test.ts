@@ -170,7 +170,7 @@ export class MountUnderTest implements AsyncDisposable {
   }
 
   async drain(): Promise<void> {
-    await this.command('drain', this.path);
+    await this.#ask('drain', { mountpoint: this.path });
   }
 
   async kill9(): Promise<void> {
@@ -213,13 +213,9 @@ export class MountUnderTest implements AsyncDisposable {
     return JSON.parse(await this.command('status', this.path, '--json'));
   }
 
-  /** Asked of the admin socket, without a process in between: a kill may follow at once. */
   async stats(): Promise<Record<string, number>> {
-    const socket = join(this.base, 'run', `${this.daemonPid}.sock`);
-    const answer = await call<{ sources: { name: string; counters: Record<string, number> }[] }>(
-      socket,
+    const answer = await this.#ask<{ sources: { name: string; counters: Record<string, number> }[] }>(
       'stats',
-      {},
     );
     const volume = answer.sources.find(({ name }) => name === 'volume');
     if (!volume) throw new Error('the daemon shows no counters of a volume');
@@ -249,6 +245,11 @@ export class MountUnderTest implements AsyncDisposable {
     if (isMounted(this.path)) return;
     if (this.options.directory === undefined)
       rmSync(this.base, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** Of the admin socket, without a process in between: a kill may follow at once, and its start is not measured. */
+  #ask<Result>(method: string, parameters: object = {}): Promise<Result> {
+    return call<Result>(join(this.base, 'run', `${this.daemonPid}.sock`), method, parameters);
   }
 
   async #ended(): Promise<void> {
