@@ -74,6 +74,7 @@ function build(directory: string): string {
     'bench/idleness.cc',
     ...sources.trim().split(' '),
     'native/base/parker.cc',
+    'native/base/processor_wait.cc',
     'native/base/histogram.cc',
     'native/packet/packet_pool.cc',
   ];

@@ -6,11 +6,11 @@
 namespace penstock::net {
 namespace {
 
-// CPU time is read first after so long a spin, then as often: each reading is a system call.
-constexpr uint64_t kCpuCheck_ns = 20'000;
-// What a spinning thread may miss: an interrupt or a kernel thread takes tens of microseconds, a thread that
-// has to share its processor waits for a slice of milliseconds.
-constexpr double kLagMax_ns = 500'000;
+// What the thread waited is read first after so long a spin, then as often: each reading is a system call.
+constexpr uint64_t kWaitCheck_ns = 20'000;
+// What a spinning thread may wait: a kernel thread takes tens of microseconds, a thread that has to share its
+// processor waits for a slice of milliseconds.
+constexpr double kWaitedMax_ns = 500'000;
 // Having met a shared processor, or no free slot, nobody asks again for so long.
 constexpr uint64_t kLagPause_ns = 10'000'000;
 constexpr uint64_t kSlotPause_ns = 1'000'000;
@@ -27,10 +27,10 @@ std::string microseconds(uint64_t ns) {
 
 }  // namespace
 
-IdleGovernor::IdleGovernor(IdleSettings settings, SpinPermit& permit, CpuClock cpu_clock)
+IdleGovernor::IdleGovernor(IdleSettings settings, SpinPermit& permit, WaitClock wait_clock)
     : settings_(settings),
       permit_(permit),
-      cpu_clock_(cpu_clock),
+      wait_clock_(wait_clock),
       tokens_ns_(static_cast<double>(settings.spin_saved_max_ns)),
       wake_cost_ns_(static_cast<double>(settings.wake_cost_ns)) {
   shown_wake_cost_ns_.set(settings.wake_cost_ns);
@@ -135,8 +135,8 @@ IdleDecision IdleGovernor::adaptive(uint64_t now_ns, bool expects) {
   const StayReason why = expects ? StayReason::admitted : StayReason::anticipation;
   if (!spinning_) {
     spin_since_ns_ = now_ns;
-    cpu_checked_at_ns_ = 0;
-  } else if (cpu_lags(now_ns)) {
+    wait_checked_at_ns_ = 0;
+  } else if (shares_processor(now_ns)) {
     lag_until_ns_ = now_ns + kLagPause_ns;
     return sleep(now_ns, SleepReason::cpu_lag);
   }
@@ -149,20 +149,23 @@ IdleDecision IdleGovernor::adaptive(uint64_t now_ns, bool expects) {
   return {.stay = true};
 }
 
-// A leaky bucket: it fills with the processor time that the thread missed, and leaks what it may miss.
-bool IdleGovernor::cpu_lags(uint64_t now_ns) {
-  const uint64_t since_ns = cpu_checked_at_ns_ == 0 ? spin_since_ns_ : cpu_checked_at_ns_;
-  if (settings_.cpu_ratio_min <= 0 || now_ns - since_ns < kCpuCheck_ns) return false;
-  const uint64_t cpu_ns = cpu_clock_();
+// A leaky bucket: it fills with what the thread waited, and leaks what it may wait.
+bool IdleGovernor::shares_processor(uint64_t now_ns) {
+  const bool is_first = wait_checked_at_ns_ == 0;
+  const uint64_t since_ns = is_first ? spin_since_ns_ : wait_checked_at_ns_;
+  if (settings_.wait_share_max >= 1 || now_ns - since_ns < kWaitCheck_ns) return false;
   const uint64_t wall_ns = now_ns - since_ns;
-  // At the first reading only the wall clock is known: a spin that jumped far past its check was not running.
-  const uint64_t ran_ns = cpu_checked_at_ns_ == 0 ? kCpuCheck_ns : cpu_ns - cpu_then_ns_;
-  cpu_checked_at_ns_ = now_ns;
-  cpu_then_ns_ = cpu_ns;
-  missed_ns_ += settings_.cpu_ratio_min * static_cast<double>(wall_ns) - static_cast<double>(ran_ns);
-  missed_ns_ = std::max(missed_ns_, 0.0);
-  if (missed_ns_ <= kLagMax_ns) return false;
-  missed_ns_ = 0;
+  const uint64_t clock_ns = wait_clock_();
+  uint64_t waited_ns = clock_ns - waited_then_ns_;
+  // Before its first reading the thread may also have waited to be woken: at most what the clock jumped is
+  // the spin's.
+  if (is_first) waited_ns = std::min(waited_ns, wall_ns - kWaitCheck_ns);
+  wait_checked_at_ns_ = now_ns;
+  waited_then_ns_ = clock_ns;
+  waited_ns_ += static_cast<double>(waited_ns) - settings_.wait_share_max * static_cast<double>(wall_ns);
+  waited_ns_ = std::max(waited_ns_, 0.0);
+  if (waited_ns_ <= kWaitedMax_ns) return false;
+  waited_ns_ = 0;
   return true;
 }
 

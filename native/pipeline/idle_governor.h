@@ -7,21 +7,22 @@
 //
 //   either way only while   a spin slot of the host is held,
 //                           the token bucket has time left (it refills with `spin_share` of the wall clock),
-//                           the thread gets the processor it asks for (its CPU time keeps up with the wall
-//                           clock)
+//                           the thread gets the processor it asks for (it does not wait for another to
+//                           leave it)
 //
 //   otherwise ──> sleep: announce, look again, block (parker.h)
 //
-// A pure state machine of the worker's thread: time comes in as arguments, the permit and the CPU clock are
-// injected. Every answer has a reason, and every reason is counted; the counters may be read from any thread.
+// A pure state machine of the worker's thread: time comes in as arguments, the permit and the clock of what
+// the thread waited are injected. Every answer has a reason, and every reason is counted; the counters may be
+// read from any thread.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <string>
 
-#include "native/base/clock.h"
 #include "native/base/counter.h"
+#include "native/base/processor_wait.h"
 #include "native/pipeline/gap_history.h"
 #include "native/pipeline/idle_reasons.h"
 #include "native/pipeline/spin_slots.h"
@@ -46,9 +47,9 @@ struct IdleSettings {
   uint64_t nap_ns = 50'000;
   // Whether admitted and finished numbers are looked at; off only to show what they are for.
   bool expect_admitted = true;
-  // Below this ratio of CPU time to wall time, by half a millisecond in all, a spinning thread shares its
-  // processor; 0 never.
-  double cpu_ratio_min = 0.8;
+  // A spinning thread that waits for its processor for more than this share of the time, by half a
+  // millisecond in all, shares it; 1 never.
+  double wait_share_max = 0.2;
 };
 
 struct IdleDecision {
@@ -80,9 +81,10 @@ struct IdleExplanation {
 
 class IdleGovernor {
  public:
-  using CpuClock = uint64_t (*)();
+  // What the calling thread waited for a processor so far.
+  using WaitClock = uint64_t (*)();
 
-  IdleGovernor(IdleSettings settings, SpinPermit& permit, CpuClock cpu_clock = thread_cpu_ns);
+  IdleGovernor(IdleSettings settings, SpinPermit& permit, WaitClock wait_clock = thread_waited_ns);
 
   // The worker found work: ends the idle time that `idle` began.
   void worked(uint64_t now_ns);
@@ -105,12 +107,12 @@ class IdleGovernor {
   IdleDecision decide(uint64_t now_ns, bool work_upstream);
   IdleDecision adaptive(uint64_t now_ns, bool expects);
   IdleDecision sleep(uint64_t now_ns, SleepReason reason);
-  bool cpu_lags(uint64_t now_ns);
+  bool shares_processor(uint64_t now_ns);
   void refill(uint64_t now_ns);
 
   const IdleSettings settings_;
   SpinPermit& permit_;
-  const CpuClock cpu_clock_;
+  const WaitClock wait_clock_;
 
   GapHistory history_;
   GapHistory::Prediction prediction_;
@@ -125,9 +127,9 @@ class IdleGovernor {
   uint64_t refilled_at_ns_ = 0;
   double tokens_ns_ = 0;
   double wake_cost_ns_ = 0;
-  uint64_t cpu_checked_at_ns_ = 0;  // 0: not yet in this spin
-  uint64_t cpu_then_ns_ = 0;
-  double missed_ns_ = 0;  // processor time
+  uint64_t wait_checked_at_ns_ = 0;  // 0: not yet in this spin
+  uint64_t waited_then_ns_ = 0;
+  double waited_ns_ = 0;  // in the bucket
   uint64_t lag_until_ns_ = 0;
   uint64_t no_slot_until_ns_ = 0;
 

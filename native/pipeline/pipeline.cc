@@ -43,7 +43,7 @@ Result<std::unique_ptr<Pipeline>> Pipeline::create(PipelineSettings settings) {
   of_worker.spin_directory = used.spin_directory;
   of_worker.spin_slots = used.spin_slots.value_or(slots);
   of_worker.clock = used.clock;
-  of_worker.cpu_clock = used.cpu_clock;
+  of_worker.wait_clock = used.wait_clock;
   for (uint32_t index = 0; index < used.workers; ++index) {
     auto worker =
         Worker::create(index, of_worker, pipeline->links_, pipeline->quiescence_, pipeline->workers_);

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "native/base/clock.h"
 #include "native/pipeline/graph.h"
 #include "native/pipeline/worker.h"
 
@@ -50,7 +51,7 @@ struct PipelineSettings {
   // No threads: the caller drives worker(i).round() itself, on one thread, with these clocks.
   bool manual = false;
   uint64_t (*clock)() = monotonic_ns;
-  IdleGovernor::CpuClock cpu_clock = thread_cpu_ns;
+  IdleGovernor::WaitClock wait_clock = thread_waited_ns;
 };
 
 struct NodeStatistics {

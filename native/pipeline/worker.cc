@@ -42,7 +42,7 @@ Worker::Worker(uint32_t index, const WorkerSettings& settings, Links& links, Qui
       parker_(std::move(parker)),
       pool_(std::move(pool)),
       slots_(std::move(slots)),
-      governor_(settings.idle, *slots_, settings.cpu_clock) {}
+      governor_(settings.idle, *slots_, settings.wait_clock) {}
 
 Worker::~Worker() {
   stop();

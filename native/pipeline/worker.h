@@ -22,6 +22,7 @@
 #include <string>
 #include <thread>
 
+#include "native/base/clock.h"
 #include "native/base/parker.h"
 #include "native/packet/packet_pool.h"
 #include "native/pipeline/idle_governor.h"
@@ -37,7 +38,7 @@ struct WorkerSettings {
   std::string spin_directory = kSpinDirectory;
   unsigned spin_slots = 0;
   uint64_t (*clock)() = monotonic_ns;
-  IdleGovernor::CpuClock cpu_clock = thread_cpu_ns;
+  IdleGovernor::WaitClock wait_clock = thread_waited_ns;
 };
 
 class Worker {

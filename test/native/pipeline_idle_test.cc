@@ -8,18 +8,23 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <random>
 #include <string>
+#include <thread>
 
+#include "native/base/clock.h"
+#include "native/base/processor_wait.h"
 #include "native/pipeline/wake_cost.h"
 
 namespace penstock::net {
 
-static uint64_t cpu_now_ns = 0;
-static uint64_t cpu_clock() {
-  return cpu_now_ns;
+static uint64_t waited_ns = 0;
+static uint64_t wait_clock() {
+  return waited_ns;
 }
 
 struct Permit final : SpinPermit {
@@ -36,7 +41,7 @@ struct Permit final : SpinPermit {
 
 // A worker that does nothing but idle and, when a batch comes, work for no time.
 struct Idler {
-  explicit Idler(IdleSettings settings = {}) : governor(with_cost(settings), permit, cpu_clock) {}
+  explicit Idler(IdleSettings settings = {}) : governor(with_cost(settings), permit, wait_clock) {}
   static IdleSettings with_cost(IdleSettings settings) {
     if (settings.wake_cost_ns == 0) settings.wake_cost_ns = 30'000;
     return settings;
@@ -56,7 +61,7 @@ struct Idler {
         break;
       }
       now_ns += 500;
-      cpu_now_ns += runs ? 500 : 100;
+      waited_ns += runs ? 0 : 400;
     }
     governor.worked(now_ns);
     return awake;
@@ -223,6 +228,51 @@ TEST_CASE("a spinning thread that does not get its processor sleeps, and leaves 
   CHECK(idler.last == SleepReason::cpu_lag);
   idler.gap(20'000'000, false);
   CHECK(idler.gap(150'000, true));
+}
+
+TEST_CASE("what a thread waits for its processor is counted, what it sleeps is not") {
+  if (!std::filesystem::exists("/proc/thread-self/schedstat")) {
+    MESSAGE("this kernel does not count it");
+    return;
+  }
+  const uint64_t before_ns = thread_waited_ns();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const uint64_t asleep_ns = thread_waited_ns() - before_ns;
+  CHECK(asleep_ns < 45'000'000);
+
+  std::atomic<bool> is_over = false;
+  std::atomic<uint64_t> shared_ns = 0;
+  const auto spin = [&] {
+    cpu_set_t first;
+    REQUIRE(::sched_getaffinity(0, sizeof(first), &first) == 0);
+    int cpu = 0;
+    while (!CPU_ISSET(cpu, &first)) ++cpu;
+    CPU_ZERO(&first);
+    CPU_SET(cpu, &first);
+    REQUIRE(::sched_setaffinity(0, sizeof(first), &first) == 0);
+    const uint64_t then_ns = thread_waited_ns();
+    while (!is_over.load()) relax();
+    shared_ns += thread_waited_ns() - then_ns;
+  };
+  std::thread one(spin);
+  std::thread other(spin);
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  is_over = true;
+  one.join();
+  other.join();
+  CHECK(shared_ns >= 200'000'000);  // whatever else runs there, one of the two waits
+}
+
+TEST_CASE("a spin that a hypervisor stretches is nobody else's processor") {
+  Idler idler({.spin_share = 1});
+  for (int i = 0; i < 100; ++i) {
+    CHECK(idler.gap(100'000, true));
+    idler.governor.idle(idler.now_ns, true);
+    idler.now_ns += 3'000'000;  // the clock jumps, and the thread has not waited
+    CHECK(idler.governor.idle(idler.now_ns, true).reason != SleepReason::cpu_lag);
+    idler.governor.worked(idler.now_ns);
+  }
+  CHECK(idler.sleeps(SleepReason::cpu_lag) == 0);
 }
 
 TEST_CASE("a spinning thread that is interrupted now and then goes on spinning") {

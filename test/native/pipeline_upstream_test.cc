@@ -154,7 +154,7 @@ static Outcome run(uint64_t seed, uint64_t packets, bool expect_admitted) {
   settings.spin_slots = 3;
   settings.manual = true;
   settings.clock = virtual_clock;
-  settings.cpu_clock = virtual_clock;
+  settings.wait_clock = [] { return uint64_t{0}; };
   auto created = Pipeline::create(settings);
   REQUIRE(created.ok());
   Pipeline& pipeline = **created;
