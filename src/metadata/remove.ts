@@ -81,7 +81,9 @@ export function loseLink(view: View, context: Context, inode: Inode, isOpen: IsO
 export function removeInode(view: View, context: Context, inode: Inode): void {
   const { ino } = inode;
   const node = view.nodeOf(ino);
-  if (isSymlink(inode)) view.delete(node, view.keys.symlink(ino));
+  // Read like everything that is written: a transaction across nodes locks the record as it was seen.
+  const target = isSymlink(inode) ? view.keys.symlink(ino) : undefined;
+  if (target !== undefined && view.get(node, target) !== undefined) view.delete(node, target);
   if (inode.listBytes > 0) {
     for (const { key } of view.range(node, view.keys.xattrs(ino))) view.delete(node, key);
   }

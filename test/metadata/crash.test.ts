@@ -84,6 +84,22 @@ const scenarios: Scenario[] = [
     act: ({ volume, dirs }) => volume.unlink(root, dirs[1]!, name('second'), closed),
   },
   {
+    what: 'unlink of a symbolic link from another node',
+    prepare: async ({ volume, dirs }) => {
+      await volume.makeSymlink(root, dirs[0]!, name('link'), name('target'));
+      await volume.rename(root, dirs[0]!, name('link'), dirs[2]!, name('moved'), 0, closed);
+    },
+    act: ({ volume, dirs }) => volume.unlink(root, dirs[2]!, name('moved'), closed),
+  },
+  {
+    what: 'rename of a file over a symbolic link on another node',
+    prepare: async ({ volume, dirs }) => {
+      await volume.makeSymlink(root, dirs[0]!, name('link'), name('target'));
+      await mk(volume, dirs[2]!, 'file');
+    },
+    act: ({ volume, dirs }) => volume.rename(root, dirs[2]!, name('file'), dirs[0]!, name('link'), 0, closed),
+  },
+  {
     what: 'link across nodes',
     prepare: async ({ volume, dirs }) => {
       await mk(volume, dirs[0]!, 'file');
