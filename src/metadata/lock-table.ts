@@ -253,12 +253,15 @@ export class LockTable {
   // who wait for what it just got may have become part of a cycle.
   #grantedWhileWaiting(holder: Holder, ino: number): void {
     if (holder.waiting.size === 0) return;
+    let refused = false;
     for (const waiter of [...(this.#inodes.get(ino)?.queue ?? [])]) {
       if (waiter.request.flavour !== 'posix' || !waiter.holder.waiting.has(waiter)) continue;
       if (!this.#closesCycle(waiter.holder, waiter.request)) continue;
       this.#deadlocks++;
       this.#refuse(waiter, 'EDEADLK', 'the lock would wait for its own owner');
+      refused = true;
     }
+    if (refused) this.#serve(ino); // Whoever stood behind it may go now.
     for (const waiter of [...holder.waiting]) this.#serve(waiter.request.ino);
   }
 

@@ -222,6 +222,20 @@ describe('waiting', () => {
     await thread2;
   });
 
+  it('whoever stood behind a waiter that is refused for a cycle goes', async () => {
+    const { a } = await started();
+    await a.take(lock(1, 1n, 'read'));
+    await a.take(lock(2, 2n, 'write'));
+    const thread1 = a.wait(lock(2, 3n, 'write'));
+    const writer = a.wait(lock(1, 2n, 'write'));
+    const reader = a.wait(lock(1, 4n, 'read')); // Behind the writer alone.
+    await a.take(lock(1, 3n, 'read')); // Owner 2 waits for 3 too now, which waits for 2.
+    await expect(writer).rejects.toEqual(code('EDEADLK'));
+    await reader;
+    await a.flush(2, 2n);
+    await thread1;
+  });
+
   it('a refused flock conversion has lost the old lock, as in Linux', async () => {
     const { a, b } = await started();
     await a.take(flock(1, 1n, 'read'));
