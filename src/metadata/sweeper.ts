@@ -27,9 +27,7 @@ export class Sweeper {
 
   sweep(): Promise<void> {
     this.#again = true;
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined;
-    });
+    this.#running ??= this.#run();
     return this.#running;
   }
 
@@ -38,11 +36,16 @@ export class Sweeper {
   }
 
   async #run(): Promise<void> {
-    while (this.#again) {
-      this.#again = false;
-      for (const { index } of this.cluster.nodes) {
-        while (await this.#sweepNode(index)) this.#again = true;
+    try {
+      while (this.#again) {
+        this.#again = false;
+        for (const { index } of this.cluster.nodes) {
+          while (await this.#sweepNode(index)) this.#again = true;
+        }
       }
+    } finally {
+      // In one step with the last look at `#again`: a sweep that is asked for in between would not be done by anybody.
+      this.#running = undefined;
     }
   }
 
