@@ -22,7 +22,7 @@ import {
 } from './keys.js';
 import { decodeNumber, decodeUsage, encodeNumber, encodeUsage } from './records.js';
 import { applyCharge, consuming, giving, isFree } from './usage.js';
-import type { IntentMet } from './view.js';
+import { type IntentMet, Restart } from './view.js';
 
 type Outcome = 'committed' | 'aborted' | 'pending';
 const POLL_MS = 5;
@@ -108,6 +108,7 @@ export async function applyParticipant(
   txn.delete(participantKey(txid));
 }
 
+/** Throws Restart when less is held than is to go: its session has used it since it was looked at. */
 export async function moveReservation(
   txn: KvTransaction,
   keys: VolumeKeys,
@@ -117,6 +118,7 @@ export async function moveReservation(
   if (charge.reserved === 0) return;
   const key = keys.reservation(charge.session);
   const held = decodeNumber(await txn.get(key)) + sign * charge.reserved;
+  if (held < 0) throw new Restart('a reservation was used before it could be moved');
   if (held > 0) txn.put(key, encodeNumber(held));
   else txn.delete(key);
 }

@@ -2,12 +2,12 @@
 // moments, coordinators that are slower than the patience of others, and power losses of some nodes only.
 import { expect, test } from 'vitest';
 import type { MemoryEngine } from '../../src/kv/memory-engine.js';
-import { RenameFlag } from '../../src/metadata/contract.js';
+import { type MetadataError, RenameFlag } from '../../src/metadata/contract.js';
 import { MetadataService } from '../../src/metadata/service.js';
 import { forgetFinished } from '../../src/metadata/settle.js';
 import type { Volume } from '../../src/metadata/volume.js';
 import { delays, generator } from './random.js';
-import { closed, codeOf, makeBench, memoryEngines, name, REG, root } from './support.js';
+import { closed, codeOf, makeBench, memoryEngines, name, REG, root, SESSION, setSession } from './support.js';
 
 const mkdir = async (volume: Volume, parent: number, text: string): Promise<number> =>
   (await volume.makeDirectory(root, parent, name(text), 0o755)).ino;
@@ -246,4 +246,45 @@ test('a stripe is handed out for dropping only when the file is durably gone', a
   expect((await volume.takeReleased(10)).length).toBe(1);
   const service = await MetadataService.open(engines.map((engine) => engine.crash({ keep: 'synced' })));
   expect(await codeOf((await service.volume('v')).lookup(root, 1, name('f')))).toBe('ENOENT');
+});
+
+/** Two nodes and 40 pages, all of them reserved by a session on its node; a file on each. */
+async function reservedBy(session: number) {
+  const engines = memoryEngines(2);
+  const bench = await makeBench(engines, { bytesQuota: 40 * 4096 });
+  const caller = { ...root, session };
+  await setSession(engines, session);
+  const files: number[] = [];
+  for (let n = 0; files[0] === undefined || files[1] === undefined; n++) {
+    const dir = await mkdir(bench.volume, 1, `d${n}`);
+    const { ino } = await bench.volume.makeNode(root, dir, name('f'), REG | 0o644, 0);
+    files[bench.service.cluster.map.node(ino % 4096)] = ino;
+  }
+  expect(await bench.volume.reservePages(caller, 40)).toBe(40);
+  const time = { sec: 1, nsec: 0 };
+  const publish = async (volume: Volume, node: number, pages: number): Promise<string> => {
+    const times = { mtime: time, ctime: time };
+    const file = { ino: files[node]!, baseVersion: 0, size: 1, pages, stripes: [], removedStripes: [] };
+    const [result] = await volume.publish(caller, [{ ...file, ...times }]);
+    return result!.error ?? 'none';
+  };
+  /** Publishes on a node to which the reservation must move; `meanwhile` comes before the move is prepared. */
+  const publishAway = async (node: number, pages: number, meanwhile: () => Promise<unknown>) => {
+    let moves = 0;
+    const onStep = async (step: string): Promise<void> => {
+      if (step === 'read' && moves++ === 0) await meanwhile();
+    };
+    const slow = await (await MetadataService.open(engines, { onStep })).volume('v');
+    const code = await publish(slow, node, pages).catch((error: MetadataError) => error.code);
+    expect(moves).toBeGreaterThan(0);
+    return code;
+  };
+  return { ...bench, publish, publishAway };
+}
+
+test('a reservation that is used while it is about to move is not there twice', async () => {
+  const { service, volume, publish, publishAway } = await reservedBy(SESSION);
+  expect(await publishAway(1, 30, () => publish(volume, 0, 35))).toBe('EDQUOT');
+  expect((await volume.statistics()).bytesUsed).toBe(35 * 4096);
+  expect((await service.fsck('v')).findings).toEqual([]);
 });
