@@ -4,6 +4,7 @@ import type { KvEngine } from '../kv/engine.js';
 import { type Now, wallTime } from './clock.js';
 import { sessionKey, type VolumeKeys } from './keys.js';
 import { rebalance } from './quota.js';
+import type { Fence } from './session-fence.js';
 import type { ShardMap } from './shard-map.js';
 import type { QuotaShort } from './usage.js';
 
@@ -91,8 +92,8 @@ export class Cluster {
    * Moves free share of the quota to a node that is short of it. False: no node can spare enough. One at a time: while
    * share is on its way it is free nowhere, and another search would find too little.
    */
-  rebalance(keys: VolumeKeys, short: QuotaShort): Promise<boolean> {
-    const turn = this.#rebalancing.then(() => rebalance(this, keys, short));
+  rebalance(keys: VolumeKeys, short: QuotaShort, fence: Fence): Promise<boolean> {
+    const turn = this.#rebalancing.then(() => rebalance(this, keys, short, fence));
     this.#rebalancing = turn.then(
       () => {},
       () => {},

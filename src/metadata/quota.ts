@@ -4,6 +4,7 @@
 import type { Cluster } from './cluster.js';
 import type { VolumeKeys } from './keys.js';
 import { decodeNumber, decodeUsage, encodeNumber } from './records.js';
+import type { Fence } from './session-fence.js';
 import { spread } from './spread.js';
 import { inodesFree, pagesFree, QuotaShort } from './usage.js';
 import { IntentMet, Restart, type View } from './view.js';
@@ -55,11 +56,19 @@ async function offerOf(cluster: Cluster, keys: VolumeKeys, node: number, session
 /** Searches that meet others at work on the same shares, before the volume counts as full. */
 const ROUNDS_MAX = 8;
 
-/** True when the shortage is covered. A session's own reservation elsewhere moves first, as a reservation. */
-export async function rebalance(cluster: Cluster, keys: VolumeKeys, short: QuotaShort): Promise<boolean> {
+/**
+ * True when the shortage is covered. A session's own reservation elsewhere moves first, as a reservation; never once the
+ * session has ended (ESTALE), for what it holds is being returned, node by node.
+ */
+export async function rebalance(
+  cluster: Cluster,
+  keys: VolumeKeys,
+  short: QuotaShort,
+  fence: Fence,
+): Promise<boolean> {
   if (cluster.nodes.length === 1) return false;
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    const outcome = await gather(cluster, keys, short);
+    const outcome = await gather(cluster, keys, short, fence);
     if (outcome !== 'again') return outcome === 'covered';
   }
   return false;
@@ -67,7 +76,12 @@ export async function rebalance(cluster: Cluster, keys: VolumeKeys, short: Quota
 
 type Gathered = 'covered' | 'full' | 'again';
 
-async function gather(cluster: Cluster, keys: VolumeKeys, short: QuotaShort): Promise<Gathered> {
+async function gather(
+  cluster: Cluster,
+  keys: VolumeKeys,
+  short: QuotaShort,
+  fence: Fence,
+): Promise<Gathered> {
   let { pages, inodes } = short;
   let raced = false;
   for (const { index } of cluster.nodes) {
@@ -77,7 +91,7 @@ async function gather(cluster: Cluster, keys: VolumeKeys, short: QuotaShort): Pr
     const morePages = part(pages - held, offer.pages);
     const moreInodes = part(inodes, offer.inodes);
     if (held + morePages + moreInodes === 0) continue;
-    if (await move(cluster, keys, index, short, held, morePages, moreInodes)) {
+    if (await move(cluster, keys, fence, index, short, held, morePages, moreInodes)) {
       pages -= held + morePages;
       inodes -= moreInodes;
       cluster.counters.rebalanced += 1;
@@ -95,6 +109,7 @@ function part(need: number, free: number): number {
 async function move(
   cluster: Cluster,
   keys: VolumeKeys,
+  fence: Fence,
   giver: number,
   short: QuotaShort,
   held: number,
@@ -102,7 +117,7 @@ async function move(
   inodes: number,
 ): Promise<boolean> {
   try {
-    await spread(cluster, keys, undefined, (view) => {
+    await spread(cluster, keys, fence, (view) => {
       for (const [node, sign] of [
         [giver, -1],
         [short.node, 1],

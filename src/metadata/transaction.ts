@@ -60,7 +60,7 @@ export async function run<T>(
         counters.intentsMet += 1;
         await settle(cluster, reason);
       } else if (reason instanceof QuotaShort) {
-        const covered = await cluster.rebalance(keys, reason);
+        const covered = await cluster.rebalance(keys, reason, fence);
         // Somebody else's search may have brought share here meanwhile: the first refusal is not the last word.
         if (!covered && (refused || cluster.nodes.length === 1)) {
           counters.quotaRefusals += 1;

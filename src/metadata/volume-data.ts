@@ -130,7 +130,7 @@ export abstract class VolumeData extends VolumeRunner {
       run(this.cluster, this.keys, node, caller, (view) => reserve(view, node, caller.session, pages));
     const granted = await attempt();
     if (granted === pages || this.cluster.nodes.length === 1) return granted;
-    await this.cluster.rebalance(this.keys, new QuotaShort(node, pages - granted, 0));
+    await this.cluster.rebalance(this.keys, new QuotaShort(node, pages - granted, 0), caller);
     const rest = pages - granted;
     return (
       granted +

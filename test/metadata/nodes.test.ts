@@ -3,11 +3,25 @@
 import { expect, test } from 'vitest';
 import type { MemoryEngine } from '../../src/kv/memory-engine.js';
 import { type MetadataError, RenameFlag } from '../../src/metadata/contract.js';
+import { giveBack } from '../../src/metadata/quota.js';
 import { MetadataService } from '../../src/metadata/service.js';
+import { SessionState } from '../../src/metadata/session-fence.js';
 import { forgetFinished } from '../../src/metadata/settle.js';
+import { run } from '../../src/metadata/transaction.js';
 import type { Volume } from '../../src/metadata/volume.js';
 import { delays, generator } from './random.js';
-import { closed, codeOf, makeBench, memoryEngines, name, REG, root, SESSION, setSession } from './support.js';
+import {
+  closed,
+  codeOf,
+  EPOCH,
+  makeBench,
+  memoryEngines,
+  name,
+  REG,
+  root,
+  SESSION,
+  setSession,
+} from './support.js';
 
 const mkdir = async (volume: Volume, parent: number, text: string): Promise<number> =>
   (await volume.makeDirectory(root, parent, name(text), 0o755)).ino;
@@ -286,5 +300,22 @@ test('a reservation that is used while it is about to move is not there twice', 
   const { service, volume, publish, publishAway } = await reservedBy(SESSION);
   expect(await publishAway(1, 30, () => publish(volume, 0, 35))).toBe('EDQUOT');
   expect((await volume.statistics()).bytesUsed).toBe(35 * 4096);
+  expect((await service.fsck('v')).findings).toEqual([]);
+});
+
+test('a reservation does not move behind the end of its session', async () => {
+  const onSecond = 4096 + 4000;
+  const { service, engines, volume, publishAway } = await reservedBy(onSecond);
+  const { cluster } = service;
+  const giveBackOn = (node: number) =>
+    run(cluster, volume.keys, node, undefined, (view) => giveBack(view, node, onSecond, 40));
+  const code = await publishAway(0, 30, async () => {
+    await setSession(engines, onSecond, EPOCH, SessionState.Ending);
+    // The end of a session goes from node to node. It has been on this one.
+    expect(await giveBackOn(0)).toBe(0);
+  });
+  expect(code).toBe('ESTALE');
+  expect(await giveBackOn(1)).toBe(40);
+  expect(await volume.reservePages(root, 40)).toBe(40);
   expect((await service.fsck('v')).findings).toEqual([]);
 });
