@@ -141,8 +141,10 @@ export class Volume extends VolumeData implements Namespace, AsyncDisposable {
   }
 
   async releaseOrphans(caller: Caller, inos: readonly number[]): Promise<void> {
-    for (let first = 0; first < inos.length; first += ORPHANS_PER_TRANSACTION) {
-      const batch = inos.slice(first, first + ORPHANS_PER_TRANSACTION);
+    // A transaction does not see its own writes, and would count an inode out as often as it is named.
+    const distinct = [...new Set(inos)];
+    for (let first = 0; first < distinct.length; first += ORPHANS_PER_TRANSACTION) {
+      const batch = distinct.slice(first, first + ORPHANS_PER_TRANSACTION);
       const context = this.context(caller);
       await this.change(batch[0]!, context, (view) => {
         for (const ino of batch) releaseOrphanOf(view, context, caller.session, ino);

@@ -319,6 +319,14 @@ export function namespaceContract(label: string, open: () => Promise<Subject>): 
         expect((await volume.statistics()).inodesUsed).toBe(1);
       });
 
+      test('an orphan that is released twice at once is counted out once', async () => {
+        await start();
+        const { ino } = await create(1, 'f');
+        await volume.unlink(root, 1, name('f'), opened);
+        await volume.releaseOrphans(root, [ino, ino]);
+        expect((await volume.statistics()).inodesUsed).toBe(1);
+      });
+
       test('an open directory lives on without a name, takes none, and goes when it is released', async () => {
         await start();
         const dir = await mkdir(1, 'd');
