@@ -7,7 +7,7 @@
 //
 // Order of closing is the reverse of opening: sessions end before metadata, metadata before its engine.
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { open, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { PageEndpoint } from '../../bindings/extent.js';
@@ -39,6 +39,8 @@ import { TokenTable } from './tokens.js';
  */
 export const STORE_FORMAT = 2;
 const IDENTITY_FILE = 'penstock.json';
+/** The identity while the rest of the store is being made: whatever stands beside it is ours to throw away. */
+const MAKING_FILE = 'penstock.json.making';
 const STORAGE_NODE_ID = 1;
 /** What fsck names one by one; the rest it counts. */
 const PROBLEMS_MAX = 20_000;
@@ -83,17 +85,40 @@ export async function formatEmbedded(
 
 const metadataUrl = (directory: string): string => `file:${join(directory, 'metadata')}`;
 
-/** The identity file comes last: until it is there the directory holds no store, and making it starts anew. */
+/**
+ * The identity gets its name last: until then the directory holds no store, and making it starts anew. ENOTEMPTY when something
+ * stands in its place that nobody was making.
+ */
 async function makeStore(directory: string): Promise<void> {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  for (const part of ['metadata', 'data']) {
-    await rm(join(directory, part), { recursive: true, force: true });
-    mkdirSync(join(directory, part), { mode: 0o700 });
+  const parts = ['metadata', 'data'].map((part) => join(directory, part));
+  const making = join(directory, MAKING_FILE);
+  if (!existsSync(making)) for (const part of parts) requireVacant(part);
+  await writeDurably(making, identityText(randomUUID()));
+  await syncDirectory(directory);
+  for (const part of parts) {
+    await rm(part, { recursive: true, force: true });
+    mkdirSync(part, { mode: 0o700 });
   }
   const engine = await openEngine(metadataUrl(directory));
   await formatStore([engine]);
   await engine[Symbol.asyncDispose]();
-  await writeIdentity(directory, randomUUID());
+  await rename(making, join(directory, IDENTITY_FILE));
+  await syncDirectory(directory);
+}
+
+function requireVacant(part: string): void {
+  try {
+    if (readdirSync(part).length === 0) return;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return;
+    if (code !== 'ENOTDIR') throw error;
+  }
+  throw new MetadataError(
+    'ENOTEMPTY',
+    `${part} is there, but no ${IDENTITY_FILE} beside it: restore that file if this was a store, else choose another directory`,
+  );
 }
 
 /** The engine is open, hence locked, before the identity changes, and nothing is committed to it before that is durable. */
@@ -110,10 +135,20 @@ async function openMetadata(directory: string): Promise<{ engine: KvEngine; id: 
 }
 
 async function writeIdentity(directory: string, id: string): Promise<void> {
-  const identity: StoreIdentity = { format: STORE_FORMAT, id };
   const path = join(directory, IDENTITY_FILE);
-  await writeFile(`${path}.new`, `${JSON.stringify(identity)}\n`, { flush: true });
+  await writeDurably(`${path}.new`, identityText(id));
   await rename(`${path}.new`, path);
+  await syncDirectory(directory);
+}
+
+function identityText(id: string): string {
+  const identity: StoreIdentity = { format: STORE_FORMAT, id };
+  return `${JSON.stringify(identity)}\n`;
+}
+
+const writeDurably = (path: string, text: string): Promise<void> => writeFile(path, text, { flush: true });
+
+async function syncDirectory(directory: string): Promise<void> {
   const handle = await open(directory, 'r');
   await handle.sync();
   await handle.close();

@@ -1,5 +1,5 @@
 // The format of a store: an older one is raised when it is opened, a newer one refused with nothing touched.
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -66,4 +66,37 @@ test('a store in use is not raised under whoever has it open', async () => {
 test.each([undefined, 'two', 1.5])('an identity with format %s is damaged', async (format) => {
   setFormat(format);
   await expect(open()).rejects.toMatchObject({ code: 'EIO', message: expect.stringContaining('is damaged') });
+});
+
+test('a store that has lost its identity is not made anew over what it holds', async () => {
+  const text = readFileSync(path());
+  rmSync(path());
+  await expect(formatEmbedded(directory, 'work', {}, true)).rejects.toMatchObject({
+    code: 'ENOTEMPTY',
+    message: `${join(directory, 'metadata')} is there, but no penstock.json beside it: restore that file if this was a store, else choose another directory`,
+  });
+  writeFileSync(path(), text);
+  await EmbeddedService.requireVolume(directory, 'work');
+});
+
+test.each(['metadata', 'data'])(
+  'a directory in which somebody keeps "%s" is no place for a store',
+  async (part) => {
+    const kept = join(directory, 'elsewhere', part, 'kept');
+    mkdirSync(kept, { recursive: true });
+    await expect(formatEmbedded(join(directory, 'elsewhere'), 'work', {}, false)).rejects.toMatchObject({
+      code: 'ENOTEMPTY',
+    });
+    expect(existsSync(kept)).toBe(true);
+    rmSync(kept, { recursive: true });
+    await formatEmbedded(join(directory, 'elsewhere'), 'work', {}, false);
+  },
+);
+
+test('a store whose making was cut off is made anew', async () => {
+  renameSync(path(), `${path()}.making`);
+  await formatEmbedded(directory, 'again', {}, false);
+  await EmbeddedService.requireVolume(directory, 'again');
+  await expect(EmbeddedService.requireVolume(directory, 'work')).rejects.toMatchObject({ code: 'ENOENT' });
+  expect(existsSync(`${path()}.making`)).toBe(false);
 });
