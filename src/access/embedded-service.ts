@@ -279,7 +279,8 @@ export class EmbeddedService implements AsyncDisposable {
         return service;
       });
     } catch (error) {
-      for (const part of opened.reverse()) await part[Symbol.asyncDispose]();
+      // What went wrong first is what the caller hears.
+      await closeAll(opened.reverse());
       const loaded = await loading.catch(() => undefined);
       await loaded?.[Symbol.asyncDispose]();
       throw error;
@@ -366,12 +367,10 @@ export class EmbeddedService implements AsyncDisposable {
     return { ...this.#access.stats(), ...this.engine.stats() };
   }
 
+  /** Nothing stays open, whatever fails; rejects with the first failure. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#access[Symbol.asyncDispose]();
-    await this.sessions[Symbol.asyncDispose]();
-    await this.metadata[Symbol.asyncDispose]();
-    await this.node[Symbol.asyncDispose]();
-    await this.engine[Symbol.asyncDispose]();
+    const failures = await closeAll([this.#access, this.sessions, this.metadata, this.node, this.engine]);
+    if (failures.length > 0) throw failures[0];
   }
 
   /** Every volume hears of the ends of sessions, of those that a crash left half-ended too. */
@@ -419,4 +418,17 @@ export class EmbeddedService implements AsyncDisposable {
       throw error;
     }
   }
+}
+
+/** One after the other, each whatever became of those before it; answers what failed. */
+async function closeAll(parts: readonly AsyncDisposable[]): Promise<unknown[]> {
+  const failures: unknown[] = [];
+  for (const part of parts) {
+    try {
+      await part[Symbol.asyncDispose]();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  return failures;
 }

@@ -67,8 +67,19 @@ export class Sequence {
     }
   }
 
-  /** On a clean end the rest of the range goes back, unless another process has reserved beyond it. */
+  /**
+   * On a clean end the rest of the range goes back, unless another process has reserved beyond it. Where it cannot (the disk may
+   * be full) it is skipped, as after an unclean one.
+   */
   async close(): Promise<void> {
+    try {
+      await this.#giveBack();
+    } catch {
+      this.cluster.counters.failedReservations += 1;
+    }
+  }
+
+  async #giveBack(): Promise<void> {
     if (this.#ahead !== undefined) await this.#ahead;
     if (this.#next >= this.#end) return;
     const next = this.#next;
