@@ -14,6 +14,7 @@
 #include "bindings/module.h"
 #include "bindings/on_pool.h"
 #include "native/fuse/memory_file_io.h"
+#include "native/fuse/mount.h"
 #include "native/fuse/session.h"
 
 namespace penstock::bindings {
@@ -177,7 +178,8 @@ class FuseSession final : public Napi::ObjectWrap<FuseSession> {
 
   Napi::Value unmount(const Napi::CallbackInfo& info) {
     const bool lazy = info[0].As<Napi::Boolean>().Value();
-    return on_pool(Value(), [this, lazy] { return session_->unmount(lazy); });
+    // Its turn may come when the mount has ended and the session is gone.
+    return on_pool(Value(), [this, lazy] { return fuse::unmount_fuse(options_.mount.mountpoint, lazy); });
   }
 
   void stop(const Napi::CallbackInfo&) { end(); }

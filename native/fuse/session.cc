@@ -126,10 +126,6 @@ ChannelState Session::channel() const {
   return state;
 }
 
-Result<void> Session::unmount(bool lazy) {
-  return unmount_fuse(options_.mount.mountpoint, lazy);
-}
-
 std::vector<std::pair<std::string, uint64_t>> Session::stats() {
   const NameCacheCounters names = names_.counters();
   const DataPathCounters& data = data_path_->counters();

@@ -126,9 +126,6 @@ class Session {
   void invalidate_inode(uint64_t ino, int64_t offset, int64_t length);
   void invalidate_entry(uint64_t parent, std::string_view name);
 
-  // Blocks until every file that must be closed is closed, unless lazy: not for the JavaScript thread.
-  Result<void> unmount(bool lazy);
-
   const Negotiated& negotiated() const { return negotiated_; }
   // Final once start() has returned. An empty refusal: what was asked for is used, or was not to be used.
   ChannelState channel() const;

@@ -1,6 +1,7 @@
 // Mounting where it must be refused, unmounting, and what is left when the process that mounted dies.
 import { execFile, spawn } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { closeSync, openSync } from 'node:fs';
+import { mkdir, mkdtemp, open, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -101,6 +102,23 @@ test('an unmount from outside ends the transport', async () => {
   await run('umount', [mount.path]);
   await mount.transport.ended;
   await mount.transport.unmount();
+  await rmdir(mount.path);
+});
+
+test('an unmount that waits for its turn while somebody else unmounts has nothing left to do', async () => {
+  const mount = await mountMemoryFs();
+  // Whoever opens a FIFO waits for its other end: no thread of the pool is left.
+  const fifo = join(directory, 'fifo');
+  await run('mkfifo', [fifo]);
+  const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4);
+  const readers = Array.from({ length: threads }, () => open(fifo, 'r'));
+  const unmounts = [mount.transport.unmount(), mount.transport[Symbol.asyncDispose]()];
+  await run('umount', [mount.path]);
+  await mount.transport.ended;
+  const end = openSync(fifo, 'r+');
+  for (const reader of await Promise.all(readers)) await reader.close();
+  closeSync(end);
+  await Promise.all(unmounts);
   await rmdir(mount.path);
 });
 

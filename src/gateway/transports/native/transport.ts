@@ -165,7 +165,13 @@ export class NativeFuseTransport implements FuseTransport {
 
   async unmount(options?: { lazy?: boolean }): Promise<void> {
     if (this.#stopped) return;
-    await this.#session.unmount(options?.lazy ?? false);
+    try {
+      await this.#session.unmount(options?.lazy ?? false);
+    } catch (error) {
+      // Somebody else was faster.
+      if (this.#stopped) return;
+      throw error;
+    }
     if (options?.lazy !== true) await this.ended;
   }
 
@@ -174,7 +180,8 @@ export class NativeFuseTransport implements FuseTransport {
     if (this.#stopped) return;
     await this.#session.unmount(true).catch((error: unknown) => {
       // EINVAL: somebody else unmounted it already.
-      if (!(error instanceof Error && 'code' in error && error.code === 'EINVAL')) throw error;
+      if (this.#stopped || (error instanceof Error && 'code' in error && error.code === 'EINVAL')) return;
+      throw error;
     });
     this.#stop();
   }
