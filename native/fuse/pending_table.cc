@@ -16,24 +16,31 @@ std::optional<uint32_t> PendingTable::add(Pending pending, bool may_wait) {
   if (closed_ || free_.empty()) return std::nullopt;
   const uint32_t slot = free_.back();
   free_.pop_back();
+  pending.slot = slot;
   pending.live = true;
-  slots_[slot] = std::move(pending);
+  slots_[slot % kSlots] = std::move(pending);
   return slot;
+}
+
+Pending* PendingTable::find(uint32_t slot) {
+  Pending& pending = slots_[slot % kSlots];
+  return pending.live && pending.slot == slot ? &pending : nullptr;
 }
 
 std::optional<Pending> PendingTable::take(uint32_t slot) {
   std::lock_guard lock(mutex_);
-  if (slot >= kSlots || !slots_[slot].live) return std::nullopt;
-  Pending taken = std::exchange(slots_[slot], Pending{});
-  free_.push_back(slot);
+  Pending* pending = find(slot);
+  if (pending == nullptr) return std::nullopt;
+  Pending taken = std::exchange(*pending, Pending{});
+  free_.push_back((slot + kSlots) & kNumberMax);
   if (free_.size() == kKept + 1) freed_.notify_all();
   return taken;
 }
 
 std::optional<uint32_t> PendingTable::interrupt(uint64_t unique) {
   std::lock_guard lock(mutex_);
-  for (uint32_t slot = 0; slot < kSlots; ++slot) {
-    if (slots_[slot].live && slots_[slot].announced && slots_[slot].unique == unique) return slot;
+  for (const Pending& pending : slots_) {
+    if (pending.live && pending.announced && pending.unique == unique) return pending.slot;
   }
   early_[early_next_++ % kEarlyMax] = unique;
   early_any_ = true;
@@ -42,9 +49,9 @@ std::optional<uint32_t> PendingTable::interrupt(uint64_t unique) {
 
 bool PendingTable::announce(uint32_t slot, uint64_t unique) {
   std::lock_guard lock(mutex_);
-  Pending& pending = slots_[slot];
-  if (!pending.live || pending.unique != unique) return false;  // answered already
-  pending.announced = true;
+  Pending* pending = find(slot);
+  if (pending == nullptr) return false;  // answered already
+  pending->announced = true;
   return early_any_ && std::find(early_.begin(), early_.end(), unique) != early_.end();
 }
 

@@ -4,6 +4,11 @@
 // The table is bounded. A full table makes the worker wait, as a full ring does; lock waits, which may last
 // for ever, are refused well before that (ENOLCK), so that the request that would end them always finds a
 // slot.
+//
+//   number of a slot: | 0 | times it was used | index |
+//
+// An interrupt goes on the ring after its request and may be overtaken there by the answer and the next
+// request. That one gets another number, so the interrupt meets nobody.
 #pragma once
 
 #include <array>
@@ -32,6 +37,7 @@ struct Pending {
   uint64_t offset = 0;    // readdir
   uint32_t flags = 0;     // open, rename, lock type, ...
   uint32_t capacity = 0;  // largest payload the kernel accepts
+  uint32_t slot = 0;      // its number
   bool live = false;
   bool announced = false;
 };
@@ -39,6 +45,7 @@ struct Pending {
 class PendingTable {
  public:
   static constexpr uint32_t kSlots = 8192;
+  static constexpr uint32_t kNumberMax = INT32_MAX;  // a small integer of JavaScript
   static constexpr uint32_t kLockWaitLimit = kSlots / 2;
   static constexpr uint32_t kKept = 16;  // for whoever may not wait
 
@@ -47,7 +54,7 @@ class PendingTable {
   // Blocks while full, unless told that the caller is the one who empties it: then, and once closed, nothing.
   // That one finds room whenever no more than kLockWaitLimit slots were in use just before.
   std::optional<uint32_t> add(Pending pending, bool may_wait = true);
-  // Empties the slot. Nothing when it holds no request.
+  // Empties the slot. Nothing when no request has it.
   std::optional<Pending> take(uint32_t slot);
   // An interrupt of `unique`: its slot if the request was announced to JavaScript. Otherwise the interrupt is
   // kept for announce(), since it may have overtaken its request: it comes on another way.
@@ -58,10 +65,13 @@ class PendingTable {
   void close();
 
  private:
+  // The request of that number, or nullptr.
+  Pending* find(uint32_t slot);
+
   std::mutex mutex_;
   std::condition_variable freed_;
   std::vector<Pending> slots_;
-  std::vector<uint32_t> free_;
+  std::vector<uint32_t> free_;  // the numbers they have next
   // Interrupts of requests that were not announced, the oldest overwritten. Most are of requests that native
   // code answers; a unique number never comes again.
   static constexpr std::size_t kEarlyMax = 64;
