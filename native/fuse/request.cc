@@ -128,6 +128,19 @@ bool check_stated_lengths(const Request& request) {
 
 }  // namespace
 
+std::vector<std::byte> widened_setxattr(std::span<const std::byte> bytes) {
+  std::vector<std::byte> wide(bytes.begin(), bytes.end());
+  constexpr std::size_t kEndOld = sizeof(InHeader) + kSetxattrInSizeOld;
+  if (wide.size() < kEndOld) return wide;
+  constexpr std::size_t kMissing = sizeof(SetxattrIn) - kSetxattrInSizeOld;
+  wide.insert(wide.begin() + kEndOld, kMissing, std::byte{0});
+  InHeader header;
+  std::memcpy(&header, wide.data(), sizeof(header));
+  header.len += kMissing;
+  std::memcpy(wide.data(), &header, sizeof(header));
+  return wide;
+}
+
 std::optional<Request> parse_request(std::span<const std::byte> bytes) {
   Request request;
   if (bytes.size() < sizeof(InHeader)) return std::nullopt;

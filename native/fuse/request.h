@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "native/fuse/protocol.h"
 
@@ -44,6 +45,10 @@ struct Request {
     return body.subspan(fixed);
   }
 };
+
+// SETXATTR of a kernel without init_flag::setxattr_ext (before 5.13), with the end of SetxattrIn that it
+// lacks.
+std::vector<std::byte> widened_setxattr(std::span<const std::byte> bytes);
 
 // Nothing when the bytes are not one whole, well-formed request. An opcode we do not know parses with a raw
 // body.

@@ -118,12 +118,16 @@ void Session::work(uint32_t queue) {
 
 void Session::take(const Received& received, const TransferBuffer& buffer) {
   counters_.requests.fetch_add(1, std::memory_order_relaxed);
-  if (const auto request = parse_request(received.bytes)) {
+  InHeader header;
+  std::memcpy(&header, received.bytes.data(), sizeof(header));
+  std::span<const std::byte> bytes = received.bytes;
+  std::vector<std::byte> wide;
+  if (header.opcode == static_cast<uint32_t>(Opcode::setxattr) && !negotiated_.has(init_flag::setxattr_ext))
+    bytes = wide = widened_setxattr(bytes);
+  if (const auto request = parse_request(bytes)) {
     serve(received.origin, *request, buffer);
   } else {
     counters_.malformed.fetch_add(1, std::memory_order_relaxed);
-    InHeader header;
-    std::memcpy(&header, received.bytes.data(), sizeof(header));
     answer(received.origin, header.unique, EIO);
   }
 }

@@ -56,6 +56,26 @@ TEST_CASE("names follow the fixed arguments") {
   CHECK(request->group == kNoGroup);
 }
 
+TEST_CASE("an extended attribute set by an old kernel is as one set by a new one") {
+  Bytes body;
+  append(body, uint32_t{4});  // size
+  append(body, uint32_t{1});  // flags
+  append_name(body, "user.colour");
+  for (const char letter : std::string("blue")) body.push_back(static_cast<std::byte>(letter));
+  const Bytes old = whole(Opcode::setxattr, body);
+  const Bytes wide = widened_setxattr(old);
+  const auto request = parse_request(wide);
+  REQUIRE(request);
+  const auto in = request->arguments<SetxattrIn>();
+  CHECK(in.size == 4);
+  CHECK(in.flags == 1);
+  CHECK(in.setxattr_flags == 0);
+  CHECK(request->names[0] == "user.colour");
+  CHECK(request->tail(sizeof(SetxattrIn) + sizeof("user.colour")).size() == 4);
+  for (std::size_t length = sizeof(InHeader); length < old.size(); ++length)
+    CHECK_FALSE(parse_request(widened_setxattr(std::span(old).first(length))));
+}
+
 TEST_CASE("the supplementary group comes from the extension, which is no part of the body") {
   Bytes body;
   append(body, MkdirIn{0755, 022});
