@@ -83,6 +83,14 @@ void DataPath::stop() {
   room_.notify_all();
   work_.notify_all();
   if (resume_thread_.joinable()) resume_thread_.join();
+  std::vector<Parked> refused;
+  {
+    std::lock_guard lock(mutex_);
+    for (Parked& request : parked_) {
+      if (request.live) refused.push_back(std::exchange(request, Parked{}));
+    }
+  }
+  for (const Parked& request : refused) finish(request, ENOTCONN, {});
 }
 
 void DataPath::read(uint32_t queue, const Request& request, const TransferBuffer& buffer) {
@@ -173,7 +181,10 @@ void DataPath::park(Parked request, std::span<const std::byte> data, const DataN
       room_.wait(lock, fits);
     }
     assert(stopping_ || !free_.empty());
-    if (stopping_) return;  // the connection is going away, and the request with it
+    if (stopping_) {
+      lock.unlock();
+      return finish(request, ENOTCONN, {});
+    }
     id = free_.back();
     free_.pop_back();
     parked_bytes_ += data.size();

@@ -77,7 +77,7 @@ class DataPath {
   bool resume(uint32_t id);
   bool fail(uint32_t id, int error);
 
-  // Frees waiting workers and ends the resume thread; parked requests are dropped with the connection.
+  // Frees waiting workers and ends the resume thread; parked requests, and those that would be, are refused.
   void stop();
 
   const DataPathCounters& counters() const { return counters_; }

@@ -60,10 +60,17 @@ uint32_t PendingTable::live() {
   return kSlots - static_cast<uint32_t>(free_.size());
 }
 
-void PendingTable::close() {
+std::vector<Pending> PendingTable::close() {
+  std::vector<Pending> taken;
   std::lock_guard lock(mutex_);
   closed_ = true;
   freed_.notify_all();
+  for (Pending& pending : slots_) {
+    if (!pending.live) continue;
+    free_.push_back((pending.slot + kSlots) & kNumberMax);
+    taken.push_back(std::exchange(pending, Pending{}));
+  }
+  return taken;
 }
 
 }  // namespace penstock::fuse

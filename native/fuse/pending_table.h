@@ -62,7 +62,8 @@ class PendingTable {
   // The request is on the ring. True: an interrupt of it came before, and must follow now.
   bool announce(uint32_t slot, uint64_t unique);
   uint32_t live();
-  void close();
+  // Nothing is added from now on. Takes all there are.
+  std::vector<Pending> close();
 
  private:
   // The request of that number, or nullptr.

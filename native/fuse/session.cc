@@ -72,12 +72,15 @@ void Session::start(std::span<std::byte> ring_memory, std::function<void()> wake
   channel_->wait_until_received_from();
 }
 
+// The notifier may be in the kernel, waiting uninterruptibly for a page or a directory that a request has
+// locked. So whoever waits for JavaScript is answered first, and the workers refuse what comes until it has
+// left.
 void Session::stop() {
   if (ring_ != nullptr) ring_->close();
-  pending_.close();
+  for (const Pending& pending : pending_.close()) answer(pending.queue, pending.unique, ENOTCONN);
   if (data_path_ != nullptr) data_path_->stop();
-  if (channel_ != nullptr) channel_->stop();
   if (notifier_ != nullptr) notifier_->stop();
+  if (channel_ != nullptr) channel_->stop();
   for (std::thread& worker : workers_) worker.join();
   workers_.clear();
   halt_poller_.reset();

@@ -375,7 +375,7 @@ void Session::upcall(uint32_t queue, const Request& request) {
   }
   if (ring_->too_large(request.body.size())) return answer(queue, request.header.unique, E2BIG);
   const auto slot = pending_.add(pending_of(queue, request, names_.clock()), !ring_->on_consumer_thread());
-  if (!slot) return;  // stopping: the connection, and with it the request, is about to be aborted
+  if (!slot) return answer(queue, request.header.unique, ENOTCONN);  // stopping
   counters_.upcalls.fetch_add(1, std::memory_order_relaxed);
   const uint64_t unique = request.header.unique;
   const bool waits = may_relay(request.opcode()) && relay_.begin(unique);

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { DataNeedHandler } from '../../src/gateway/transport.js';
 import { NativeFuseTransport } from '../../src/gateway/transports/native/transport.js';
 import { MemoryFs } from '../support/memory-fs.js';
 import { mountMemoryFs } from '../support/memory-mount.js';
@@ -120,6 +121,37 @@ test('an unmount that waits for its turn while somebody else unmounts has nothin
   closeSync(end);
   await Promise.all(unmounts);
   await rmdir(mount.path);
+});
+
+test('a mount ends while a notice waits for a page of a READ that waits for data', async () => {
+  let isStuck = false;
+  let stuck = (): void => {};
+  const asked = new Promise<void>((resolve) => {
+    stuck = resolve;
+  });
+  const attach: DataNeedHandler = async (need) => mount.fs.dataNeeds(need);
+  const mount = await mountMemoryFs(
+    { requireAttach: true },
+    {
+      dataNeeds: (need, context) => {
+        if (!isStuck) return attach(need, context);
+        stuck();
+        return new Promise(() => {});
+      },
+    },
+  );
+  const ino = Number(await mount.shell('echo some > f; stat -c %i f'));
+  const file = await open(join(mount.path, 'f'));
+  await mount.python("os.posix_fadvise(os.open('f', os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)");
+  isStuck = true;
+  mount.fs.data.remove(ino);
+  const read = file.read(Buffer.alloc(4)).catch((error: Error) => error.message);
+  await asked;
+  mount.transport.notifications.invalidateInode(ino, 0, 0);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  await mount[Symbol.asyncDispose]();
+  expect(await read).toMatch(/not connected|connection abort/);
+  await file.close().catch(() => undefined);
 });
 
 test('fusermount3 mounts and unmounts too', async () => {

@@ -272,7 +272,7 @@ TEST_CASE("a request that asks for ever is given up") {
   CHECK(fixture.path.counters().gave_up == 1);
 }
 
-TEST_CASE("the parking place is bounded, and stopping frees who waits for room") {
+TEST_CASE("the parking place is bounded, and stopping refuses who is in it or waits for room") {
   Fixture fixture;
   fixture.file.lacks = IoStatus::need_fetch;
   std::thread worker([&] {
@@ -283,4 +283,6 @@ TEST_CASE("the parking place is bounded, and stopping frees who waits for room")
   CHECK(fixture.path.counters().parked == DataPath::kParkedMax - DataPath::kParkedKept);
   fixture.path.stop();
   worker.join();
+  for (uint64_t unique = 1; unique <= DataPath::kParkedMax + 1; ++unique)
+    REQUIRE(fixture.channel.wait_for(unique).error == ENOTCONN);
 }

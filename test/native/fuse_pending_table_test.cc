@@ -55,3 +55,15 @@ TEST_CASE("numbers stay small integers, and no two requests share one") {
   CHECK_FALSE(table.add(request(2), false));
   CHECK(table.live() == PendingTable::kSlots);
 }
+
+TEST_CASE("closing takes what is there, and nothing comes in any more") {
+  PendingTable table;
+  const auto slot = table.add(request(2));
+  REQUIRE(slot);
+  const std::vector<Pending> taken = table.close();
+  REQUIRE(taken.size() == 1);
+  CHECK(taken.front().unique == 2);
+  CHECK_FALSE(table.take(*slot));
+  CHECK_FALSE(table.add(request(4)));
+  CHECK(table.close().empty());
+}
