@@ -29,15 +29,16 @@ struct Pending {
   uint64_t clock = 0;  // NameCache clock when the request was taken
   Opcode opcode{};
   uint32_t queue = 0;
-  std::string name;      // parent = nodeid, or newdir for link
-  std::string new_name;  // rename
-  uint64_t newdir = 0;   // rename; copy_file_range: target inode
-  uint64_t handle = 0;   // with our tag bits
-  uint64_t lock_owner = 0;
-  uint64_t offset = 0;    // readdir
-  uint32_t flags = 0;     // open, rename, lock type, ...
-  uint32_t capacity = 0;  // largest payload the kernel accepts
-  uint32_t slot = 0;      // its number
+  std::string name;          // parent = nodeid, or newdir for link
+  std::string new_name;      // rename
+  uint64_t newdir = 0;       // rename; copy_file_range: target inode
+  uint64_t handle = 0;       // with our tag bits
+  uint64_t lock_owner = 0;   // flush, and who asked for a POSIX lock; 0: none
+  uint64_t locks_asked = 0;  // flush: of all owners, when the request was taken
+  uint64_t offset = 0;       // readdir
+  uint32_t flags = 0;        // open, rename, lock type, ...
+  uint32_t capacity = 0;     // largest payload the kernel accepts
+  uint32_t slot = 0;         // its number
   bool live = false;
   bool announced = false;
 };

@@ -14,12 +14,12 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -158,7 +158,9 @@ class Session {
   void upcall(uint32_t queue, const Request& request);
   bool may_relay(Opcode opcode);
   void note_served(const Request& request);
-  void note_lock_owner(const Request& request);
+  void note_lock_owner(uint64_t ino, uint64_t owner);
+  void forget_lock_owner(const Pending& flush);
+  uint64_t locks_asked();
   void answer(uint32_t queue, uint64_t unique, int error, const void* data = nullptr, std::size_t length = 0);
 
   // settle.cc
@@ -226,10 +228,12 @@ class Session {
   static constexpr std::size_t kListingsMax = 256;
   std::unordered_map<uint64_t, Listing> listings_;
 
-  // POSIX lock owners seen per inode: a FLUSH by anybody else has no lock to release.
+  // Who asked for a POSIX lock, by inode and owner, with the number of the last time: a FLUSH by anybody else
+  // has no lock to release, and after one there is none of its owner unless that asked again meanwhile.
   static constexpr std::size_t kLockOwnersMax = 1 << 16;
   std::mutex lock_owners_mutex_;
-  std::unordered_set<uint64_t> lock_owners_;  // hashes of (inode, owner)
+  std::map<std::pair<uint64_t, uint64_t>, uint64_t> lock_owners_;
+  uint64_t locks_asked_ = 0;
   bool lock_owners_overflowed_ = false;
 
   std::mutex backings_mutex_;

@@ -78,6 +78,12 @@ void Session::settle(const Pending& pending, int error, std::span<std::byte> pay
     case Opcode::copy_file_range_64:
       names_.change_inode(pending.newdir, pending.clock);
       return;
+    case Opcode::setlk:
+    case Opcode::setlkw:
+      if (pending.lock_owner != 0) note_lock_owner(pending.nodeid, pending.lock_owner);
+      return;
+    case Opcode::flush:
+      return forget_lock_owner(pending);
     case Opcode::release:
       if ((pending.handle & kHandlePassthrough) != 0) release_backing(pending.nodeid);
       return;

@@ -16,10 +16,6 @@ namespace penstock::fuse {
 
 namespace {
 
-uint64_t owner_key(uint64_t ino, uint64_t owner) {
-  return (ino * 0x9e3779b97f4a7c15ULL) ^ (owner + 0x7f4a7c15ULL + (ino << 6));
-}
-
 // Requests answered natively for one look at whether the halt poller sleeps.
 constexpr uint64_t kKickEvery = 32;
 
@@ -71,6 +67,12 @@ Pending pending_of(uint32_t queue, const Request& request, uint64_t clock) {
     case Opcode::flush: {
       const auto in = request.arguments<FlushIn>();
       pending.lock_owner = in.lock_owner;
+      break;
+    }
+    case Opcode::setlk:
+    case Opcode::setlkw: {
+      const auto in = request.arguments<LkIn>();
+      if ((in.lk_flags & kLockFlock) == 0 && in.lk.type != F_UNLCK) pending.lock_owner = in.owner;
       break;
     }
     case Opcode::release:
@@ -158,7 +160,6 @@ void Session::serve(uint32_t queue, const Request& request, const TransferBuffer
       return note_served(request);
     case Opcode::setlk:
     case Opcode::setlkw:
-      note_lock_owner(request);
       return upcall(queue, request);
     case Opcode::setattr:
     case Opcode::readlink:
@@ -274,7 +275,7 @@ bool Session::serve_flush(uint32_t queue, const Request& request) {
   const auto in = request.arguments<FlushIn>();
   {
     std::lock_guard lock(lock_owners_mutex_);
-    if (lock_owners_overflowed_ || lock_owners_.contains(owner_key(request.header.nodeid, in.lock_owner)))
+    if (lock_owners_overflowed_ || lock_owners_.contains({request.header.nodeid, in.lock_owner}))
       return false;
   }
   counters_.native_flush.fetch_add(1, std::memory_order_relaxed);
@@ -332,12 +333,22 @@ void Session::serve_forget(const Request& request) {
     ring_->push(UpcallRecord{.kind = kRecordForgotten, .slot = kNoSlot}, {});  // fails only when stopping
 }
 
-void Session::note_lock_owner(const Request& request) {
-  const auto in = request.arguments<LkIn>();
-  if ((in.lk_flags & kLockFlock) != 0 || in.lk.type == F_UNLCK) return;
+// Before JavaScript sees the request, and once more when it is granted: a FLUSH may have come between.
+void Session::note_lock_owner(uint64_t ino, uint64_t owner) {
   std::lock_guard lock(lock_owners_mutex_);
   if (lock_owners_.size() == kLockOwnersMax) lock_owners_overflowed_ = true;
-  if (!lock_owners_overflowed_) lock_owners_.insert(owner_key(request.header.nodeid, in.owner));
+  if (!lock_owners_overflowed_) lock_owners_[{ino, owner}] = ++locks_asked_;
+}
+
+void Session::forget_lock_owner(const Pending& flush) {
+  std::lock_guard lock(lock_owners_mutex_);
+  const auto found = lock_owners_.find({flush.nodeid, flush.lock_owner});
+  if (found != lock_owners_.end() && found->second <= flush.locks_asked) lock_owners_.erase(found);
+}
+
+uint64_t Session::locks_asked() {
+  std::lock_guard lock(lock_owners_mutex_);
+  return locks_asked_;
 }
 
 // Workers that do not relay need not share one more cache line.
@@ -374,7 +385,13 @@ void Session::upcall(uint32_t queue, const Request& request) {
     return answer(queue, request.header.unique, ENOLCK);
   }
   if (ring_->too_large(request.body.size())) return answer(queue, request.header.unique, E2BIG);
-  const auto slot = pending_.add(pending_of(queue, request, names_.clock()), !ring_->on_consumer_thread());
+  Pending pending = pending_of(queue, request, names_.clock());
+  if (pending.opcode == Opcode::flush) {
+    pending.locks_asked = locks_asked();
+  } else if (pending.lock_owner != 0) {
+    note_lock_owner(pending.nodeid, pending.lock_owner);
+  }
+  const auto slot = pending_.add(std::move(pending), !ring_->on_consumer_thread());
   if (!slot) return answer(queue, request.header.unique, ENOTCONN);  // stopping
   counters_.upcalls.fetch_add(1, std::memory_order_relaxed);
   const uint64_t unique = request.header.unique;

@@ -68,3 +68,19 @@ os.kill(pid, signal.SIGALRM); os.waitpid(pid, 0)
   expect(await printed).toBe('interrupted');
   expect(mount.transport.stats().interrupts).toBeGreaterThan(0);
 });
+
+test('whoever has closed what it had locked is like anybody else', async () => {
+  await using mount = await mountMemoryFs();
+  await mount.python(`
+import fcntl
+def locked(file): fcntl.lockf(file, fcntl.LOCK_EX); return file
+with open('f', 'w'): pass
+with locked(open('f', 'w')): pass
+for _ in range(3):
+  with open('f'): pass
+one = locked(open('f', 'w'))
+with open('f'): pass
+with locked(open('f', 'w')): pass
+`);
+  expect(mount.fs.count('flush')).toBe(3);
+});
