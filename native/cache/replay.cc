@@ -52,7 +52,8 @@ void Replay::forget_promises(uint64_t ino, uint64_t first, uint64_t count) {
     found->second.safe.update(first, count, 0, kDirty, ignored);
 }
 
-// All that is dirty and has no doubt newer than the barrier is on disk.
+// All that is dirty and has no doubt newer than the barrier is on disk; and so is what such a doubt overwrote
+// while the sync was under way, unless the new bytes are there instead.
 void Replay::promise(Inode& node, Doubts& open, uint64_t covers_lsn) {
   std::erase_if(open.pages, [&](const auto& page) { return page.second.lsn <= covers_lsn; });
   PageCounts ignored;
@@ -61,10 +62,43 @@ void Replay::promise(Inode& node, Doubts& open, uint64_t covers_lsn) {
     const auto wanted = static_cast<uint8_t>(kPresent | kValid | kind);
     node.map.for_each_run(0, kNoLimit, wanted, wanted, [&](uint64_t first, uint64_t count) {
       for (uint64_t page = first; page < first + count; ++page) {
-        if (!open.pages.contains(page)) open.safe.update(page, 1, kDirty, 0, ignored);
+        const auto doubt = open.pages.find(page);
+        if (doubt == open.pages.end() || doubt->second.since_lsn <= covers_lsn)
+          open.safe.update(page, 1, kDirty, 0, ignored);
       }
     });
   }
+}
+
+// Pages in doubt whose bytes a publish takes: once it completes, the store has what they had by now.
+void Replay::note_begin(const Inode& node) {
+  const auto found = doubts_.find(node.ino);
+  if (found == doubts_.end()) return;
+  for (auto& [page, expected] : found->second.pages)
+    expected.is_flying = (node.map.at(page) & (kPresent | kInFlight)) == (kPresent | kInFlight);
+}
+
+void Replay::note_complete(const Inode& node) {
+  const auto found = doubts_.find(node.ino);
+  if (found == doubts_.end()) return;
+  Doubts& open = found->second;
+  // What the store has now needs no promise of ours any more.
+  PageCounts ignored;
+  node.map.for_each_run(0, kNoLimit, kDirty | kInFlight, 0, [&](uint64_t first, uint64_t count) {
+    open.safe.update(first, count, 0, kDirty, ignored);
+    if (boot_changed_) settle_range(node.ino, first, count);
+  });
+  // A page written since is what was published, should its new bytes be lost.
+  for (auto& [page, expected] : open.pages) {
+    if (expected.is_flying && !expected.is_image) expected.fallback = Fallback::stored;
+    expected.is_flying = false;
+  }
+}
+
+void Replay::note_abort(uint64_t ino) {
+  const auto found = doubts_.find(ino);
+  if (found == doubts_.end()) return;
+  for (auto& [page, expected] : found->second.pages) expected.is_flying = false;
 }
 
 // The places of a record's page images: one behind the other, each as long as its header says.
@@ -120,22 +154,17 @@ Result<void> Replay::apply(const ReadRecord& record) {
       // The outcome of the one before could not be recorded, and so it counted as failed.
       if (node->in_flight()) node->apply_abort(node->unpublished->in_flight->generation);
       node->apply_begin(body.take<PublishBody>().generation);
+      note_begin(*node);
       break;
     case RecordKind::complete: {
       const auto publish = body.take<PublishBody>();
       node->apply_complete(publish.generation, publish.version);
-      // What the store has now needs no promise of ours any more.
-      if (const auto open = doubts_.find(header.ino); open != doubts_.end()) {
-        PageCounts ignored;
-        node->map.for_each_run(0, kNoLimit, kDirty | kInFlight, 0, [&](uint64_t first, uint64_t count) {
-          open->second.safe.update(first, count, 0, kDirty, ignored);
-          if (boot_changed_) settle_range(header.ino, first, count);
-        });
-      }
+      note_complete(*node);
       break;
     }
     case RecordKind::abort:
       node->apply_abort(body.take<PublishBody>().generation);
+      note_abort(header.ino);
       break;
     case RecordKind::drop: {
       const auto run = body.take<DiskRun>();
@@ -248,11 +277,13 @@ Inode* Replay::restore(uint64_t ino, uint64_t lsn, BodyReader& body, std::vector
     if (node.sparse) {
       // Without its bytes here a clean page is what the store has; of a dirty one only the store can say what
       // was before it, unless it ends before the page.
-      const bool is_clean = (node.map.at(page.page) & (kDirty | kInFlight)) == 0;
+      const uint8_t bits = node.map.at(page.page);
+      const bool is_clean = (bits & (kDirty | kInFlight)) == 0;
       const Fallback fallback = is_clean                          ? Fallback::stored
                                 : page.page >= node.store_limit() ? Fallback::hole
                                                                   : Fallback::unknown;
-      doubts(ino).pages[page.page] = Expected{false, fallback, page.crc, kNowhere, lsn};
+      const bool is_flying = (bits & kInFlight) != 0;
+      doubts(ino).pages[page.page] = Expected{false, fallback, page.crc, kNowhere, lsn, lsn, is_flying};
       continue;
     }
     if (page.page >= kSmallPages) return nullptr;
@@ -286,16 +317,21 @@ Result<void> Replay::apply_write(Inode& node, const ReadRecord& record, bool is_
       const uint8_t bits = node.map.at(page);
       Fallback fallback = Fallback::unknown;
       Location image = kNowhere;
+      uint64_t since_lsn = record.header.lsn;
+      bool is_flying = false;
       if (const auto earlier = open.find(page); earlier != open.end()) {
         fallback = earlier->second.is_image ? Fallback::image : earlier->second.fallback;
         image = earlier->second.image;
+        since_lsn = earlier->second.since_lsn;
+        is_flying = earlier->second.is_flying;
       } else if (doubts(record.header.ino).zeros.at(page) != 0)
         fallback = Fallback::zeros;
       else if ((bits & kPresent) != 0)
         fallback = Fallback::stored;
       else if (node.all_known || (bits & (kDirty | kInFlight)) != 0 || page >= node.store_limit())
         fallback = Fallback::hole;
-      expected.push_back({false, fallback, body.take<uint32_t>(), image, record.header.lsn});
+      expected.push_back(
+          {false, fallback, body.take<uint32_t>(), image, record.header.lsn, since_lsn, is_flying});
     }
   }
   if (is_fill) {
@@ -331,7 +367,8 @@ Result<void> Replay::apply_change(Inode& node, const ReadRecord& record) {
                      is_small ? std::span(images).subspan(index, 1) : std::span<const Location>());
     settle_range(ino, place.page, 1);
     if (!is_small)
-      doubts(ino).pages[place.page] = Expected{true, Fallback::unknown, 0, images[index], record.header.lsn};
+      doubts(ino).pages[place.page] =
+          Expected{true, Fallback::unknown, 0, images[index], record.header.lsn, record.header.lsn};
   }
   for (uint32_t index = 0; index < change.run_count && body.ok(); ++index) {
     const auto run = body.take<DiskChangeRun>();

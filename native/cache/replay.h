@@ -31,6 +31,8 @@ class Replay {
     uint32_t crc = 0;
     Location image = kNowhere;  // of the page, or of its fallback
     uint64_t lsn = 0;
+    uint64_t since_lsn = 0;  // of the first write since the page was last known to be on disk
+    bool is_flying = false;  // a publish under way has what it overwrote
   };
   struct StateParts {
     uint64_t first_lsn = 0;
@@ -64,6 +66,9 @@ class Replay {
   Result<void> resolve(Inode& node, Doubts& open);
   void forget_promises(uint64_t ino, uint64_t first, uint64_t count);
   void promise(Inode& node, Doubts& open, uint64_t covers_lsn);
+  void note_begin(const Inode& node);
+  void note_complete(const Inode& node);
+  void note_abort(uint64_t ino);
   void lose(Inode& node, uint64_t page, Fallback fallback);
   void lose_file(Inode& node);
   Result<void> sweep_files();

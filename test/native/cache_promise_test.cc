@@ -128,6 +128,25 @@ TEST_CASE("a page overwritten since its fsync has its bytes of then, or newer on
   }
 }
 
+TEST_CASE("a page overwritten during its fsync has its bytes of before, or newer ones") {
+  for (uint64_t seed = 1; seed <= kSeeds; seed++) {
+    INFO("seed ", seed);
+    SimulatedFileSystem disk(seed);
+    auto cache = open_with_file(disk);
+    write(*cache, 0, filled(kPagesOfSparse, 7));
+    disk.after_next_sync([&] { write(*cache, 3, filled(1, 8)); });
+    REQUIRE(cache->sync(kIno));
+    const Bytes found = after_power_loss(disk, cache);
+    REQUIRE(found.size() == kPagesOfSparse * kPageSize);
+    std::size_t wrong = 0;
+    for (std::size_t at = 0; at < found.size(); at++) {
+      const auto value = std::to_integer<unsigned>(found[at]);
+      wrong += value == 7 || (value == 8 && at / kPageSize == 3) ? 0 : 1;
+    }
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("what a truncate cut off is destroyed only once the truncate is durable") {
   for (uint64_t seed = 1; seed <= kSeeds; seed++) {
     INFO("seed ", seed);
@@ -161,6 +180,32 @@ TEST_CASE("a published page whose new bytes went with their file is what the sto
     const auto outcome = cache->read(kIno, 0, found);
     const bool is_asked = outcome.status == IoStatus::need_map || outcome.status == IoStatus::need_fetch;
     CHECK((is_asked || found == filled(1, 8)));
+  }
+}
+
+TEST_CASE(
+    "a page overwritten while it was published is what the store has, if its new bytes did not survive") {
+  for (uint64_t seed = 1; seed <= kSeeds; seed++) {
+    INFO("seed ", seed);
+    SimulatedFileSystem disk(seed);
+    auto cache = open_with_file(disk);
+    write(*cache, 0, filled(kPagesOfSparse, 7));
+    const uint32_t generation = begin(*cache);
+    write(*cache, 0, filled(kPagesOfSparse, 8));
+    REQUIRE(cache->complete_publish(kIno, generation, 1));
+    REQUIRE(cache->sync_log());
+    cache.reset();
+    disk.reboot(true);
+    cache = open_cache(disk, "boot-2");
+    const auto held = cache->attach(kIno, {{kPagesOfSparse * kPageSize, kPagesOfSparse, {1, 2}, {3, 4}}, 1});
+    CHECK(held.size == kPagesOfSparse * kPageSize);
+    for (uint64_t page = 0; page < kPagesOfSparse; page++) {
+      Bytes found(kPageSize);
+      const auto outcome = cache->read(kIno, page * kPageSize, found);
+      const bool is_asked = outcome.status == IoStatus::need_map || outcome.status == IoStatus::need_fetch;
+      CHECK((is_asked || found == filled(1, 8)));
+    }
+    for (const PublishSnapshot& snapshot : cache->begin_publish({})) CHECK(snapshot.holes.empty());
   }
 }
 

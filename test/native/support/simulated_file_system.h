@@ -10,6 +10,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -38,6 +39,11 @@ class SimulatedFileSystem final : public FileSystem {
     const std::scoped_lock lock(mutex_);
     fail_at_ = calls_ + call;
     fail_code_ = code;
+  }
+  // Runs `work` once, as another thread would, when the next sync of a file is over.
+  void after_next_sync(std::function<void()> work) {
+    const std::scoped_lock lock(mutex_);
+    after_sync_ = std::move(work);
   }
   void disarm() {
     const std::scoped_lock lock(mutex_);
@@ -204,14 +210,9 @@ class SimulatedFileSystem final : public FileSystem {
     }
 
     Result<void> sync_data() override {
-      const std::scoped_lock lock(disk_.mutex_);
-      if (disk_.crashed_) return dead();
-      const Result<void> synced = disk_.mutate([&] {
-        for (const Write& write : node_->pending) apply(write, node_->durable);
-        node_->pending.clear();
-      });
-      // The kernel forgets that the pages are dirty: they never get to the disk, and no later sync tells.
-      if (!synced && !disk_.crashed_) node_->pending.clear();
+      std::function<void()> meanwhile;
+      const Result<void> synced = sync_locked(meanwhile);
+      if (meanwhile) meanwhile();
       return synced;
     }
 
@@ -252,6 +253,19 @@ class SimulatedFileSystem final : public FileSystem {
     }
 
    private:
+    Result<void> sync_locked(std::function<void()>& meanwhile) {
+      const std::scoped_lock lock(disk_.mutex_);
+      if (disk_.crashed_) return dead();
+      const Result<void> synced = disk_.mutate([&] {
+        for (const Write& write : node_->pending) apply(write, node_->durable);
+        node_->pending.clear();
+      });
+      // The kernel forgets that the pages are dirty: they never get to the disk, and no later sync tells.
+      if (!synced && !disk_.crashed_) node_->pending.clear();
+      meanwhile = std::exchange(disk_.after_sync_, nullptr);
+      return synced;
+    }
+
     SimulatedFileSystem& disk_;
     std::shared_ptr<Node> node_;
     bool has_lock_ = false;
@@ -339,6 +353,7 @@ class SimulatedFileSystem final : public FileSystem {
   uint64_t calls_ = 0;
   std::optional<uint64_t> crash_at_;
   std::optional<uint64_t> fail_at_;
+  std::function<void()> after_sync_;
   int fail_code_ = EIO;
   bool crashed_ = false;
 };
