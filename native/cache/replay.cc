@@ -414,6 +414,10 @@ void Replay::lose(Inode& node, uint64_t page, Fallback fallback) {
 }
 
 Result<void> Replay::resolve(Inode& node, Doubts& open) {
+  const bool any_zeros = open.zeros.next_run(0, kNoLimit, kDirty, kDirty).count > 0;
+  const bool any_pages = std::any_of(open.pages.begin(), open.pages.end(),
+                                     [&](const auto& page) { return boot_changed_ || page.second.is_image; });
+  if (!any_zeros && !any_pages) return {};
   Result<File*> file = cache_.sparse_file(node);
   if (!file) return file.error();
   Result<void> done;
@@ -500,23 +504,35 @@ Result<void> Replay::sweep_files() {
   return {};
 }
 
-Result<void> Replay::finish() {
-  for (const auto& [ino, lsn] : misfits_) return malformed(lsn, ino);
-  if (auto swept = sweep_files(); !swept) return swept;
+// Opens many files: those that are settled are closed again. As in life, a file's lock keeps its own open.
+Result<void> Replay::resolve_all() {
+  for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
+    InodeTable::for_each(cache_.table_->stripe_at(index), [&](Inode& node) {
+      if (node.sparse) cache_.sparse_clock_.push_back(node.ino);
+    });
+  }
   for (auto& [ino, open] : doubts_) {
-    Inode* node = find(ino);
-    if (node == nullptr || !node->sparse) continue;
+    const Changing node(*cache_.table_, ino);
+    if (!node || !node->sparse) continue;
     if (auto resolved = resolve(*node, open); !resolved) return resolved;
   }
   Result<void> cleared;
   for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
-    InodeTable::for_each(cache_.table_->stripe_at(index), [&](Inode& node) {
+    InodeTable::Stripe& stripe = cache_.table_->stripe_at(index);
+    const std::unique_lock lock(stripe.lock);
+    InodeTable::for_each(stripe, [&](Inode& node) {
       if (node.sparse && node.is_dirty() && cleared) cleared = cache_.clear_beyond_end(node);
       if (boot_changed_ && node.sparse && node.is_dirty() && cleared)
         cleared = (*cache_.sparse_file(node))->sync_data();
     });
   }
-  if (!cleared) return cleared;
+  return cleared;
+}
+
+Result<void> Replay::finish() {
+  for (const auto& [ino, lsn] : misfits_) return malformed(lsn, ino);
+  if (auto swept = sweep_files(); !swept) return swept;
+  if (auto resolved = resolve_all(); !resolved) return resolved;
   Recovery& recovery = cache_.recovery_;
   uint64_t charged = 0;
   for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
@@ -542,7 +558,6 @@ Result<void> Replay::finish() {
         });
       }
       if (node.all_known) node.attributes.pages = node.map.count(0, kNoLimit, kPresent, kPresent);
-      if (node.sparse) cache_.sparse_clock_.push_back(node.ino);
       recovery.files += 1;
       node.settle();
       if (!node.is_dirty()) return;

@@ -64,6 +64,7 @@ class Replay {
   Doubts& doubts(uint64_t ino);
   void settle_range(uint64_t ino, uint64_t first, uint64_t count);
   Result<void> resolve(Inode& node, Doubts& open);
+  Result<void> resolve_all();
   void forget_promises(uint64_t ino, uint64_t first, uint64_t count);
   void promise(Inode& node, Doubts& open, uint64_t covers_lsn);
   void note_begin(const Inode& node);
