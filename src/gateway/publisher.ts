@@ -356,24 +356,30 @@ export class Publisher {
     const results = await session.namespace.publish(caller, plans.map(publishOf));
     await session.namespace.sync();
     let stale = 0;
+    let refused: GatewayError | undefined;
     for (const [index, plan] of plans.entries()) {
       const result = results[index] as PublishResult;
       if (result.error === 'ESTALE') {
         stale += 1;
         continue;
       }
-      settle(plan.snapshot);
       if (result.error === 'ENOENT') {
-        this.counters.filesGone += 1;
+        this.#gone(plan.snapshot, settle);
         await this.#dropStaged(plan);
         continue;
       }
-      if (result.error !== undefined) throw new GatewayError(result.error, `publish of inode ${result.ino}`);
+      if (result.error !== undefined) {
+        refused ??= new GatewayError(result.error, `publish of inode ${result.ino}`);
+        await this.#dropStaged(plan);
+        continue;
+      }
+      settle(plan.snapshot);
       cache.completePublish(plan.snapshot.ino, plan.snapshot.generation, result.version);
       this.counters.filesPublished += 1;
       this.counters.pagesPublished += plan.pagesWritten;
       onPublished(plan.snapshot.pages - plan.basePages);
     }
+    if (refused !== undefined) throw refused;
     if (stale > 0) throw new GatewayError('ESTALE', `${stale} files changed in the service while published`);
   }
 
@@ -381,14 +387,12 @@ export class Publisher {
     snapshots: readonly PublishSnapshot[],
     settle: (snapshot: PublishSnapshot) => void,
   ): Promise<FilePlan[]> {
-    const { session, caller, condemn, geometry, placeStripe } = this.#options;
+    const { session, caller, geometry, placeStripe } = this.#options;
     const plans: FilePlan[] = [];
     for (const snapshot of snapshots) {
       const base = await this.#baseOf(snapshot.ino);
       if (base === undefined) {
-        this.counters.filesGone += 1;
-        settle(snapshot);
-        condemn(snapshot.ino);
+        this.#gone(snapshot, settle);
         continue;
       }
       plans.push(planFile(snapshot, base, geometry, placeStripe));
@@ -401,6 +405,15 @@ export class Publisher {
       }
     }
     return plans;
+  }
+
+  /** Not in flight any more, so that what was granted for its pages comes back when it is forgotten. */
+  #gone(snapshot: PublishSnapshot, settle: (snapshot: PublishSnapshot) => void): void {
+    const { cache, condemn } = this.#options;
+    this.counters.filesGone += 1;
+    settle(snapshot);
+    cache.abortPublish(snapshot.ino, snapshot.generation);
+    condemn(snapshot.ino);
   }
 
   async #baseOf(

@@ -25,6 +25,8 @@ class World {
   readonly unpublishable = new Set<number>();
   /** Inodes of which metadata has another version by the time they are published. */
   readonly stale = new Set<number>();
+  /** What metadata answers for an inode at the publish itself. */
+  readonly refusals = new Map<number, 'ENOENT' | 'EDQUOT'>();
   readonly dropped: number[] = [];
   /** Stripes that nothing in metadata refers to any more. */
   released: ReleasedStripe[] = [];
@@ -114,9 +116,11 @@ class World {
       },
       publish: async (_caller: unknown, batch: readonly Publish[]): Promise<PublishResult[]> => {
         this.steps.push('publish');
-        return batch.map(({ ino }) =>
-          this.stale.has(ino) ? { ino, version: 9, error: 'ESTALE' } : { ino, version: 1 },
-        );
+        return batch.map(({ ino }) => {
+          if (this.stale.has(ino)) return { ino, version: 9, error: 'ESTALE' };
+          const error = this.refusals.get(ino);
+          return error === undefined ? { ino, version: 1 } : { ino, version: 0, error };
+        });
       },
       sync: async () => {
         this.steps.push('sync');
@@ -227,6 +231,29 @@ test('a file that changed in the service stays dirty; the others of its batch ar
   await expect(world.publisher.drain()).rejects.toThrow();
   expect(world.published).toEqual([2]);
   expect([...world.dirty]).toEqual([1]);
+  expect(world.inFlight.size).toBe(0);
+});
+
+test('a file that the quota has no room for stays dirty, each call for it fails, and it goes up when there is room', async () => {
+  const world = worldWith(1, 2);
+  world.refusals.set(1, 'EDQUOT');
+  await expect(world.publisher.drain()).rejects.toThrow(/inodes 1/);
+  expect(world.published).toEqual([2]);
+  expect([...world.dirty]).toEqual([1]);
+  expect(world.inFlight.size).toBe(0);
+  for (let call = 0; call < 2; call += 1)
+    await expect(world.publisher.publishInode(1)).rejects.toMatchObject({ code: 'EDQUOT' });
+  world.refusals.clear();
+  await world.publisher.publishInode(1);
+  expect(world.published).toEqual([2, 1]);
+});
+
+test('an inode that is gone by the time it is published is not in flight for ever', async () => {
+  const world = worldWith(1, 2);
+  world.refusals.set(1, 'ENOENT');
+  await world.publisher.drain();
+  expect(world.condemned).toEqual([1]);
+  expect(world.published).toEqual([2]);
   expect(world.inFlight.size).toBe(0);
 });
 
