@@ -7,7 +7,7 @@
 //   directory/boot      boot id of the last open
 //   directory/lost      made in place of one that was removed: nothing in it counts (cache_lost.cc)
 //
-// Thread: any, for every call. Lock order: stripe (one file) -> dirty list -> log.
+// Thread: any, for every call. Lock order: sync of data -> stripe (one file) -> dirty list -> log.
 #pragma once
 
 #include <array>
@@ -299,6 +299,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   int64_t open_files_max_ = 0;
   int64_t dirty_files_max_ = 0;
   int64_t open_files_limit_ = 0;
+  // By inode number. The kernel tells one of those who sync a file at once of its failure.
+  std::array<std::mutex, 256> data_sync_mutexes_;
   std::mutex reclaim_mutex_;
   std::deque<Reclaim> reclaims_;
   std::mutex maintain_mutex_;

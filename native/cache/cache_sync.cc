@@ -78,8 +78,10 @@ std::vector<Result<void>> Cache::sync_files(std::span<const uint64_t> inos) {
   return outcomes;
 }
 
-// Without the file's lock. A failure is remembered: the kernel tells of it once.
+// Without the file's lock. A failure is remembered: the kernel tells of it once, and whoever syncs the same
+// file meanwhile hears of none; hence one after the other, and each looks afterwards.
 Result<void> Cache::sync_data_of(uint64_t ino, uint64_t file_id, File& data) {
+  const std::lock_guard lock(data_sync_mutexes_[InodeTable::stripe_index(ino) % data_sync_mutexes_.size()]);
   Result<void> synced = data.sync_data();
   if (synced) return synced;
   const Changing node(*table_, ino);
@@ -117,17 +119,25 @@ Result<void> Cache::sync_file(uint64_t ino) {
     }
     const Changing node(*table_, ino);
     if (node && node->sparse) {
+      if (node->sparse->id == file_id && node->sparse->sync_failed) return sync_failed_error(ino);
       if (auto appended = append(*node, RecordKind::barrier, raw(barrier)); !appended)
         return appended.error();
       node->has_barrier = true;
       node->sparse->name_durable.store(true, std::memory_order_relaxed);
       counters_.barriers.fetch_add(1, std::memory_order_relaxed);
     }
-  } else {
-    const Changing node(*table_, ino);
-    if (node) node->has_barrier = true;
+    return {};
   }
-  return {};
+  {
+    const Changing node(*table_, ino);
+    if (!node) return {};
+    if (!node->sparse || !node->is_dirty()) {
+      node->has_barrier = true;
+      return {};
+    }
+  }
+  // Between the two locks it has outgrown the log: what was promised is in a file that nobody synced.
+  return sync_file(ino);
 }
 
 Result<void> Cache::sync_log() {

@@ -4,6 +4,9 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "native/cache/cache.h"
@@ -107,6 +110,22 @@ TEST_CASE(
       CHECK((found == expected));
     }
   }
+}
+
+TEST_CASE("of two that sync one file at once, both are told that its bytes did not get to the disk") {
+  SimulatedFileSystem disk(1);
+  auto cache = open_with_file(disk);
+  write(*cache, 0, filled(kPagesOfSparse, 7));
+  std::atomic<bool> is_promised = false;
+  std::thread other;
+  disk.fail_at(0, EIO);
+  disk.after_next_sync([&] {
+    other = std::thread([&] { is_promised = cache->sync(kIno).ok(); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  });
+  CHECK_FALSE(cache->sync(kIno));
+  other.join();
+  CHECK_FALSE(is_promised);
 }
 
 TEST_CASE("a page overwritten since its fsync has its bytes of then, or newer ones") {
