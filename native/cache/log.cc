@@ -128,15 +128,17 @@ Result<Appended> Log::append(RecordHeader header, std::span<const std::byte> bod
     }
     segment.images.fetch_add(static_cast<int64_t>(images.size()), std::memory_order_relaxed);
   }
-  buffer.assign(header.length, std::byte{0});
+  // With the zeros that end the records: a failed append may have left anything behind this one.
+  buffer.assign(header.length + sizeof(RecordHeader), std::byte{0});
   std::memcpy(buffer.data(), &header, sizeof header);
   if (!body.empty()) std::memcpy(buffer.data() + sizeof header, body.data(), body.size());
-  const uint32_t crc = crc32c(0, std::span(buffer).subspan(offsetof(RecordHeader, lsn)));
+  const auto covered = std::span(buffer).first(header.length).subspan(offsetof(RecordHeader, lsn));
+  const uint32_t crc = crc32c(0, covered);
   std::memcpy(buffer.data() + offsetof(RecordHeader, crc), &crc, sizeof crc);
   if (Result<void> stored = store(segment, segment.records_end, buffer); !stored) {
     // A record that may be half there must not be followed by another.
-    const std::array<std::byte, sizeof(RecordHeader)> none{};
-    static_cast<void>(store(segment, segment.records_end, none));
+    std::fill(buffer.begin(), buffer.end(), std::byte{0});
+    static_cast<void>(store(segment, segment.records_end, buffer));
     return stored.error();
   }
   segment.records_end += header.length;

@@ -166,6 +166,25 @@ TEST_CASE("a page overwritten during its fsync has its bytes of before, or newer
   }
 }
 
+TEST_CASE("a record that the disk took half of is not found behind a shorter one that follows it") {
+  for (uint64_t seed = 1; seed <= 4 * kSeeds; seed++) {
+    const uint64_t call = seed % 4;
+    INFO("seed ", seed, ", call ", call);
+    SimulatedFileSystem disk(seed);
+    auto cache = open_with_file(disk);
+    write(*cache, 0, filled(kPagesOfSparse, 7));
+    disk.fail_at(call, ENOSPC);
+    const bool is_done = cache->write(kIno, 0, filled(200, 8)).status == IoStatus::done;
+    disk.disarm();
+    REQUIRE(cache->set_times(kIno, {.mtime = Timespec{5, 6}, .ctime = {}}));
+    cache.reset();
+    disk.reboot(false);
+    cache = open_cache(disk, "boot-1");
+    CHECK(cache->attributes(kIno)->size == (is_done ? 200 : kPagesOfSparse) * kPageSize);
+    CHECK((cache->attributes(kIno)->mtime.sec == 5));
+  }
+}
+
 TEST_CASE("what a truncate cut off is destroyed only once the truncate is durable") {
   for (uint64_t seed = 1; seed <= kSeeds; seed++) {
     INFO("seed ", seed);
