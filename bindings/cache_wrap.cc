@@ -300,8 +300,13 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
       for (uint32_t index = 0; index < list.Length(); ++index) inos.push_back(number(list.Get(index)));
       if (inos.empty()) return Napi::Array::New(env);
     }
+    Result<void> taken;
     const auto snapshots =
-        held().begin_publish({number(limits.Get("maxFiles")), number(limits.Get("maxBytes"))}, inos);
+        held().begin_publish({number(limits.Get("maxFiles")), number(limits.Get("maxBytes"))}, inos, &taken);
+    if (!taken) {
+      raise(env, taken);
+      return Napi::Value();
+    }
     Napi::Array list = Napi::Array::New(env, snapshots.size());
     for (uint32_t index = 0; index < snapshots.size(); ++index) {
       const cache::PublishSnapshot& snapshot = snapshots[index];

@@ -149,8 +149,9 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   // Every record until now is on disk, the bytes of sparse files not: those it speaks of have checksums.
   Result<void> sync_log();
 
-  std::vector<PublishSnapshot> begin_publish(const PublishLimits& limits,
-                                             std::span<const uint64_t> inos = {});
+  // `failure`, when none could be taken because of it: the log's error.
+  std::vector<PublishSnapshot> begin_publish(const PublishLimits& limits, std::span<const uint64_t> inos = {},
+                                             Result<void>* failure = nullptr);
   // False when nothing of the file may be published as staged: it was cut or forgotten meanwhile.
   bool publishable(uint64_t ino, uint32_t generation);
   Result<void> complete_publish(uint64_t ino, uint32_t generation, uint64_t version);
@@ -261,7 +262,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   Result<void> sync_file(uint64_t ino);
   bool has_data_to_sync(uint64_t ino) const;
   Result<void> sync_data_of(uint64_t ino, uint64_t file_id, File& data);
-  bool take_snapshot(Inode& node, PublishSnapshot& snapshot);
+  // False: there is nothing to publish of it now.
+  Result<bool> take_snapshot(Inode& node, PublishSnapshot& snapshot);
   uint64_t evict_sparse(uint64_t bytes);
   uint64_t evict_lent(Inode& node);
   void keep_in_clock(uint64_t ino);

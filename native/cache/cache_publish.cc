@@ -6,7 +6,7 @@
 
 namespace penstock::cache {
 
-bool Cache::take_snapshot(Inode& node, PublishSnapshot& snapshot) {
+Result<bool> Cache::take_snapshot(Inode& node, PublishSnapshot& snapshot) {
   if (!node.is_dirty() || node.in_flight() || node.condemned) return false;
   const uint32_t generation = node.generation + 1;
   snapshot.ino = node.ino;
@@ -23,14 +23,16 @@ bool Cache::take_snapshot(Inode& node, PublishSnapshot& snapshot) {
                         [&](uint64_t first, uint64_t count) {
                           snapshot.holes.push_back({first, count});
                         });
-  if (!append(node, RecordKind::begin, raw(PublishBody{node.version, generation, 0}))) return false;
+  const Result<Appended> appended =
+      append(node, RecordKind::begin, raw(PublishBody{node.version, generation, 0}));
+  if (!appended) return appended.error();
   Mutation mutation(*this, node);
   node.apply_begin(generation);
   return true;
 }
 
-std::vector<PublishSnapshot> Cache::begin_publish(const PublishLimits& limits,
-                                                  std::span<const uint64_t> inos) {
+std::vector<PublishSnapshot> Cache::begin_publish(const PublishLimits& limits, std::span<const uint64_t> inos,
+                                                  Result<void>* failure) {
   std::vector<PublishSnapshot> snapshots;
   if (closed_.load(std::memory_order_relaxed)) return snapshots;
   std::vector<uint64_t> candidates(inos.begin(), inos.end());
@@ -47,7 +49,13 @@ std::vector<PublishSnapshot> Cache::begin_publish(const PublishLimits& limits,
     if (snapshots.size() >= limits.files_max || (bytes > 0 && bytes >= limits.bytes_max)) break;
     const Changing node(*table_, ino);
     PublishSnapshot snapshot;
-    if (!node || !take_snapshot(*node, snapshot)) continue;
+    if (!node) continue;
+    const Result<bool> taken = take_snapshot(*node, snapshot);
+    if (!taken) {
+      if (failure != nullptr && snapshots.empty()) *failure = taken.error();
+      break;
+    }
+    if (!*taken) continue;
     for (const PageRun& run : snapshot.writes) bytes += run.count * kPageSize;
     snapshots.push_back(std::move(snapshot));
   }

@@ -90,6 +90,7 @@ export interface GatewayCache {
    */
   syncLog(): Promise<void>;
 
+  /** Throws when the log takes no record of it: an empty answer says that there is nothing to publish. */
   beginPublish(options: { maxFiles: number; maxBytes: number; inos?: readonly number[] }): PublishSnapshot[];
   completePublish(ino: number, generation: number, version: number): void;
   abortPublish(ino: number, generation: number): void;

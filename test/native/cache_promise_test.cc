@@ -247,6 +247,20 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("a publish that the log cannot take is told from one that has nothing to do") {
+  SimulatedFileSystem disk(1);
+  auto cache = open_with_file(disk);
+  Result<void> failure;
+  CHECK(cache->begin_publish({}, {}, &failure).empty());
+  CHECK(failure);
+  write(*cache, 0, filled(1, 7));
+  disk.fail_at(0, EIO);
+  CHECK(cache->begin_publish({}, {}, &failure).empty());
+  REQUIRE_FALSE(failure);
+  CHECK(failure.error().code == EIO);
+  begin(*cache);
+}
+
 TEST_CASE("an outcome of an earlier generation changes nothing") {
   SimulatedFileSystem disk(1);
   auto cache = open_with_file(disk);
