@@ -185,6 +185,10 @@ bool SwitchStage::pass_groups(const Work& work, const Decision& decision, const 
   const uint64_t generation = tables_->generation();
   if (decision.found && decision.found.connection->admitted.load(std::memory_order_relaxed) == generation)
     return true;
+  return judge_by_groups(work, decision, to);
+}
+
+bool SwitchStage::judge_by_groups(const Work& work, const Decision& decision, const PortView* to) const {
   const bool from_guarded =
       work.ingress->from_port_table != RuleTable::kNone && work.peer == PeerTable::kNone;
   const bool to_guarded = to != nullptr && to->to_port_table != RuleTable::kNone;
@@ -247,7 +251,6 @@ bool SwitchStage::open(Work& work, Decision& decision) {
     return false;
   }
   counters_.connections_opened.add();
-  decision.found.connection->admitted.store(tables_->generation(), std::memory_order_relaxed);
   const Segment segment = segment_of(*work.packet, work.packet->data(), work.packet->layout.outer);
   if (!state_.connections().advance(decision.found, segment, now_s_)) {
     drop(work.packet, DropReason::invalid_state);

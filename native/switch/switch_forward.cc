@@ -89,11 +89,12 @@ bool SwitchStage::admit_and_rewrite(Work& work, Decision& decision, const PortVi
     rewrite(work, decision);
     return true;
   }
-  return begin_or_go_on(work, decision);
+  if (!begin_or_go_on(work, decision)) return false;
+  mark_admitted(decision);
+  return true;
 }
 
 bool SwitchStage::begin_or_go_on(Work& work, Decision& decision) {
-  mark_admitted(decision);
   if (decision.tracked && !decision.found && !dry() && !open(work, decision)) return false;
   rewrite(work, decision);
   return true;
@@ -135,7 +136,7 @@ void SwitchStage::to_new_host(Work& work, Decision& decision, PortId port, Segme
 }
 
 // Everybody but the last gets a copy of the head that shares the body; a port whose groups refuse it is left
-// out.
+// out. Each packet is judged: that one port takes a connection admits it to no other.
 void SwitchStage::flood(Work& work, Decision& decision, SegmentBy segment) {
   Packet* packet = work.packet;
   std::array<Target, 256> targets;
@@ -144,6 +145,9 @@ void SwitchStage::flood(Work& work, Decision& decision, SegmentBy segment) {
   const auto add = [&](Target target) {
     if (count < targets.size()) targets[count++] = target;
   };
+  const auto passes = [&](const PortView* to) {
+    return decision.related || judge_by_groups(work, decision, to);
+  };
   for (const Member& member : work.network->members) {
     if (member.port == packet->ingress && work.peer == PeerTable::kNone) continue;
     const PortView& to = *tables_->port(member.port);
@@ -151,14 +155,13 @@ void SwitchStage::flood(Work& work, Decision& decision, SegmentBy segment) {
     // Its new host is sent the frame by whoever sent it here.
     if (state_.port(member.port).state.load(std::memory_order_relaxed) == PortState::forward_to_peer)
       continue;
-    if (pass_groups(work, decision, &to)) {
+    if (passes(&to)) {
       add(Target{TargetKind::port, member.port});
     } else {
       refused = true;
     }
   }
-  if (work.peer == PeerTable::kNone && work.network->config.tunnel != TunnelKind::none &&
-      pass_groups(work, decision, nullptr)) {
+  if (work.peer == PeerTable::kNone && work.network->config.tunnel != TunnelKind::none && passes(nullptr)) {
     for (const uint16_t peer : work.network->peers) add(Target{TargetKind::peer, peer});
     if (work.network->config.learn_peers)
       work.network->learned->for_each([&](uint16_t peer) {

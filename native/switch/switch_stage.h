@@ -134,6 +134,7 @@ class SwitchStage final : public Stage {
   uint32_t look_up_rule(const Work& work, uint8_t state) const;
   bool apply_rule(Work& work, const Actions& actions);
   bool pass_groups(const Work& work, const Decision& decision, const PortView* to) const;
+  bool judge_by_groups(const Work& work, const Decision& decision, const PortView* to) const;
   void mark_admitted(const Decision& decision);
   bool group_allows(uint32_t table, const ConnectionKey& key, const Work& work, bool as_original) const;
   bool open(Work& work, Decision& decision);

@@ -257,6 +257,28 @@ TEST_CASE("a security group admits what it names, the answers to it, and nothing
   CHECK(bench.dropped == DropReason::security_group);
 }
 
+// While nobody knows where a station is, everybody whose groups allow it gets a copy; that says nothing for
+// the others.
+TEST_CASE("a connection that one port's groups admit from a flood is not admitted to the other ports") {
+  SwitchBench bench;
+  SwitchConfig config = flat(3);
+  config.groups.resize(2);
+  config.groups[0].rules.push_back({GroupDirection::to_port, tcp_port(5001)});
+  config.groups[1].rules.push_back({GroupDirection::from_port, Match{}});
+  config.ports[1].groups = {0};
+  config.ports[2].groups = {1};
+  bench.apply(config);
+  const Bytes frame = tcp_frame(kA, kC, kIpA, kIpB, {.flags = 2});
+  for (int i = 0; i < 3; ++i) {
+    bench.receive(0, frame);
+    bench.only(1);
+  }
+  // Now it is known to stand behind the port that refuses it.
+  bench.receive(2, udp_frame(kC, kBroadcast, kIpB, kIpA, 1, 2, Bytes(4)));
+  bench.receive(0, frame);
+  CHECK(bench.dropped == DropReason::security_group);
+}
+
 TEST_CASE("a connection lives through a change of configuration, unless that refuses it") {
   SwitchBench bench;
   bench.apply(guarded());
