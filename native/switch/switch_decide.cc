@@ -112,7 +112,9 @@ void SwitchStage::track(const Work& work, Decision& decision, const FlowEntry* e
   if (is_group(load_mac(work.packet->data()))) return;
   decision.tracked = true;
   if (quoted_flow(*work.packet, quoted_, quoted_flow_)) {
-    decision.found = table.find(connection_key(quoted_flow_, network).reversed(), now_s_);
+    // An error is for whoever sent what it quotes. To others it would be a way past their groups.
+    if (quoted_flow_.source == work.flow.destination)
+      decision.found = table.find(connection_key(quoted_flow_, network).reversed(), now_s_);
     decision.related = static_cast<bool>(decision.found);
     decision.state = state::kTracked | (decision.related ? state::kRelated : state::kInvalid);
     return;

@@ -13,7 +13,7 @@ namespace penstock::net::test {
 
 static constexpr Mac kA = 0x02'00'00'00'00'0a, kB = 0x02'00'00'00'00'0b, kC = 0x02'00'00'00'00'0c,
                      kRouter = 0x02'00'00'00'00'01;
-static constexpr uint32_t kIpA = 0x0a000001, kIpB = 0x0a000002;
+static constexpr uint32_t kIpA = 0x0a000001, kIpB = 0x0a000002, kIpC = 0x0a000003;
 
 // One network, ports 0 to count - 1, untagged.
 static SwitchConfig flat(std::size_t count) {
@@ -277,6 +277,30 @@ TEST_CASE("a connection that one port's groups admit from a flood is not admitte
   bench.receive(2, udp_frame(kC, kBroadcast, kIpB, kIpA, 1, 2, Bytes(4)));
   bench.receive(0, frame);
   CHECK(bench.dropped == DropReason::security_group);
+}
+
+TEST_CASE("an ICMP error comes through a security group only to the end whose packet it quotes") {
+  SwitchBench bench;
+  SwitchConfig config = flat(3);
+  config.groups.resize(1);
+  config.groups[0].rules.push_back({GroupDirection::from_port, Match{}});
+  config.ports[1].groups = config.ports[2].groups = {0};
+  bench.apply(config);
+  bench.receive(2, udp_frame(kC, kBroadcast, kIpC, kIpA, 1, 2, Bytes(4)));
+  const Bytes sent = udp_frame(kB, kA, kIpB, kIpA, 1111, 2222, Bytes(40));
+  bench.receive(1, sent);
+  Bytes icmp;
+  put32(icmp, 0x03030000);
+  put32(icmp, 0);
+  put(icmp, slice(sent, 14, 28));
+  const auto error = [&](Mac mac, uint32_t to) {
+    return summed(
+        between(kA, mac, ethernet({}, ipv4({.protocol = 1, .source = kIpA, .destination = to}, icmp))));
+  };
+  bench.receive(0, error(kB, kIpB));
+  bench.only(1);
+  bench.receive(0, error(kC, kIpC));
+  CHECK(bench.dropped != DropReason::none);
 }
 
 TEST_CASE("a connection lives through a change of configuration, unless that refuses it") {
