@@ -222,7 +222,8 @@ bool SwitchStage::claims_are_true(const Work& work) const {
     const IpAddress sender = mapped(arp + kArpSenderIp);
     return unspecified(sender, 4) || port.owns(sender);
   }
-  if (headers.ip_version == 0) return true;
+  // What stands behind a third tag is not known; receivers may look there.
+  if (headers.ip_version == 0) return !is_vlan(headers.ether_type);
   const FlowKey flow = flow_key(frame, headers, 0);
   // Before it has an address a host sends from none (DHCP, duplicate address detection).
   if (!unspecified(flow.source, headers.ip_version) &&

@@ -196,7 +196,8 @@ bool SwitchStage::judge_by_groups(const Work& work, const Decision& decision, co
   const bool to_guarded = to != nullptr && to->to_port_table != RuleTable::kNone;
   const bool from_ends = work.ingress->to_port_table != RuleTable::kNone;
   if (!from_guarded && !to_guarded && !from_ends) return true;
-  if (work.packet->layout.outer.ip_version == 0) return true;  // groups speak of IP; ARP is not theirs
+  // Groups speak of IP; ARP is not theirs. What stands behind a third tag is not known.
+  if (work.packet->layout.outer.ip_version == 0) return !is_vlan(work.packet->layout.outer.ether_type);
 
   bool passes;
   if (decision.found && decision.found.direction == Direction::reply) {

@@ -340,6 +340,29 @@ TEST_CASE("later fragments follow their first one past a security group") {
   bench.only(1);
 }
 
+// Receivers take off as many of them as there are (Linux: priority tags, one after the other).
+TEST_CASE("more tags than are looked behind hide nothing from a group, nor whose address it is") {
+  SwitchBench bench;
+  bench.apply(guarded());
+  const Bytes packet =
+      ipv4({.protocol = 6, .source = kIpA, .destination = kIpB}, tcp({.destination = 22}, {}));
+  for (std::size_t tags = 1; tags <= 4; ++tags) {
+    CAPTURE(tags);
+    bench.receive(0, between(kA, kB, ethernet({.vlans = std::vector<unsigned>(tags)}, packet)));
+    CHECK(bench.dropped == DropReason::security_group);
+  }
+  SwitchConfig config = flat(2);
+  config.ports[0].anti_spoof = true;
+  config.ports[0].mac = kA;
+  config.ports[0].addresses = {{ip4(kIpC), 128}};
+  bench.apply(config);
+  for (std::size_t tags = 1; tags <= 4; ++tags) {
+    CAPTURE(tags);
+    bench.receive(0, between(kA, kB, ethernet({.vlans = std::vector<unsigned>(tags)}, packet)));
+    CHECK(bench.dropped == DropReason::spoofed_ip);
+  }
+}
+
 // What clients of port 0 send leaves by port 1 with the address 192.0.2.1.
 static constexpr uint32_t kPublic = 0xc0000201, kOutside = 0xc6336401;
 
