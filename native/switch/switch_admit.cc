@@ -100,6 +100,8 @@ void SwitchStage::classify(Work& work) {
   }
   packet->flow_hash = symmetric_hash(flow);
   put_match_words(packet->data(), headers, flow, packet->ingress, work.network->config.index, work.key);
+  if (packet->mark != 0) [[unlikely]]  // a script's
+    work.key.set_mark(packet->mark);
   if (headers.fragment && !headers.first_fragment && !work.fragment_unknown) {
     work.key.set_source_port(work.flow.source_port);
     work.key.set_destination_port(work.flow.destination_port);

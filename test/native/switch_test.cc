@@ -722,6 +722,35 @@ TEST_CASE("a script's verdict is asked for before anything else is decided, and 
   CHECK(bench.dropped == DropReason::security_group);
 }
 
+TEST_CASE("a script's mark decides about a flow that is known already") {
+  SwitchBench bench;
+  SwitchConfig config = flat(2);
+  PortConfig ring;
+  ring.id = 5;
+  ring.name = "script";
+  config.ports.push_back(ring);
+  RuleConfig ask{.id = 1, .priority = 1};
+  ask.actions.verdict = Verdict::punt;
+  ask.actions.output = 5;
+  RuleConfig refuse{.id = 2, .priority = 2};
+  refuse.match.mask.set_mark(0xffff);
+  refuse.match.value.set_mark(7);
+  refuse.actions.verdict = Verdict::drop;
+  config.rules = {ask, refuse};
+  bench.apply(config);
+  const Bytes frame = tcp_frame(kA, kB, kIpA, kIpB, {.flags = 2});
+  bench.receive(0, frame);
+  bench.only(5);
+  bench.resume(0, 0, frame);
+  bench.only(1);
+  bench.resume(0, 0, frame, 7);
+  CHECK(bench.dropped == DropReason::rule);
+  bench.resume(0, 0, frame);
+  bench.only(1);
+  bench.receive(0, frame);
+  bench.only(5);
+}
+
 TEST_CASE("a mirror gets a copy of what passes, and what passes is as it would be without") {
   SwitchBench bench;
   SwitchConfig config = flat(3);

@@ -118,7 +118,7 @@ class SwitchBench final : public Outputs {
   }
 
   // A frame that a script has accepted, on its way back from the ring.
-  void resume(PortId from, uint16_t network, const Bytes& frame) {
+  void resume(PortId from, uint16_t network, const Bytes& frame, uint16_t mark = 0) {
     outputs.clear();
     dropped = DropReason::none;
     Packet* packet = make(from, frame);
@@ -126,6 +126,7 @@ class SwitchBench final : public Outputs {
     packet->punted_from = from;
     packet->punted_network = network;
     packet->punted_peer = PeerTable::kNone;
+    packet->mark = mark;
     Batch batch;
     batch.add(packet);
     switch_->stage(0).process(batch, *this, now_ns);
