@@ -109,8 +109,14 @@ void translate(Packet& packet, const ConnectionKey& to) {
   const Difference pseudo =
       put_addresses(frame + headers.network, headers.ip_version, to.source, to.destination);
   if (headers.transport == kNoHeader) return;
+  // Of a tunnel inside, what is left to be summed stands behind this header, whose own checksum is right or
+  // absent; of a superframe of it this one is partial as well, if there is one.
+  const Offload& offload = packet.offload;
+  const bool partial =
+      offload.checksum == ChecksumState::partial &&
+      (offload.checksum_start == headers.transport || (offload.tunnel && offload.outer_checksum));
   put_transport(frame + headers.transport, packet.head_length - headers.transport, headers.ip_protocol, to,
-                pseudo, packet.offload.checksum == ChecksumState::partial);
+                pseudo, partial);
 }
 
 bool quoted_flow(const Packet& packet, Headers& quoted, FlowKey& flow) {

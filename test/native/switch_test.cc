@@ -447,6 +447,27 @@ TEST_CASE("an ICMP error about a translated packet is translated, quotation incl
   CHECK(slice(in, 42, 28) == slice(sent, 14, 28));
 }
 
+// A guest's own tunnel: what is left to be summed stands inside, the outer checksum is right or absent.
+TEST_CASE("a translation minds the outer checksum of a tunnel whose inner one is partial") {
+  SwitchBench bench;
+  SwitchConfig config = masquerade();
+  config.ports[1].offloads.checksum = true;
+  bench.apply(config);
+  bench.receive(1, tcp_frame(kB, kBroadcast, kOutside, kIpA, {}));
+  const Bytes inside = ethernet({}, ipv4({.protocol = 6}, tcp({}, Bytes(20))));
+  const Bytes with = udp_frame(kA, kB, kIpA, kOutside, 50000, 4789, vxlan(5, inside));
+  Bytes without = with;
+  set16(without, 40, 0);
+  Offload partial;
+  partial.checksum = ChecksumState::partial;
+  partial.checksum_start = 50 + 34;
+  partial.checksum_offset = 16;
+  bench.receive(0, with, partial);
+  CHECK(checksums_hold(bench.only(1)));
+  bench.receive(0, without, partial);
+  CHECK(get16(bench.only(1), 40) == 0);
+}
+
 TEST_CASE("destination translation publishes a server on another port") {
   SwitchBench bench;
   SwitchConfig config = flat(2);
