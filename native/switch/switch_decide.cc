@@ -279,6 +279,8 @@ ConnectionTable::Found SwitchStage::open_translated(const Work& work, const Nat&
   stations.translated_source = nat.mac;
   reply.destination = nat.address;
   const bool icmp = !keeps_connection(original);
+  // Nothing to tell two such connections apart by, and nothing to put another number into.
+  if (icmp && !has_identifier(*work.packet)) return table.create(original, reply, stations, now_s_);
   // Identifiers of ICMP echo are in both ports of a key.
   const auto choose = [&](uint16_t port) {
     reply.destination_port = port;

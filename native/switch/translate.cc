@@ -66,10 +66,19 @@ bool is_error(uint8_t protocol, uint8_t type) {
   return type >= 1 && type <= 4;
 }
 
-// Ports or identifier and the checksum of the transport header at `at`, `room` bytes of which are there (a
-// quoted packet may be cut off before its checksum).
-Difference put_transport(std::byte* at, std::size_t room, uint8_t protocol, const ConnectionKey& to,
+bool has_identifier(const std::byte* frame, const Headers& headers) {
+  if (headers.transport == kNoHeader || headers.fragment) return false;
+  const uint8_t type = load8(frame + headers.transport + kIcmpType);
+  if (headers.ip_protocol == kIpIcmp) return type == 8 || type == 0;
+  return headers.ip_protocol == kIpIcmp6 && (type == 128 || type == 129);
+}
+
+// Ports or identifier and the checksum of the transport header of `headers`, `room` bytes of which are there
+// (a quoted packet may be cut off before its checksum).
+Difference put_transport(std::byte* frame, const Headers& headers, std::size_t room, const ConnectionKey& to,
                          const Difference& pseudo, bool partial) {
+  std::byte* at = frame + headers.transport;
+  const uint8_t protocol = headers.ip_protocol;
   Difference words;
   std::size_t checksum = 0;
   bool covers_addresses = true;
@@ -78,7 +87,7 @@ Difference put_transport(std::byte* at, std::size_t room, uint8_t protocol, cons
     words += put16(at + kDestinationPort, to.destination_port);
     checksum = protocol == kIpTcp ? kTcpChecksum : kUdpChecksum;
   } else if (protocol == kIpIcmp || protocol == kIpIcmp6) {
-    if (!is_error(protocol, load8(at + kIcmpType))) words += put16(at + kIcmpId, to.source_port);
+    if (has_identifier(frame, headers)) words += put16(at + kIcmpId, to.source_port);
     checksum = kIcmpChecksum;
     covers_addresses = protocol == kIpIcmp6;
   } else {
@@ -115,8 +124,11 @@ void translate(Packet& packet, const ConnectionKey& to) {
   const bool partial =
       offload.checksum == ChecksumState::partial &&
       (offload.checksum_start == headers.transport || (offload.tunnel && offload.outer_checksum));
-  put_transport(frame + headers.transport, packet.head_length - headers.transport, headers.ip_protocol, to,
-                pseudo, partial);
+  put_transport(frame, headers, packet.head_length - headers.transport, to, pseudo, partial);
+}
+
+bool has_identifier(const Packet& packet) {
+  return has_identifier(packet.data(), packet.layout.outer);
 }
 
 bool quoted_flow(const Packet& packet, Headers& quoted, FlowKey& flow) {
@@ -147,8 +159,7 @@ void translate_error(Packet& packet, const Headers& quoted, const ConnectionKey&
       put_addresses(inner_ip, quoted.ip_version, quoted_to.source, quoted_to.destination);
   inside += pseudo;
   if (quoted.ip_version == 4) inside.replace16(header_checksum, load16(inner_ip + kIpv4Checksum));
-  inside += put_transport(frame + quoted.transport, packet.head_length - quoted.transport, quoted.ip_protocol,
-                          quoted_to, pseudo, false);
+  inside += put_transport(frame, quoted, packet.head_length - quoted.transport, quoted_to, pseudo, false);
   const Difference outer =
       put_addresses(frame + headers.network, headers.ip_version, outer_source, outer_destination);
   if (headers.ip_protocol == kIpIcmp6) inside += outer;

@@ -13,6 +13,9 @@ namespace penstock::net {
 // stays partial. Fragments after the first have addresses only.
 void translate(Packet& packet, const ConnectionKey& to);
 
+// Whether it is an ICMP packet whose identifier tells its conversation from others: an echo, whole.
+bool has_identifier(const Packet& packet);
+
 // The packet quoted by an ICMP error: where it lies and which flow it is of. False when the packet is no ICMP
 // error or quotes less than a transport header's ports.
 bool quoted_flow(const Packet& packet, Headers& quoted, FlowKey& flow);

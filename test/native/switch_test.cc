@@ -447,6 +447,31 @@ TEST_CASE("an ICMP error about a translated packet is translated, quotation incl
   CHECK(slice(in, 42, 28) == slice(sent, 14, 28));
 }
 
+TEST_CASE("pings too large for one packet come back through a source translation") {
+  SwitchBench bench;
+  bench.apply(masquerade());
+  bench.receive(1, tcp_frame(kB, kBroadcast, kOutside, kIpA, {}));
+  Bytes icmp;
+  put32(icmp, 0x08000000);
+  put32(icmp, 0x12340001);
+  put(icmp, Bytes(24, std::byte{1}));
+  const auto fragment = [&](Mac from, Mac to, uint32_t source, uint32_t destination) {
+    return between(
+        from, to,
+        ethernet({}, ipv4({.fragment = 0x2000, .protocol = 1, .source = source, .destination = destination},
+                          icmp)));
+  };
+  bench.receive(0, fragment(kA, kB, kIpA, kOutside));
+  const Bytes out = bench.only(1);
+  CHECK((get16(out, 26) << 16 | get16(out, 28)) == kPublic);
+  CHECK(get16(out, 38) == 0x1234);
+  icmp[0] = std::byte{0};
+  bench.receive(1, fragment(kB, kRouter, kOutside, kPublic));
+  const Bytes in = bench.only(0);
+  CHECK((get16(in, 30) << 16 | get16(in, 32)) == kIpA);
+  CHECK(get16(in, 38) == 0x1234);
+}
+
 // A guest's own tunnel: what is left to be summed stands inside, the outer checksum is right or absent.
 TEST_CASE("a translation minds the outer checksum of a tunnel whose inner one is partial") {
   SwitchBench bench;
