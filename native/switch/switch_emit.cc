@@ -12,6 +12,7 @@
 #include "native/packet/wire.h"
 #include "native/switch/switch_stage.h"
 #include "native/switch/text.h"
+#include "native/switch/translate.h"
 #include "native/switch/vlan.h"
 
 namespace penstock::net {
@@ -130,6 +131,17 @@ void SwitchStage::fit(Packet* packet, const Work& work, uint32_t mtu, Send send)
   refuse_too_big(packet, work, mtu);
 }
 
+// An ICMP error about a packet that may have been translated: its sender knows it as it came.
+void SwitchStage::in_sender_words(Packet& error, const Work& work) {
+  if (!work.network->tracking || !quoted_flow(error, quoted_, quoted_flow_)) return;
+  const uint16_t network = work.network->config.index;
+  const ConnectionKey sent = connection_key(work.flow, network);
+  if (connection_key(quoted_flow_, network) == sent) return;
+  store_mac(error.data(), work.key.source_mac());
+  store_mac(error.data() + kMacBytes, work.key.destination_mac());
+  translate_error(error, quoted_, sent, sent.destination, sent.source);
+}
+
 // Tells the sender the path's MTU and drops the packet.
 void SwitchStage::refuse_too_big(Packet* packet, const Work& work, uint32_t mtu) {
   const bool may_answer = !dry() && too_big_answers_.conforms(1, now_ns_);
@@ -139,6 +151,7 @@ void SwitchStage::refuse_too_big(Packet* packet, const Work& work, uint32_t mtu)
   if (answer != nullptr) {
     answer->ingress = packet->ingress;
     answer->vni = packet->vni;
+    in_sender_words(*answer, work);
     if (parse(*answer) != DropReason::none) {
       PacketPool::release(answer);
     } else if (work.peer != PeerTable::kNone) {

@@ -181,6 +181,7 @@ class SwitchStage final : public Stage {
   void split(Packet* packet, Send send);
   template <typename Send>
   void halve(Packet* packet, Send send);
+  void in_sender_words(Packet& error, const Work& work);
   void refuse_too_big(Packet* packet, const Work& work, uint32_t mtu);
   Packet* own(Packet* packet) { return packet->home == pool_ ? packet : own_copy(packet); }
   Packet* own_copy(Packet* packet);

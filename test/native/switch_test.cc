@@ -493,6 +493,23 @@ TEST_CASE("a translation minds the outer checksum of a tunnel whose inner one is
   CHECK(get16(bench.only(1), 40) == 0);
 }
 
+TEST_CASE("who sent too much through a translation is told so in its own words") {
+  SwitchBench bench;
+  SwitchConfig config = masquerade();
+  config.ports[1].mtu = 1000;
+  bench.apply(config);
+  bench.receive(1, tcp_frame(kB, kBroadcast, kOutside, kIpA, {}));
+  const Bytes sent = udp_frame(kA, kB, kIpA, kOutside, 1111, 2222, Bytes(1200));
+  bench.receive(0, sent);
+  CHECK(bench.dropped == DropReason::too_big);
+  const Bytes answer = bench.only(0);
+  REQUIRE(checksums_hold(answer));
+  CHECK(load_mac(answer.data()) == kA);
+  CHECK((get16(answer, 26) << 16 | get16(answer, 28)) == kOutside);
+  CHECK((get16(answer, 30) << 16 | get16(answer, 32)) == kIpA);
+  CHECK(slice(answer, 42, 28) == slice(sent, 14, 28));
+}
+
 TEST_CASE("destination translation publishes a server on another port") {
   SwitchBench bench;
   SwitchConfig config = flat(2);
