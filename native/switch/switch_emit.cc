@@ -36,6 +36,9 @@ bool is_tcp(const Packet& packet) {
 std::size_t network_bytes(const Packet& packet) {
   const Headers& headers = packet.layout.outer;
   if (packet.offload.gso == Gso::none) return packet.length() - headers.network;
+  // Of a guest's own tunnel the headers inside are repeated, too.
+  if (packet.offload.tunnel)
+    return std::size_t{packet.offload.header_length} - headers.network + packet.offload.gso_size;
   return std::size_t{headers.payload} - headers.network + packet.offload.gso_size;
 }
 
@@ -122,8 +125,8 @@ void SwitchStage::fit(Packet* packet, const Work& work, uint32_t mtu, Send send)
   }
   packet = own(packet);
   if (packet == nullptr) return;
-  // Datagrams keep their size: each is judged by itself.
-  if (packet->offload.gso == Gso::udp)
+  // Datagrams keep their size, and what is in a guest's own tunnel: each is judged by itself.
+  if (packet->offload.gso != Gso::none && !is_tcp(*packet))
     return split(packet, [&](Packet* piece) { fit(piece, work, mtu, send); });
   Ipv4Fragmenter fragmenter;
   if (headers.ip_version == 4 && fragmenter.begin(*packet, mtu) == DropReason::none)
@@ -254,6 +257,10 @@ template <typename Send>
 void SwitchStage::split(Packet* packet, Send send) {
   packet = own(packet);
   if (packet == nullptr) return;
+  // What a guest's own tunnel carries nobody has looked at before.
+  if (packet->offload.tunnel && packet->layout.inner.ethernet == kNoHeader)
+    if (const DropReason reason = parse_inner(*packet); reason != DropReason::none)
+      return drop(packet, reason);
   Segmenter segmenter;
   if (const DropReason reason = segmenter.begin(*packet, {}); reason != DropReason::none)
     return drop(packet, reason);

@@ -707,6 +707,48 @@ TEST_CASE("a superframe passes whole where the egress takes it, and in segments 
   CHECK(bench.offloads[1][0].gso == Gso::none);
 }
 
+// A guest's own tunnel.
+static Bytes guest_tunnel(std::size_t payload) {
+  const Bytes inside = ethernet({}, ipv4({.protocol = 6}, tcp({}, Bytes(payload))));
+  return between(
+      kA, kB, ethernet({}, ipv4({.source = kIpA, .destination = kIpB}, udp(50000, 4789, vxlan(5, inside)))));
+}
+
+static Offload guest_superframe(uint16_t gso_size) {
+  Offload offload = superframe(gso_size);
+  offload.header_length += 50;
+  offload.checksum_start += 50;
+  offload.tunnel = true;
+  offload.outer_transport = 34;
+  offload.inner_network = 50 + 14;
+  return offload;
+}
+
+TEST_CASE("a superframe of a guest's own tunnel leaves in segments where the egress does not take it") {
+  SwitchBench bench;
+  SwitchConfig config = flat(3);
+  config.mirrors.push_back({.from = 0, .received = true, .to = 2});
+  bench.apply(config);
+  bench.receive(1, tcp_frame(kB, kBroadcast, kIpB, kIpA, {}));
+  Bytes whole = guest_tunnel(3000);
+  set16(whole, 40, 0);
+  bench.receive(0, whole, guest_superframe(1000));
+  CHECK(bench.dropped == DropReason::none);
+  CHECK(bench.outputs[1].size() == 3);
+  CHECK(bench.outputs[2].size() == 3);
+  // Each of them is longer than the MTU, and may not be fragmented.
+  config.ports[1].mtu = 1000;
+  bench.apply(config);
+  bench.receive(0, whole, guest_superframe(1000));
+  CHECK(bench.dropped == DropReason::too_big);
+  CHECK(bench.outputs[1].empty());
+  // With the headers inside only the last one fits.
+  bench.receive(0, whole, guest_superframe(960));
+  CHECK(bench.outputs[1].size() == 1);
+  bench.receive(0, whole, guest_superframe(910));
+  CHECK(bench.outputs[1].size() == 4);
+}
+
 TEST_CASE("a guest with MTU 1500 just works over an underlay of 1500") {
   SwitchBench bench;
   SwitchConfig config = overlay(kTunnelHere, kTunnelThere, true);
