@@ -129,6 +129,7 @@ bool SwitchStage::enter_from_underlay(Work& work) {
     drop(packet, DropReason::malformed);
     return false;
   }
+  if (!meter_and_mirror(work)) return false;
   const FlowKey outer = flow_key(packet->data(), packet->layout.outer, 0);
   const TunnelKind kind = packet->layout.tunnel;
   TunnelInfo inside;
@@ -201,6 +202,13 @@ bool SwitchStage::enter_from_port(Work& work) {
          port.config.mac && source != *port.config.mac ? DropReason::spoofed_mac : DropReason::spoofed_ip);
     return false;
   }
+  return meter_and_mirror(work);
+}
+
+// Whether the ingress port's rate allows it; then onlookers get it as it came.
+bool SwitchStage::meter_and_mirror(const Work& work) {
+  Packet* packet = work.packet;
+  const PortView& port = *work.ingress;
   if (port.receive_meter != nullptr && !dry() && !port.receive_meter->conforms(packet->length(), now_ns_)) {
     drop(packet, DropReason::meter);
     return false;

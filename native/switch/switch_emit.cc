@@ -203,6 +203,9 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
 }
 
 void SwitchStage::fit_into_tunnel(Packet* packet, const Work& work, const Tunnel& tunnel) {
+  if (tunnel.underlay.transmit_meter != nullptr && !dry() &&
+      !tunnel.underlay.transmit_meter->conforms(packet->length() + overhead_of(tunnel.way), now_ns_))
+    return drop(packet, DropReason::meter);
   const uint32_t path = state_.peers().at(tunnel.peer).path_mtu.load(std::memory_order_relaxed);
   const uint32_t configured = tunnel.underlay.config.mtu;
   const uint32_t outer_mtu = path == 0 ? configured : std::min(path, configured);

@@ -122,6 +122,7 @@ class SwitchStage final : public Stage {
   void classify(Work& work);
   bool enter_from_underlay(Work& work);
   bool enter_from_port(Work& work);
+  bool meter_and_mirror(const Work& work);
   bool claims_are_true(const Work& work) const;
   void complete_fragment(Work& work);
   void trace_network(const Work& work) const;

@@ -893,6 +893,38 @@ TEST_CASE("a rule's meter and a port's rates limit what passes") {
   bench.only(1);
 }
 
+TEST_CASE("an underlay's rates limit what tunnels bring and take, and its mirror sees both") {
+  SwitchBench bench;
+  SwitchConfig config = overlay(0x0a000065, 0x0a000066, false);
+  PortConfig onlooker;
+  onlooker.id = 7;
+  onlooker.name = "onlooker";
+  config.ports.push_back(onlooker);
+  config.mirrors.push_back({.from = 9, .received = true, .transmitted = true, .to = 7});
+  bench.apply(config);
+  const Bytes frame = tcp_frame(kA, kB, kIpA, kIpB, {}, Bytes(100));
+  bench.receive(0, frame);
+  Bytes outer = bench.outputs[9].at(0);
+  CHECK(bench.outputs[7] == std::vector<Bytes>{outer});
+  // What its other end would send.
+  std::swap_ranges(outer.begin() + 26, outer.begin() + 30, outer.begin() + 30);
+  std::swap_ranges(outer.begin() + 50, outer.begin() + 56, outer.begin() + 56);
+  bench.receive(9, outer);
+  CHECK(bench.outputs[0].size() == 1);
+  CHECK(bench.outputs[7] == std::vector<Bytes>{outer});
+  for (PortConfig& port : config.ports)
+    if (port.id == 9) port.receive_rate = port.transmit_rate = {.bits_per_second = 8, .burst_bytes = 0};
+  bench.apply(config);
+  bench.receive(9, outer);
+  CHECK(bench.dropped == DropReason::none);
+  bench.receive(9, outer);
+  CHECK(bench.dropped == DropReason::meter);
+  bench.receive(0, frame);
+  CHECK(bench.dropped == DropReason::none);
+  bench.receive(0, frame);
+  CHECK(bench.dropped == DropReason::meter);
+}
+
 TEST_CASE("a blocked port neither gives nor takes") {
   SwitchBench bench;
   bench.apply(flat(2));
