@@ -17,6 +17,17 @@ std::unique_ptr<const SwitchTables> empty_tables(std::size_t workers, SwitchStat
   return std::move(*built);
 }
 
+bool has_network(const SwitchTables& tables, uint32_t index) {
+  return index < tables.networks().size() && tables.network(static_cast<uint16_t>(index)).present;
+}
+
+// Whether `tables` have one that `others` do not have.
+bool has_network_beyond(const SwitchTables& tables, const SwitchTables& others) {
+  for (uint32_t index = 0; index < tables.networks().size(); ++index)
+    if (has_network(tables, index) && !has_network(others, index)) return true;
+  return false;
+}
+
 // Where the dry run's packets end.
 class TraceOutputs final : public Outputs {
  public:
@@ -70,11 +81,15 @@ Result<void> Switch::apply(const SwitchConfig& config) {
   if (!compiled) return compiled.error();
   ++generation_;
   const SwitchTables& fresh = **compiled;
+  const bool ends_network = has_network_beyond(tables_.read(), fresh);
   auto replaced = tables_.replace(std::move(*compiled), quiescence_, [&](const SwitchTables& old) {
     const std::lock_guard lock(retired_lock_);
     for (uint32_t rule = 0; rule < old.rules().size(); ++rule) retired_[old.rule_id(rule)] += old.hits(rule);
   });
   forget_what_is_gone(fresh);
+  if (ends_network)
+    state_.connections().remove_if(
+        [&](const Connection& connection) { return !has_network(fresh, connection.original.vni); });
   if (replaced) forget_meters(fresh);
   return replaced;
 }

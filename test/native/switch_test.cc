@@ -138,6 +138,23 @@ TEST_CASE("a trunk's tag comes off on the way in and goes on on the way out") {
   CHECK(bench.dropped == DropReason::vlan_mismatch);
 }
 
+TEST_CASE("connections of a network end with it, before its number means another one") {
+  SwitchBench bench;
+  SwitchConfig config = flat(2);
+  config.networks.push_back({.index = 1, .name = "red", .tracking = true});
+  config.ports[0].attachments = config.ports[1].attachments = {{0, kUntagged}, {1, 10}};
+  config.networks[0].tracking = true;
+  bench.apply(config);
+  bench.receive(0, tcp_frame(kA, kB, kIpA, kIpB, {.flags = 2}));
+  bench.receive(0, between(kA, kB, ethernet({.vlans = {10}}, ipv4({.protocol = 6}, tcp({.flags = 2}, {})))));
+  REQUIRE(bench->state().connections().size() == 2);
+  config.networks.pop_back();
+  config.ports[0].attachments.pop_back();
+  config.ports[1].attachments.pop_back();
+  bench.apply(config);
+  CHECK(bench->state().connections().size() == 1);
+}
+
 TEST_CASE("equal connections of two networks on one trunk are two connections") {
   SwitchBench bench;
   SwitchConfig config = flat(3);
