@@ -1,5 +1,6 @@
 // The way into the switch: is the packet well-formed, which network is it of, and may its sender say what it
 // says?
+#include "native/offload/checksum_offload.h"
 #include "native/offload/tunnel.h"
 #include "native/packet/parse.h"
 #include "native/packet/wire.h"
@@ -41,6 +42,17 @@ uint32_t identification_of(const std::byte* frame, const Headers& headers) {
   return load32(frame + end - 4);
 }
 
+// Whether a checksum that is still to be completed will be written over nothing that is looked at before: it
+// is the transport's own, or stands behind what was parsed (a guest's own tunnel). Where, the sender says.
+bool is_checksum_in_place(const Packet& packet) {
+  const Offload& offload = packet.offload;
+  const Headers& headers = packet.layout.outer;
+  if (offload.checksum != ChecksumState::partial) return true;
+  if (offload.checksum_start == headers.transport && offload.checksum_offset == checksum_field(headers))
+    return true;
+  return std::size_t{offload.checksum_start} + offload.checksum_offset >= headers.payload;
+}
+
 }  // namespace
 
 bool SwitchStage::admit(Packet* packet, Work& work) {
@@ -62,6 +74,10 @@ bool SwitchStage::admit(Packet* packet, Work& work) {
       drop(packet, reason);
       return false;
     }
+  }
+  if (!is_checksum_in_place(*packet)) {
+    drop(packet, DropReason::malformed);
+    return false;
   }
   if (!(work.ingress->config.underlay ? enter_from_underlay(work) : enter_from_port(work))) return false;
   packet->vni = work.network->config.vni;

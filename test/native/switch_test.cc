@@ -203,6 +203,30 @@ TEST_CASE("a virtual function cannot claim another's addresses") {
   CHECK(bench.dropped == DropReason::spoofed_ip);
 }
 
+// Whoever completes it writes two bytes of the sender's choice where the sender says.
+TEST_CASE("a checksum that is left to be summed stands where checksums do, or behind all that is looked at") {
+  SwitchBench bench;
+  bench.apply(flat(2));
+  const auto accepted = [&](const Bytes& frame, std::size_t start, std::size_t field) {
+    Offload offload;
+    offload.checksum = ChecksumState::partial;
+    offload.checksum_start = static_cast<uint16_t>(start);
+    offload.checksum_offset = static_cast<uint16_t>(field - start);
+    bench.receive(0, frame, offload);
+    return bench.dropped == DropReason::none;
+  };
+  const Bytes frame = tcp_frame(kA, kB, kIpA, kIpB, {}, Bytes(60));
+  for (std::size_t field = 20; field + 2 <= frame.size(); ++field) {
+    CAPTURE(field);
+    CHECK(accepted(frame, 20, field) == (field >= 54));
+    if (field >= 34) CHECK(accepted(frame, 34, field) == (field == 50 || field >= 54));
+  }
+  const Bytes tagged = between(kA, kB, ethernet({.vlans = {0}}, ipv4({.protocol = 6}, tcp({}, {}))));
+  CHECK_FALSE(accepted(tagged, 14, 14));
+  CHECK_FALSE(accepted(tagged, 14, 16));
+  CHECK(accepted(tagged, 38, 54));
+}
+
 TEST_CASE("the rule of highest priority decides, and counts across configurations") {
   SwitchBench bench;
   SwitchConfig config = flat(3);
