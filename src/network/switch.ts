@@ -42,6 +42,7 @@ import { nativeMatches } from './match.js';
 import { Identifiers, Numbering } from './numbering.js';
 import { type PeerProbe, type ProbeOptions, Prober } from './probe.js';
 import { encodeGroup } from './records.js';
+import { withoutPorts } from './without-ports.js';
 
 const NETWORKS_MAX = 4096;
 /** Stands for the number of a port that is still to be attached. */
@@ -666,36 +667,6 @@ export class Switch implements AsyncDisposable {
 /** The tap of an underlay is an interface of the host: a name that no interface of the configuration has. */
 function underlayTap(port: string): string {
   return `pst-${port}`.slice(0, 15);
-}
-
-/** What is left when ports go: rules and mirrors that name them go too. */
-function withoutPorts(config: SwitchConfig, gone: ReadonlySet<string>): SwitchConfig {
-  const stays = (name: string | undefined): boolean => name === undefined || !gone.has(name);
-  const networks = Object.entries(config.networks).map(([name, network]) =>
-    stays(network.underlay)
-      ? ([name, network] as const)
-      : ([
-          name,
-          {
-            ...network,
-            ...{ tunnel: undefined, vni: undefined, underlay: undefined, local: undefined, peers: [] },
-            ...{ gateway: undefined, offer: undefined },
-          },
-        ] as const),
-  );
-  return {
-    ...config,
-    networks: Object.fromEntries(networks) as SwitchConfig['networks'],
-    ports: Object.fromEntries(Object.entries(config.ports).filter(([name]) => !gone.has(name))),
-    rules: config.rules
-      .map((rule, i) => ({ ...rule, name: rule.name ?? `rules[${i}]` }))
-      .filter(({ action, mirror, match, encapsulate }) => {
-        const target =
-          typeof action === 'string' ? undefined : 'output' in action ? action.output : action.punt;
-        return stays(target) && stays(mirror) && (match.port ?? []).every(stays) && encapsulate === undefined;
-      }),
-    mirrors: config.mirrors.filter(({ from, to }) => stays(from) && stays(to)),
-  };
 }
 
 async function attaching(what: string, call: Promise<number>): Promise<number> {
