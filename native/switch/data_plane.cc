@@ -146,7 +146,11 @@ Result<void> DataPlane::apply(SwitchConfig config) {
     }
   }
   if (config.offload) start_offload();
-  if (auto applied = switch_->apply(config); !applied) return applied;
+  if (auto applied = switch_->apply(config); !applied) {
+    // The tables may be in force all the same, for workers that move (Snapshot::replace).
+    if (offload_ != nullptr) offload_->shake_off();
+    return applied;
+  }
   if (offload_ != nullptr) {
     // What the kernel forwards was decided by the tables of before.
     if (auto withdrawn = offload_->withdraw(); !withdrawn) return withdrawn;
