@@ -5,11 +5,13 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 
@@ -95,6 +97,11 @@ class HostFile final : public File {
   }
 
   Result<void> punch(uint64_t offset, uint64_t length) override {
+    // Beyond what a file may have at all the kernel says EFBIG.
+    const Result<uint64_t> end = size();
+    if (!end) return end.error();
+    if (offset >= *end) return {};
+    length = std::min(length, *end - offset);
     const int result = retry([&] {
       return ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                          static_cast<off_t>(length));
@@ -204,6 +211,19 @@ class HostFileSystem final : public FileSystem {
     if (retry([&] { return ::statvfs(directory.c_str(), &status); }) < 0)
       return failure("statvfs", directory);
     return SpaceOfHost{status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize};
+  }
+
+  // No call tells; a file without a name is asked how long it can be.
+  uint64_t file_bytes_max(const std::string& directory) override {
+    struct rlimit limit {};
+    if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) return limit.rlim_cur;
+    const Fd fd(retry([&] { return ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); }));
+    if (!fd.valid()) return INT64_MAX;
+    uint64_t bytes = 0;
+    for (uint64_t more = uint64_t{1} << 62; more >= 4096; more >>= 1) {
+      if (::ftruncate(fd.get(), static_cast<off_t>(bytes + more)) == 0) bytes += more;
+    }
+    return bytes;
   }
 };
 

@@ -33,7 +33,8 @@ class File {
   // nothing. Where the file system can't reserve, growing still works and space is not promised.
   virtual Result<void> allocate(uint64_t offset, uint64_t length, bool grow) = 0;
   virtual Result<void> truncate(uint64_t size) = 0;
-  // Gives the range's space back; it reads as zeros. Where the file system can't, nothing happens.
+  // Gives the range's space back; it reads as zeros. Where the file system can't, and beyond the end of file,
+  // nothing happens.
   virtual Result<void> punch(uint64_t offset, uint64_t length) = 0;
   virtual Result<uint64_t> size() = 0;
   // For calls that move bytes from one descriptor to another, valid while the File lives; -1: the kernel has
@@ -68,6 +69,8 @@ class FileSystem {
   // Makes creations, renames and unlinks in the directory durable.
   virtual Result<void> sync_directory(const std::string& directory) = 0;
   virtual Result<SpaceOfHost> space(const std::string& directory) = 0;
+  // How long a file in the directory may be at most (ext4: 16 TiB), to a page.
+  virtual uint64_t file_bytes_max(const std::string& directory) { return INT64_MAX; }
 };
 
 // The kernel's own. Lives as long as the process.

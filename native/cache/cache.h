@@ -278,6 +278,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   CacheOptions options_;
   FileSystem& file_system_;
   std::unique_ptr<File> lock_file_;
+  uint64_t file_bytes_max_ = kFileBytesMax;  // what is written ends there: the volume's limit, or the disk's
   Recovery recovery_;
   Books books_;
   Totals& totals_ = books_.totals;

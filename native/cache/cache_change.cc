@@ -177,7 +177,7 @@ IoOutcome Cache::punch(uint64_t ino, uint64_t offset, uint64_t length) {
 IoOutcome Cache::zero(uint64_t ino, uint64_t offset, uint64_t length, bool keep_size) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
   if (lost_.load(std::memory_order_relaxed)) return counted(counters_.errors, failed(EIO));
-  if (offset > kFileBytesMax || length > kFileBytesMax - offset) return failed(EFBIG);
+  if (offset > file_bytes_max_ || length > file_bytes_max_ - offset) return failed(EFBIG);
   const Changing node(*table_, ino);
   if (!node || !node->attached) return counted(counters_.need_attach, {.status = IoStatus::need_attach});
   if (length == 0) return {};
@@ -192,7 +192,7 @@ IoOutcome Cache::zero(uint64_t ino, uint64_t offset, uint64_t length, bool keep_
 IoOutcome Cache::allocate(uint64_t ino, uint64_t offset, uint64_t length, bool keep_size) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
   if (lost_.load(std::memory_order_relaxed)) return counted(counters_.errors, failed(EIO));
-  if (offset > kFileBytesMax || length > kFileBytesMax - offset) return failed(EFBIG);
+  if (offset > file_bytes_max_ || length > file_bytes_max_ - offset) return failed(EFBIG);
   const Changing node(*table_, ino);
   if (!node || !node->attached) return counted(counters_.need_attach, {.status = IoStatus::need_attach});
   const uint64_t end = pages_of(offset + length);

@@ -183,7 +183,7 @@ IoOutcome Cache::discard_damaged(uint64_t ino, uint64_t first) {
 IoOutcome Cache::write(uint64_t ino, uint64_t offset, std::span<const std::byte> data) {
   if (closed_.load(std::memory_order_relaxed)) return failed(EBADF);
   if (lost_.load(std::memory_order_relaxed)) return counted(counters_.errors, failed(EIO));
-  if (offset > kFileBytesMax || data.size() > kFileBytesMax - offset) return failed(EFBIG);
+  if (offset > file_bytes_max_ || data.size() > file_bytes_max_ - offset) return failed(EFBIG);
   const Changing node(*table_, ino);
   if (!node || !node->attached) return counted(counters_.need_attach, {.status = IoStatus::need_attach});
   if (data.empty()) return {};

@@ -60,6 +60,7 @@ Result<void> Cache::open_directory() {
                             " is in use by another mount; give this one its own --cache-dir"};
   }
   lock_file_ = std::move(*lock);
+  file_bytes_max_ = std::min(kFileBytesMax, file_system_.file_bytes_max(directory));
   if (auto cleared = clear_leftovers(); !cleared) return cleared;
   auto format = read_whole(file_system_, directory + "/format", kSmallFileMax);
   if (!format && format.error().code != ENOENT) return format.error();

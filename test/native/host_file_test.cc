@@ -81,6 +81,27 @@ TEST_CASE("what is written uncached is there, on a disk and in memory") {
   }
 }
 
+TEST_CASE("how long a file may be is known, and nothing is beyond its end to be punched") {
+  const test::TemporaryDirectory directory("penstock-host-file");
+  const uint64_t bytes_max = host_file_system().file_bytes_max(directory.path());
+  CHECK(bytes_max >= uint64_t{1} << 40);
+  auto opened = host_file_system().open(directory.path() + "/long", OpenMode::create_new);
+  REQUIRE(opened.ok());
+  File& file = **opened;
+  REQUIRE(file.truncate(bytes_max - bytes_max % kPageSize).ok());
+  if (bytes_max < INT64_MAX - kPageSize) CHECK(file.truncate(bytes_max + kPageSize).error().code == EFBIG);
+  REQUIRE(file.truncate(kPages * kPageSize).ok());
+  const auto bytes = pattern(std::byte{1});
+  REQUIRE(file.write(0, bytes).ok());
+  REQUIRE(file.punch((kPages - 1) * kPageSize, uint64_t{1} << 60).ok());
+  CHECK(file.punch(uint64_t{1} << 60, uint64_t{1} << 60).ok());
+  CHECK(file.size().value() == kPages * kPageSize);
+  std::vector<std::byte> got(kPages * kPageSize);
+  CHECK(file.read(0, got).value() == got.size());
+  CHECK(std::equal(got.begin(), got.end() - kPageSize, bytes.begin()));
+  CHECK(std::all_of(got.end() - kPageSize, got.end(), [](std::byte byte) { return byte == std::byte{0}; }));
+}
+
 TEST_CASE("an uncached write costs the host no memory once it is stored, an ordinary one does") {
   const test::TemporaryDirectory directory("penstock-host-file");
   const auto bytes = pattern(std::byte{1});
