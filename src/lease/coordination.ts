@@ -66,6 +66,8 @@ export interface Joined {
 export interface HandedOver extends ProducerName {
   readonly epoch: number;
   readonly leases: readonly InheritedLease[];
+  /** For so long leases may still live that are not among them, milliseconds. */
+  readonly quietMs: number;
 }
 
 export interface OwnedName extends ProducerName {

@@ -203,7 +203,7 @@ export class KvCoordination implements Coordination {
       await this.#own(txn, member);
       const meta = await readMeta(txn);
       const handed = new Map(leases.map((each) => [nameOf(each), each]));
-      await reassign(txn, meta, new Set([member.agent]), (record) => handed.get(nameOf(record))?.leases);
+      await reassign(txn, meta, new Set([member.agent]), (record) => handed.get(nameOf(record)));
     });
   }
 
@@ -283,7 +283,7 @@ export class KvCoordination implements Coordination {
           ...record,
           owner: next,
           epoch,
-          quietMs: record.quietMs,
+          quietMs: Math.max(record.quietMs, each.quietMs),
           inherited: each.leases,
         });
         await holdFor(txn, next, each.leases);
@@ -357,7 +357,7 @@ async function reassign(
   txn: KvTransaction,
   meta: Meta,
   dead: ReadonlySet<string>,
-  handed: (record: ProducerRecord) => ProducerRecord['inherited'] | undefined = () => undefined,
+  handed: (record: ProducerRecord) => HandedOver | undefined = () => undefined,
 ): Promise<Meta> {
   const members = await readMembers(txn);
   const living = members.filter((each) => !dead.has(each.agent)).map((each) => each.agent);
@@ -374,10 +374,12 @@ async function reassign(
       continue;
     }
     // Nobody owned it: what its last owner left goes to the next one.
-    const leases = handed(record) ?? (record.owner === '' ? record.inherited : undefined);
+    const left = handed(record);
+    const leases = left?.leases ?? (record.owner === '' ? record.inherited : undefined);
     const last = members.find((each) => each.agent === record.owner);
-    const quietMs =
+    const unknownMs =
       leases !== undefined && record.quietMs === 0 ? 0 : Math.max(record.quietMs, last?.leaseMsMax ?? 0);
+    const quietMs = Math.max(unknownMs, left?.quietMs ?? 0);
     write(txn, producerKey(record), { ...rest, owner: wanted, epoch, quietMs, inherited: leases ?? [] });
     await holdFor(txn, wanted, leases ?? []);
   }

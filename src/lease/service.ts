@@ -175,7 +175,8 @@ export class LeaseService {
         leases.push({ leaseId, consumer, fencingToken: token, revoked, ttlMs });
       }
     }
-    return { service: this.name, producer, epoch: record.epoch, leases };
+    const quietMs = Math.max(0, owned.settledMs - nowMs);
+    return { service: this.name, producer, epoch: record.epoch, leases, quietMs };
   }
 
   /** It belongs to somebody else, or to nobody any more. */

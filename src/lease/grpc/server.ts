@@ -193,7 +193,7 @@ function leaseRequest(request: LeaseRequest): LeaseRequest {
 
 function handed({ producers = [] }: HandOverMessage): HandedOver[] {
   return producers.map((each) => ({
-    ...filled(each, OWNED),
+    ...filled(each, { ...OWNED, quietMs: 0 }),
     leases: (each.leases ?? []).map((lease) => filled(lease, INHERITED)),
   }));
 }

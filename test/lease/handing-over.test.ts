@@ -1,0 +1,63 @@
+// What goes with a producer that leaves its agent while leases that nobody knows may still live.
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { MemoryEngine } from '../../src/kv/memory-engine.js';
+import { AgentLab, ask, MEMBER_TTL_MS, producer, refused, TTL_MS } from './agent-lab.js';
+import { GatedEngine, Mortal, ProcessEngine } from './mortal.js';
+
+const NAMES = Array.from({ length: 12 }, (_, i) => `d${i}`);
+const LEASE_MS_MAX = 1.1 * TTL_MS;
+
+let lab: AgentLab;
+let start: AgentLab['start'];
+let settle: AgentLab['settle'];
+
+beforeEach(() => {
+  lab = new AgentLab();
+  ({ start, settle } = lab);
+});
+
+afterEach(() => lab[Symbol.asyncDispose]());
+
+/** An agent that can be killed: from then on nothing of it reaches its store or the others. */
+async function mortal(name: string, options: Parameters<AgentLab['start']>[1] = {}) {
+  const coordination = new Mortal(options.coordination ?? lab.coordination());
+  const engine = new ProcessEngine(options.state ?? new MemoryEngine());
+  const agent = await start(name, { ...options, coordination, state: new GatedEngine(engine) });
+  const kill = () => {
+    coordination.dead = true;
+    engine.dead = true;
+  };
+  return { agent, coordination, kill };
+}
+
+describe('an agent that waits for leases that it has forgotten', () => {
+  /** All producers are held; the agent that gave the leases comes back without its store. */
+  async function forgetful() {
+    const before = await mortal('a');
+    for (const name of NAMES) await before.agent.register(producer(name));
+    await Promise.all(NAMES.map((_, i) => ask(before.agent, `c${i}`)));
+    before.kill();
+    return start('a');
+  }
+
+  test('hands producers over with the rest of that time', async () => {
+    await forgetful();
+    const b = await start('b');
+    await settle(400);
+    expect((await b.producers()).length).toBeGreaterThan(2);
+    await expect(ask(b, 'you')).rejects.toEqual(refused('FENCED'));
+    await settle(LEASE_MS_MAX + MEMBER_TTL_MS);
+    await ask(b, 'you');
+  });
+
+  test('leaves them with the rest of that time when it stops', async () => {
+    const a = await forgetful();
+    const b = await start('b');
+    await a[Symbol.asyncDispose]();
+    await settle(200);
+    expect(await b.producers()).toHaveLength(NAMES.length);
+    await expect(ask(b, 'you')).rejects.toEqual(refused('FENCED'));
+    await settle(LEASE_MS_MAX + MEMBER_TTL_MS);
+    await ask(b, 'you');
+  });
+});
