@@ -239,10 +239,13 @@ export class LeaseService {
     this.#applyDraining(owned);
   }
 
-  /** Producers whose last lease has ended, so that they can go. */
+  /** Producers whose last lease has ended, the unknown ones of a quiet time included, so that they can go. */
   departed(): ProducerRecord[] {
     return [...this.#owned.values()]
-      .filter(({ departing, slot }) => departing && (!this.exclusive || this.selector.leasesOf(slot) === 0))
+      .filter(({ departing, settledMs, slot }) => {
+        const free = settledMs === 0 && this.selector.leasesOf(slot) === 0;
+        return departing && (!this.exclusive || free);
+      })
       .map(({ record }) => record);
   }
 

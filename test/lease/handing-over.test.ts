@@ -61,3 +61,18 @@ describe('an agent that waits for leases that it has forgotten', () => {
     await ask(b, 'you');
   });
 });
+
+test('a producer that deregisters and registers again is waited for as before', async () => {
+  const a = await mortal('a');
+  await a.agent.register(producer('d1'));
+  await ask(a.agent);
+  const b = await start('b');
+  a.kill();
+  await settle(MEMBER_TTL_MS + 300);
+  expect(await b.producers()).toMatchObject([{ producer: 'd1', settling: true }]);
+  await b.deregister(producer('d1'));
+  await b.register(producer('d1'));
+  await expect(ask(b, 'you')).rejects.toEqual(refused('FENCED'));
+  await settle(LEASE_MS_MAX);
+  await ask(b, 'you');
+});
