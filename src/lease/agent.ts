@@ -407,9 +407,10 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
   async #handOver(leaving: readonly ProducerRecord[]): Promise<void> {
     if (leaving.length === 0) return;
     const handed = leaving.map((record) => this.#services.get(record.service)!.handOver(record.producer));
-    await this.options.coordination.handOver(this.#membership.member, handed);
-    for (const record of leaving) this.#services.get(record.service)!.disown(record.producer, 'moved');
-    this.counters.handedOver += leaving.length;
+    const moved = await this.options.coordination.handOver(this.#membership.member, handed);
+    // The others may have stayed, with their leases; the next view tells.
+    for (const { service, producer } of moved) this.#services.get(service)?.disown(producer, 'moved');
+    this.counters.handedOver += moved.length;
   }
 
   async #sweep(): Promise<void> {

@@ -86,7 +86,8 @@ export interface Coordination {
   deregister(member: Member, record: ProducerRecord): Promise<boolean>;
   /** Undefined: not registered. */
   locate(name: ProducerName): Promise<AgentLocation | undefined>;
-  handOver(member: Member, producers: readonly HandedOver[]): Promise<void>;
+  /** Answers which of them are another's now: who was to come next may be gone. */
+  handOver(member: Member, producers: readonly HandedOver[]): Promise<ProducerName[]>;
   /** What was inherited is in the owner's own journal now, or its quiet time is over. */
   settle(member: Member, producers: readonly OwnedName[]): Promise<void>;
   /** Takes `count` fencing tokens of a service durably; answers the first. */

@@ -267,12 +267,12 @@ export class KvCoordination implements Coordination {
     });
   }
 
-  handOver(member: Member, handed: readonly HandedOver[]): Promise<void> {
+  handOver(member: Member, handed: readonly HandedOver[]): Promise<ProducerName[]> {
     return this.#durably(async (txn) => {
       await this.#own(txn, member);
       const meta = await readMeta(txn);
       const epoch = meta.epoch + 1;
-      let count = 0;
+      const moved: ProducerName[] = [];
       for (const each of handed) {
         const { next, ...record } = (await read<ProducerRecord>(txn, producerKey(each))) ?? {
           next: undefined,
@@ -287,9 +287,10 @@ export class KvCoordination implements Coordination {
           inherited: each.leases,
         });
         await holdFor(txn, next, each.leases);
-        count += 1;
+        moved.push({ service: each.service, producer: each.producer });
       }
-      if (count > 0) write(txn, META, { ...meta, epoch, revision: meta.revision + 1 });
+      if (moved.length > 0) write(txn, META, { ...meta, epoch, revision: meta.revision + 1 });
+      return moved;
     });
   }
 

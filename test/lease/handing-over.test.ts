@@ -1,7 +1,7 @@
 // What goes with a producer that leaves its agent while leases that nobody knows may still live.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { MemoryEngine } from '../../src/kv/memory-engine.js';
-import { AgentLab, ask, MEMBER_TTL_MS, producer, refused, TTL_MS } from './agent-lab.js';
+import { AgentLab, ask, MEMBER_TTL_MS, producer, reference, refused, TTL_MS } from './agent-lab.js';
 import { GatedEngine, Mortal, ProcessEngine } from './mortal.js';
 
 const NAMES = Array.from({ length: 12 }, (_, i) => `d${i}`);
@@ -75,4 +75,21 @@ test('a producer that deregisters and registers again is waited for as before', 
   await expect(ask(b, 'you')).rejects.toEqual(refused('FENCED'));
   await settle(LEASE_MS_MAX);
   await ask(b, 'you');
+});
+
+test('who was to own a producer next is gone before it was handed over: its owner goes on with the leases', async () => {
+  const coordination = new Mortal(lab.coordination());
+  const a = await start('a', { coordination });
+  for (const name of NAMES) await a.register(producer(name));
+  const grants = await Promise.all(NAMES.map((_, i) => ask(a, `c${i}`)));
+  const { handOver } = coordination;
+  const b = await start('b');
+  coordination.handOver = async (...all) => {
+    await b[Symbol.asyncDispose]();
+    return handOver(...all);
+  };
+  await settle(400);
+  expect(await a.producers()).toHaveLength(NAMES.length);
+  await expect(ask(a, 'you')).rejects.toEqual(refused('CAPACITY_EXHAUSTED'));
+  for (const [i, grant] of grants.entries()) await a.renew(reference(grant, `c${i}`));
 });

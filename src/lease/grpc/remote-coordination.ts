@@ -74,8 +74,10 @@ export class RemoteCoordination implements Coordination, Disposable {
     return owner && filled(owner, { agent: '', address: '' });
   }
 
-  async handOver(member: Member, producers: readonly HandedOver[]): Promise<void> {
-    await this.#channel.call('HandOver', { member, producers });
+  async handOver(member: Member, handed: readonly HandedOver[]): Promise<ProducerName[]> {
+    const message = { member, producers: handed };
+    const { producers = [] } = await this.#channel.call<{ producers?: ProducerName[] }>('HandOver', message);
+    return producers.map((each) => filled(each, { service: '', producer: '' }));
   }
 
   async settle(member: Member, names: readonly OwnedName[]): Promise<void> {

@@ -142,9 +142,9 @@ function coordinationHandlers(coordination: Coordination, logger: Logger): Untyp
       removed: await coordination.deregister(filled(member, MEMBER), recordFromWire(record!)),
     })),
     Locate: call(async (name: ProducerName) => ({ owner: await coordination.locate(filled(name, NAME)) })),
-    HandOver: call((message: HandOverMessage) =>
-      coordination.handOver(filled(message.member, MEMBER), handed(message)),
-    ),
+    HandOver: call(async (message: HandOverMessage) => ({
+      producers: await coordination.handOver(filled(message.member, MEMBER), handed(message)),
+    })),
     Settle: call(({ member, producers = [] }: OwnedNamesMessage) =>
       coordination.settle(
         filled(member, MEMBER),
