@@ -395,12 +395,10 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     const remembered = this.#earlier.leases.filter(
       (lease) => keyOf(lease) === keyOf(record) && lease.epoch === record.epoch,
     );
-    const inherited = new Map([...remembered, ...record.inherited].map((lease) => [lease.leaseId, lease]));
-    await service.inherit(record.producer, [...inherited.values()]);
-    this.counters.adopted += inherited.size;
-    if (record.inherited.length > 0 && record.quietMs === 0) {
-      await this.options.coordination.settle(this.#membership.member, [record]);
-    }
+    // What came with the producer was in the journal before anything else of that epoch.
+    const inherited = remembered.length > 0 ? remembered : record.inherited;
+    await service.inherit(record.producer, inherited);
+    this.counters.adopted += inherited.length;
     if (record.next !== undefined) service.update(record);
   }
 
@@ -451,6 +449,7 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     for (const service of [...this.#services.values()]) {
       const settled = service.settle();
       if (settled.length > 0) await this.options.coordination.settle(this.#membership.member, settled);
+      service.settled(settled);
       for (const producer of service.silentFor(forgetAfterMs)) {
         service.depart(producer);
         this.counters.forgotten += 1;

@@ -53,6 +53,8 @@ interface OwnedProducer {
   frozen: boolean;
   /** Monotonic; grants start then. 0: they may. */
   settledMs: number;
+  /** The leases that came with it are in the journal. */
+  inherited: boolean;
 }
 
 interface Held {
@@ -129,6 +131,7 @@ export class LeaseService {
       silent: false,
       frozen: false,
       settledMs,
+      inherited: false,
     };
     this.#owned.set(record.producer, owned);
     this.#applyDraining(owned);
@@ -146,17 +149,29 @@ export class LeaseService {
     this.#applyDraining(owned);
   }
 
-  /** Settled ones whose quiet time has just ended. */
-  settle(): OwnedProducer['record'][] {
+  /** Ends quiet times that are over; answers whose leases the coordination need not keep any more, until `settled` is called. */
+  settle(): ProducerRecord[] {
     const nowMs = this.#nowMs();
     const settled: ProducerRecord[] = [];
     for (const owned of this.#owned.values()) {
-      if (owned.settledMs === 0 || owned.settledMs > nowMs) continue;
-      owned.settledMs = 0;
-      this.#applyDraining(owned);
-      settled.push(owned.record);
+      if (owned.settledMs > nowMs) continue;
+      if (owned.settledMs !== 0) {
+        owned.settledMs = 0;
+        this.#applyDraining(owned);
+      }
+      const { quietMs, inherited } = owned.record;
+      if (this.exclusive && owned.inherited && (quietMs > 0 || inherited.length > 0))
+        settled.push(owned.record);
     }
     return settled;
+  }
+
+  /** The coordination was told. */
+  settled(records: readonly ProducerRecord[]): void {
+    for (const { producer, epoch } of records) {
+      const owned = this.#owned.get(producer);
+      if (owned?.record.epoch === epoch) owned.record = { ...owned.record, quietMs: 0, inherited: [] };
+    }
   }
 
   /** What goes with a producer to its next owner. The producer is owned until `disown`. */
@@ -193,7 +208,10 @@ export class LeaseService {
   /** Goes on with leases that were granted elsewhere or before a restart. They are in the journal when it resolves. */
   async inherit(producer: string, leases: readonly InheritedLease[]): Promise<void> {
     const taken = leases.map((lease) => this.#adopt(producer, lease, Math.max(lease.ttlMs, this.leaseMsMax)));
+    const { record } = this.#owned.get(producer)!;
     if (this.exclusive) await Promise.all(taken.map((number) => this.#record(this.#held.get(number)!)));
+    const owned = this.#owned.get(producer);
+    if (owned?.record.epoch === record.epoch) owned.inherited = true;
   }
 
   #adopt(producer: string, lease: InheritedLease, ttlMs: number): number {

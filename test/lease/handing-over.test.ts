@@ -93,3 +93,58 @@ test('who was to own a producer next is gone before it was handed over: its owne
   await expect(ask(a, 'you')).rejects.toEqual(refused('CAPACITY_EXHAUSTED'));
   for (const [i, grant] of grants.entries()) await a.renew(reference(grant, `c${i}`));
 });
+
+describe('a lease that came with its producer', () => {
+  test('leaves the coordination although that could not be told at first', async () => {
+    const a = await start('a');
+    await a.register(producer('d1'));
+    const first = await ask(a, 'first');
+    const state = new MemoryEngine();
+    const coordination = lab.coordination();
+    const { settle: told } = coordination;
+    let away = true;
+    coordination.settle = (...all) =>
+      away ? Promise.reject(new Error('cut off')) : told.apply(coordination, all);
+    const b = await mortal('b', { state, coordination });
+    await a[Symbol.asyncDispose]();
+    await settle(300);
+    await b.agent.release(reference(first, 'first'));
+    await ask(b.agent, 'second');
+    away = false;
+    await settle(300);
+    b.kill();
+    // It must not come back beside the lease that was granted since, nor take that one's place in the journal.
+    for (let life = 0; life < 2; life += 1) {
+      const again = await mortal('b', { state });
+      expect(await again.agent.producers()).toMatchObject([{ producer: 'd1', leases: 1 }]);
+      again.kill();
+    }
+  });
+
+  test('does not come back beside a later one', async () => {
+    const a = await start('a');
+    await a.register(producer('d1'));
+    const first = await ask(a, 'first');
+    const state = new MemoryEngine();
+    const coordination = lab.coordination();
+    const { settle: told } = coordination;
+    let away = true;
+    coordination.settle = (...all) =>
+      away ? Promise.reject(new Error('cut off')) : told.apply(coordination, all);
+    const b = await mortal('b', { state, coordination });
+    await a[Symbol.asyncDispose]();
+    await settle(300);
+    await b.agent.release(reference(first, 'first'));
+    const second = await ask(b.agent, 'second');
+    b.kill();
+    away = false;
+    const again = await mortal('b', { state });
+    await settle(TTL_MS / 2);
+    await again.agent.renew(reference(second, 'second'));
+    await settle(0.7 * TTL_MS);
+    await again.agent.renew(reference(second, 'second'));
+    again.kill();
+    const last = await start('b', { state });
+    await expect(ask(last, 'you')).rejects.toEqual(refused('CAPACITY_EXHAUSTED'));
+  });
+});
