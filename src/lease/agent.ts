@@ -36,7 +36,7 @@ import { type JournalledLease, LeaseJournal } from './lease-journal.js';
 import { Membership } from './membership.js';
 import { noCounts } from './selector.js';
 import { type SelectorOptions, selectorOptions } from './selector-options.js';
-import { LeaseService } from './service.js';
+import { HELD_UP_SHARE, LeaseService } from './service.js';
 import type { ProducerStatus } from './status.js';
 
 export interface LeaseAgentOptions {
@@ -69,6 +69,7 @@ interface EarlierLives {
 const FORGET_AFTER_MS = 60_000;
 const NOTHING: EarlierLives = { leases: [], quietMs: 0 };
 const SWEEP_MS_MAX = 250;
+const SWEEP_MS_MIN = 5;
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
 /** Two of them are part of a key in the engine, which has 512 at most. */
 const TEXT_BYTES_MAX = 200;
@@ -84,6 +85,7 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
   readonly #random: Random;
   readonly #logger: Logger;
   readonly #leaseMsMax: number;
+  readonly #sweepMs: number;
   readonly #undo: Array<() => void> = [];
   readonly #stopping = new AbortController();
   readonly counters = { requests: 0, refused: 0, fenced: 0, adopted: 0, handedOver: 0, forgotten: 0 };
@@ -113,6 +115,9 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
       selectorOptions({ ...options.selector, ...each }),
     );
     this.#leaseMsMax = Math.max(...all.map(({ ttlMs, ttlJitter }) => ttlMs * (1 + ttlJitter)));
+    const silentMs = Math.min(...all.map(({ silentAfterMs }) => silentAfterMs));
+    const unnoticedMs = Math.max(SWEEP_MS_MIN, (silentMs * HELD_UP_SHARE) / 2);
+    this.#sweepMs = Math.min(SWEEP_MS_MAX, this.#leaseMsMax / 50, unnoticedMs);
   }
 
   static async start(options: LeaseAgentOptions): Promise<LeaseAgent> {
@@ -415,7 +420,7 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       try {
-        await this.#clock.sleep(Math.min(SWEEP_MS_MAX, this.#leaseMsMax / 50), signal);
+        await this.#clock.sleep(this.#sweepMs, signal);
         // Leases end on time whether the coordination answers or not.
         for (const service of this.#services.values()) service.expire();
         this.#tidying ??= this.#tidy();

@@ -195,6 +195,15 @@ export class Selector {
     if (this.#producers.health[slot] === SILENT) this.#hurry(nowMs);
   }
 
+  /** Nobody was listened to for `ms`, until now. */
+  excuseSilence(ms: number, nowMs: number): void {
+    const { used, columns } = this.#producers;
+    for (let slot = 0; slot < used; slot += 1) {
+      columns.heardMs[slot] = Math.min(nowMs, columns.heardMs[slot]! + ms);
+    }
+    this.#hurry(nowMs);
+  }
+
   /** `status` is checked by the caller (checkProducerStatus). */
   onProducerStatus(slot: number, status: ProducerStatus, nowMs: number): void {
     const { columns, health } = this.#producers;

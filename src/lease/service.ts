@@ -69,6 +69,8 @@ interface Held {
 
 const ENDED_REMEMBERED = 4096;
 const TOKEN_ATTEMPTS_MAX = 10;
+/** An agent that does not look after its leases for this share of `silentAfterMs` was held up. */
+export const HELD_UP_SHARE = 1 / 4;
 /** A new request avoids the previous producer when more than this share failed there. */
 const AVOID_ERROR_RATIO = 0.5;
 
@@ -370,12 +372,14 @@ export class LeaseService {
 
   /** Ends what ran out, and sees who has fallen silent. */
   expire(): void {
-    this.selector.refresh(this.#nowMs());
-    this.selector.expire(this.#nowMs(), (lease) => this.#forget(lease, 'expired'));
-    const pauseMs = this.#nowMs() - this.#listenedMs;
-    this.#listenedMs = this.#nowMs();
-    // An agent that was itself held up has messages waiting that it has not read.
-    if (pauseMs > this.selector.options.silentAfterMs / 4) return;
+    const nowMs = this.#nowMs();
+    const heldUpMs = nowMs - this.#listenedMs - HELD_UP_SHARE * this.selector.options.silentAfterMs;
+    this.#listenedMs = nowMs;
+    // An agent that was itself held up has messages waiting that it has not read: that time was nobody's silence.
+    if (heldUpMs > 0) this.selector.excuseSilence(heldUpMs, nowMs);
+    this.selector.refresh(nowMs);
+    this.selector.expire(nowMs, (lease) => this.#forget(lease, 'expired'));
+    if (heldUpMs > 0) return;
     for (const owned of this.#owned.values()) this.#hearSilence(owned);
   }
 
