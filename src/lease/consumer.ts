@@ -112,6 +112,9 @@ export class LeaseConsumer {
       } catch (error) {
         last = error;
         this.#directory.doubt();
+        // It would be refused as often as it is sent.
+        const refused = error instanceof LeaseError && HOPELESS.has(error.code);
+        if (refused && this.#previous.get(service) === previous) this.#previous.delete(service);
         const full = error instanceof LeaseError && FULL_HERE.has(error.code);
         if (!full && !isElsewhere(error)) throw error;
       }
