@@ -124,7 +124,8 @@ export class Membership {
       this.#member = await this.hooks.onLost();
       return;
     }
-    this.#fenceMs = sentMs + FENCE_SHARE * this.memberTtlMs;
+    // Whoever stops has counted its leases.
+    if (!this.#stopping.signal.aborted) this.#fenceMs = sentMs + FENCE_SHARE * this.memberTtlMs;
     this.#view = view;
     if (view.changes === undefined) return;
     this.counters.views += 1;
