@@ -220,6 +220,7 @@ export class LeasedGateway implements AsyncDisposable {
     const { echo, clock, config } = this.options;
     if (echo === undefined) return;
     const { signal } = closed;
+    let said = false;
     while (!signal.aborted) {
       const startedMs = clock.monotonicMs();
       try {
@@ -233,8 +234,9 @@ export class LeasedGateway implements AsyncDisposable {
         await clock.sleep(Math.max(0, startedMs + config.probeMs - clock.monotonicMs()), signal);
       } catch (error) {
         if (signal.aborted) return;
-        this.#logger.warn({ error }, 'the gateway is not probed');
-        return;
+        if (!said) this.#logger.warn({ error }, 'the gateway is not probed; tried again');
+        said = true;
+        await pause(clock, config.probeMs, signal);
       }
     }
   }

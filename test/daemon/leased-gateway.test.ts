@@ -37,6 +37,8 @@ class World implements AsyncDisposable {
   /** Its events cannot be listened to. */
   deaf = false;
   refusesPlane = false;
+  /** No socket for an echo can be had. */
+  unprobed = false;
   agent!: LeaseAgent;
   gateway!: LeasedGateway;
 
@@ -81,6 +83,7 @@ class World implements AsyncDisposable {
       },
       consumer: new LeaseConsumer({ consumer: 'me', agents: [this.#door()], clock, random }),
       echo: async (address, timeoutMs) => {
+        if (this.unprobed) throw new Error('too many open files');
         const lost = this.dead.has(`g${address.at(-1)}`);
         await clock.sleep(lost ? timeoutMs : 1);
         return lost ? undefined : 1;
@@ -170,6 +173,19 @@ describe('a leased gateway', () => {
     });
     await world.pass(2_500);
     expect(world.plane.leaving ?? []).toEqual([]);
+  });
+
+  test('that cannot be probed for a while is probed again; said once', async () => {
+    world = await World.start('shared');
+    await world.pass(500);
+    world.unprobed = true;
+    await world.pass(2_000);
+    world.unprobed = false;
+    const before = world.current!;
+    world.dead.add(nameOf(before));
+    await world.pass(5 * PROBE_MS + TTL_MS / 2);
+    expect(world.current).not.toBe(before);
+    expect(world.warnings).toEqual(['the gateway is not probed; tried again']);
   });
 
   test('that drains is left before its lease ends, and taken away from nobody meanwhile', async () => {
