@@ -159,7 +159,15 @@ export class LeaseAgent implements AgentApi, AsyncDisposable {
 
   async drain(name: ProducerName, draining: boolean): Promise<void> {
     this.#checkOpen();
-    (await this.#serviceOwning(name)).drain(name.producer, draining);
+    const service = await this.#serviceOwning(name);
+    service.drain(name.producer, draining);
+    // In force already; whoever owns the producer next, or this agent after a restart, has to know too.
+    const { epoch } = service.owned(name.producer)!;
+    const owned = { service: name.service, producer: name.producer, epoch };
+    if (await this.options.coordination.drain(this.#membership.member, owned, draining)) return;
+    throw new LeaseError('NOT_OWNER', `producer "${name.producer}" is moving to another agent; ask again`, {
+      retryAfterMs: 100,
+    });
   }
 
   // Consumers

@@ -37,6 +37,8 @@ export interface ProducerRecord extends Registration {
   /** The owner waits so long from when it learns of its ownership before it grants, milliseconds. */
   readonly quietMs: number;
   readonly inherited: readonly InheritedLease[];
+  /** It is not to be leased, whoever owns it, until it is said otherwise; absent: false. */
+  readonly draining?: boolean;
 }
 
 export interface View {
@@ -84,6 +86,8 @@ export interface Coordination {
   register(registration: Registration): Promise<AgentLocation>;
   /** False: it has registered anew meanwhile, or is another agent's. */
   deregister(member: Member, record: ProducerRecord): Promise<boolean>;
+  /** False: it is another agent's. */
+  drain(member: Member, producer: OwnedName, draining: boolean): Promise<boolean>;
   /** Undefined: not registered. */
   locate(name: ProducerName): Promise<AgentLocation | undefined>;
   /** Answers which of them are another's now: who was to come next may be gone. */

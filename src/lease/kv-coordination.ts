@@ -259,6 +259,18 @@ export class KvCoordination implements Coordination {
     });
   }
 
+  drain(member: Member, { epoch, ...name }: OwnedName, draining: boolean): Promise<boolean> {
+    return this.#durably(async (txn) => {
+      await this.#own(txn, member);
+      const record = await read<ProducerRecord>(txn, producerKey(name));
+      if (record?.owner !== member.agent || record.epoch !== epoch) return false;
+      write(txn, producerKey(name), { ...record, draining });
+      const meta = await readMeta(txn);
+      write(txn, META, { ...meta, revision: meta.revision + 1 });
+      return true;
+    });
+  }
+
   locate(name: ProducerName): Promise<AgentLocation | undefined> {
     return this.#step(async (txn) => {
       const record = await read<ProducerRecord>(txn, producerKey(name));

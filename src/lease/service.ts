@@ -127,7 +127,7 @@ export class LeaseService {
     const owned: OwnedProducer = {
       record,
       slot,
-      draining: false,
+      draining: record.draining ?? false,
       departing: false,
       leaving: false,
       silent: false,

@@ -1,6 +1,9 @@
 // What goes with a producer that leaves its agent while leases that nobody knows may still live.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { MemoryEngine } from '../../src/kv/memory-engine.js';
+import { RemoteCoordination } from '../../src/lease/grpc/remote-coordination.js';
+import { LeaseServer } from '../../src/lease/grpc/server.js';
+import { silentLogger } from '../../src/telemetry/logger.js';
 import { AgentLab, ask, MEMBER_TTL_MS, producer, reference, refused, TTL_MS } from './agent-lab.js';
 import { GatedEngine, Mortal, ProcessEngine } from './mortal.js';
 
@@ -146,5 +149,44 @@ describe('a lease that came with its producer', () => {
     again.kill();
     const last = await start('b', { state });
     await expect(ask(last, 'you')).rejects.toEqual(refused('CAPACITY_EXHAUSTED'));
+  });
+});
+
+describe('a producer that drains', () => {
+  test('drains on after its agent was killed and started again, until it is said otherwise', async () => {
+    const state = new MemoryEngine();
+    const before = await mortal('a', { state });
+    await before.agent.register(producer('d1'));
+    await before.agent.drain(producer('d1'), true);
+    before.kill();
+    const again = await mortal('a', { state });
+    await again.agent.register(producer('d1'));
+    await expect(ask(again.agent)).rejects.toEqual(refused('NONE_HEALTHY'));
+    await again.agent.drain(producer('d1'), false);
+    await ask(again.agent);
+    again.kill();
+    const last = await start('a', { state });
+    await settle(LEASE_MS_MAX + 100);
+    await ask(last);
+  });
+
+  test('drains on at its next agent, over gRPC too', async () => {
+    await using server = await LeaseServer.listen({
+      address: 'localhost:0',
+      agent: () => {
+        throw new Error('nobody asks it');
+      },
+      coordination: lab.coordination(),
+      logger: silentLogger,
+    });
+    using a = new RemoteCoordination(server.address);
+    const first = await start('a', { coordination: a });
+    await first.register(producer('d1', { mode: 'shared' }));
+    await first.drain(producer('d1'), true);
+    const b = await start('b');
+    await first[Symbol.asyncDispose]();
+    await settle(300);
+    expect(await b.producers()).toMatchObject([{ producer: 'd1', draining: true }]);
+    await expect(ask(b)).rejects.toEqual(refused('NONE_HEALTHY'));
   });
 });

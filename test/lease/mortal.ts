@@ -14,6 +14,7 @@ export class Mortal implements Coordination {
   leave: Coordination['leave'] = (...all) => this.#pass(() => this.inner.leave(...all));
   register: Coordination['register'] = (...all) => this.#pass(() => this.inner.register(...all));
   deregister: Coordination['deregister'] = (...all) => this.#pass(() => this.inner.deregister(...all));
+  drain: Coordination['drain'] = (...all) => this.#pass(() => this.inner.drain(...all));
   locate: Coordination['locate'] = (...all) => this.#pass(() => this.inner.locate(...all));
   handOver: Coordination['handOver'] = (...all) => this.#pass(() => this.inner.handOver(...all));
   settle: Coordination['settle'] = (...all) => this.#pass(() => this.inner.settle(...all));

@@ -69,6 +69,12 @@ export class RemoteCoordination implements Coordination, Disposable {
     return removed;
   }
 
+  async drain(member: Member, { service, producer, epoch }: OwnedName, draining: boolean): Promise<boolean> {
+    const message = { member, producer: { service, producer, epoch }, draining };
+    const { recorded = false } = await this.#channel.call<{ recorded?: boolean }>('Drain', message);
+    return recorded;
+  }
+
   async locate({ service, producer }: ProducerName): Promise<AgentLocation | undefined> {
     const { owner } = await this.#channel.call<{ owner?: AgentLocation }>('Locate', { service, producer });
     return owner && filled(owner, { agent: '', address: '' });

@@ -141,6 +141,9 @@ function coordinationHandlers(coordination: Coordination, logger: Logger): Untyp
     Deregister: call(async ({ member, record }: { member?: Member; record?: WireRecord }) => ({
       removed: await coordination.deregister(filled(member, MEMBER), recordFromWire(record!)),
     })),
+    Drain: call(async ({ member, producer, draining = false }: DrainOwnedMessage) => ({
+      recorded: await coordination.drain(filled(member, MEMBER), filled(producer, OWNED), draining),
+    })),
     Locate: call(async (name: ProducerName) => ({ owner: await coordination.locate(filled(name, NAME)) })),
     HandOver: call(async (message: HandOverMessage) => ({
       producers: await coordination.handOver(filled(message.member, MEMBER), handed(message)),
@@ -160,6 +163,12 @@ function coordinationHandlers(coordination: Coordination, logger: Logger): Untyp
 interface HandOverMessage {
   readonly member?: Member;
   readonly producers?: readonly HandedOver[];
+}
+
+interface DrainOwnedMessage {
+  readonly member?: Member;
+  readonly producer?: OwnedName;
+  readonly draining?: boolean;
 }
 
 interface OwnedNamesMessage {
