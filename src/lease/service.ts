@@ -68,6 +68,7 @@ interface Held {
 }
 
 const ENDED_REMEMBERED = 4096;
+const MOVED_REMEMBERED = 1 << 16;
 const TOKEN_ATTEMPTS_MAX = 10;
 /** An agent that does not look after its leases for this share of `silentAfterMs` was held up. */
 export const HELD_UP_SHARE = 1 / 4;
@@ -83,6 +84,8 @@ export class LeaseService {
   #listenedMs = Number.NEGATIVE_INFINITY;
   /** For explaining leases that have ended. */
   readonly #ended = new Map<string, number>();
+  /** Shared leases, by id, that went away with their producers: they live on where those are, here too when they come back. */
+  readonly #moved = new Set<string>();
 
   constructor(
     readonly name: string,
@@ -455,9 +458,10 @@ export class LeaseService {
   /** A lease of this agent or one that it adopted. A shared one of an earlier owner, or from before a restart, is adopted now. */
   #find(lease: LeaseReference): number {
     const number = this.#numberFor(lease.leaseId, lease.consumer);
-    if (number !== undefined) return number;
+    const returned = number !== undefined && this.#moved.delete(lease.leaseId);
+    if (number !== undefined && !returned) return number;
     const foreign = this.context.seal.isForeign(lease.leaseId, this.name, lease.consumer);
-    if (!foreign || this.exclusive) throw noSuchLease(lease.leaseId);
+    if (!(foreign || returned) || this.exclusive) throw noSuchLease(lease.leaseId);
     // The renewal that asks for it decides how long it lives.
     return this.#adopt(lease.producer, { ...lease, revoked: false, ttlMs: 0 }, 1);
   }
@@ -481,6 +485,8 @@ export class LeaseService {
     this.#adopted.delete(held.leaseId);
     this.#ended.set(held.leaseId, number);
     if (this.#ended.size > ENDED_REMEMBERED) this.#ended.delete(this.#ended.keys().next().value!);
+    if (kind === 'moved' && !this.exclusive) this.#moved.add(held.leaseId);
+    if (this.#moved.size > MOVED_REMEMBERED) this.#moved.delete(this.#moved.keys().next().value!);
     if (this.exclusive) {
       const name: ProducerName = { service: this.name, producer: held.producer };
       // Nobody waits: at worst the next life of the agent holds the producer for a lease that has ended.

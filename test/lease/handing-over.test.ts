@@ -4,7 +4,7 @@ import { MemoryEngine } from '../../src/kv/memory-engine.js';
 import { RemoteCoordination } from '../../src/lease/grpc/remote-coordination.js';
 import { LeaseServer } from '../../src/lease/grpc/server.js';
 import { silentLogger } from '../../src/telemetry/logger.js';
-import { AgentLab, ask, MEMBER_TTL_MS, producer, reference, refused, TTL_MS } from './agent-lab.js';
+import { AgentLab, ask, MEMBER_TTL_MS, producer, reference, refused, SELECTOR, TTL_MS } from './agent-lab.js';
 import { GatedEngine, Mortal, ProcessEngine } from './mortal.js';
 
 const NAMES = Array.from({ length: 12 }, (_, i) => `d${i}`);
@@ -189,4 +189,20 @@ describe('a producer that drains', () => {
     expect(await b.producers()).toMatchObject([{ producer: 'd1', draining: true }]);
     await expect(ask(b)).rejects.toEqual(refused('NONE_HEALTHY'));
   });
+});
+
+test('a shared lease lives on when its producer goes to another agent and comes back', async () => {
+  const pool = { mode: 'shared', capacity: 5 } as const;
+  const a = await start('a', { selector: { ...SELECTOR, ttlMs: 20_000 } });
+  for (const name of NAMES) await a.register(producer(name, pool));
+  const grants = await Promise.all(NAMES.map((_, i) => ask(a, `c${i}`)));
+  const b = await start('b');
+  await settle(400);
+  expect((await b.producers()).length).toBeGreaterThan(2);
+  await b[Symbol.asyncDispose]();
+  await settle(400);
+  for (const [i, grant] of grants.entries()) await a.renew(reference(grant, `c${i}`));
+  // What was taken away stays so.
+  await a.revoke(grants[0]!.leaseId);
+  await expect(a.renew(reference(grants[0]!, 'c0'))).rejects.toEqual(refused('NO_SUCH_LEASE'));
 });
