@@ -140,6 +140,8 @@ export class Lease implements AsyncDisposable {
   #api: AgentApi;
   #deadlineMs: number;
   #ttlMs: number;
+  /** Its holder is done with it, or its agent was told so. */
+  #given = false;
   readonly #running: Promise<void>;
 
   constructor(
@@ -202,17 +204,21 @@ export class Lease implements AsyncDisposable {
   /** Done with it: it ends with the next request of this consumer, which carries the report, or by itself. No message is sent. */
   finish(report: ConsumerReport): void {
     this.hooks.onEnd(report);
+    this.#given = true;
     this.#end(new LeaseError('NO_SUCH_LEASE', 'the lease was given back'));
   }
 
   /** Looks after it no more: it runs out by itself. */
   abandon(): void {
+    this.#given = true;
     this.#end(new LeaseError('NO_SUCH_LEASE', 'the lease is not looked after any more'));
   }
 
-  /** Gives it back at once. */
+  /** Gives it back at once; also one that was taken away, so that its producer need not wait for the end of its time. */
   async release(): Promise<void> {
-    if (this.#ended.signal.aborted) return;
+    const ranOut = this.#ended.signal.aborted && this.clock.monotonicMs() >= this.#deadlineMs;
+    if (this.#given || ranOut) return;
+    this.#given = true;
     this.#end(new LeaseError('NO_SUCH_LEASE', 'the lease was given back'));
     await this.#running;
     try {
