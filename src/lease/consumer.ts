@@ -126,6 +126,8 @@ export class LeaseConsumer {
 /** One agent has nothing to give; another may. */
 const FULL_HERE: ReadonlySet<string> = new Set(['NO_PRODUCERS', 'NONE_HEALTHY', 'CAPACITY_EXHAUSTED']);
 
+const GONE: ReadonlySet<string> = new Set(['NO_SUCH_LEASE', 'NO_SUCH_PRODUCER']);
+
 interface LeaseHooks {
   readonly renew: boolean;
   readonly watch: boolean;
@@ -224,8 +226,8 @@ export class Lease implements AsyncDisposable {
     try {
       await this.directory.atOwner(this.#api, (each) => each.release(this.reference));
     } catch (error) {
-      // It had ended by itself.
-      if (!(error instanceof LeaseError && error.code === 'NO_SUCH_LEASE')) throw error;
+      // It had ended by itself, or with its producer.
+      if (!(error instanceof LeaseError && GONE.has(error.code))) throw error;
     }
   }
 
@@ -254,7 +256,7 @@ export class Lease implements AsyncDisposable {
         if (signal.aborted) return;
         this.counters.renewalsFailed += 1;
         const { code } = error as { code?: string };
-        if (code === 'NO_SUCH_LEASE' || code === 'NO_SUCH_PRODUCER') return this.#end(error);
+        if (GONE.has(code ?? '')) return this.#end(error);
         if (code === 'DRAINING') this.#draining.abort(error);
         // It drains: held to its end. Or nobody answers: asked again until the deadline.
         pauseMs = code === 'DRAINING' ? Number.POSITIVE_INFINITY : backoffMs(error, attempt, this.random);

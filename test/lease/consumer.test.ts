@@ -43,3 +43,14 @@ test('an exclusive lease that was taken away can be given back before its time i
   await ask(agent, 'you');
   await lease.release();
 });
+
+test('a lease that ended with its producer is given back without a word', async () => {
+  const agent = await lab.start('a');
+  await agent.register(producer('d1', { mode: 'shared', capacity: 10 }));
+  const random = seededRandom(1);
+  const consumer = new LeaseConsumer({ consumer: 'me', agents: [agent], clock: lab.clock, random });
+  const lease = await consumer.acquire('disk');
+  await agent.deregister(producer('d1'));
+  await lease.release();
+  expect(lease.held).toBe(false);
+});
