@@ -653,9 +653,11 @@ export class Selector {
     if (Number.isNaN(columns.serviceMs[slot]!)) return;
     // At first an average of all there is, then of the last placesDecayMs.
     columns.placesMs[slot] = Math.min(options.placesDecayMs, columns.placesMs[slot]! + windowMs);
+    if (columns.placesMs[slot] === 0) return;
     const share = Math.min(1, windowMs / columns.placesMs[slot]!);
     const places = placesOf(columns.estimate[slot]! / 1000, columns.serviceMs[slot]!);
-    columns.places[slot] = columns.places[slot]! + share * (places - columns.places[slot]!);
+    // Of very different sizes the sum may lose the smaller one.
+    columns.places[slot] = Math.max(1, columns.places[slot]! + share * (places - columns.places[slot]!));
   }
 
   #refresh(slot: number): void {

@@ -266,7 +266,7 @@ export class Weigher {
     for (let slot = 0; slot < used; slot += 1) {
       if (health[slot] !== HEALTHY) continue;
       const each = value(slot);
-      if (Number.isNaN(each)) continue;
+      if (!Number.isFinite(each)) continue;
       this.#scratch[count] = each;
       count += 1;
     }

@@ -8,7 +8,7 @@ import {
   Selector,
 } from '../../src/lease/selector.js';
 import type { SelectorOptions } from '../../src/lease/selector-options.js';
-import type { ConsumerReport, ProducerStatus } from '../../src/lease/status.js';
+import { type ConsumerReport, checkProducerStatus, type ProducerStatus } from '../../src/lease/status.js';
 import { seededRandom } from '../../src/telemetry/random.js';
 
 function selectorWith(count: number, options: Partial<SelectorOptions> = {}, capacity = 1000): Selector {
@@ -212,6 +212,32 @@ describe('explain', () => {
     expect(selector.explain(leases[1]!, 1)).toBeDefined();
   });
 });
+
+test.each([0.001, 1e-9, 1e-100, 5e-324])(
+  'nothing that is accepted, however large or as small as %d, makes a weight or a load that is no number',
+  (smallest) => {
+    for (let seed = 0; seed < 20; seed += 1) {
+      const random = seededRandom(seed);
+      const selector = selectorWith(4, { slowStartMs: 1000 });
+      const upTo = (most: number) => [0, smallest, 0.5, 1, most / 2, most][random.below(6)]!;
+      for (let nowMs = 0; nowMs < 50_000; nowMs += random.below(500)) {
+        const operations = upTo(1e12);
+        const errors = Math.min(operations, upTo(1));
+        const told = { operations, errors, inFlight: upTo(1e12), latencyMs: upTo(1e9), windowMs: upTo(1e9) };
+        checkProducerStatus(status({ ...told, utilisation: upTo(100) }));
+        selector.onProducerStatus(random.below(4), status({ ...told, utilisation: upTo(100) }), nowMs);
+        const consumer = random.below(9);
+        const lease = selector.grant(nowMs, consumer);
+        const heard = report({ operations, errors, latencyP50Ms: upTo(1e9), latencyP99Ms: upTo(1e9) });
+        selector.onConsumerReport(lease, consumer, { ...heard, windowMs: upTo(1e9) }, nowMs);
+        selector.onRelease(lease);
+        for (const { weight, load } of selector.producers(nowMs)) {
+          expect(Number.isFinite(weight) && weight > 0 && Number.isFinite(load), `seed ${seed}`).toBe(true);
+        }
+      }
+    }
+  },
+);
 
 test('one seed, one history', () => {
   const run = () => {

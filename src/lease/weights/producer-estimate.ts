@@ -7,7 +7,8 @@
  */
 export function capacityEstimate(operations: number, busyMs: number): number {
   if (operations <= 0 || busyMs <= 0) return Number.NaN;
-  return (operations * 1000) / busyMs;
+  const estimate = (operations * 1000) / busyMs;
+  return Number.isFinite(estimate) ? estimate : Number.NaN;
 }
 
 /** How far to trust it: an almost idle machine's utilisation is mostly noise. */
