@@ -94,6 +94,7 @@ describe('over a unix socket', () => {
     const explanation = await agent.explain(second.leaseId);
     expect(explanation).toMatchObject({ leaseId: second.leaseId, service: 's', panic: false });
     expect(explanation.candidates).toMatchObject([{ producer: 'p', chosen: true, factors: { prior: 2 } }]);
+    expect(explanation.candidates[0]!.factors).toMatchObject({ utilisationTrim: 1, updateClamp: 1 });
     expect(explanation.text).toContain(`lease ${second.leaseId}`);
     expect(await agent.agents()).toEqual([
       { agent: 'a', address, self: true, epoch: expect.any(Number), weights: { s: 2 } },

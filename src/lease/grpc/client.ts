@@ -202,6 +202,7 @@ const FACTORS = {
   prior: 0,
   producerEstimate: 0,
   consumerEstimate: 0,
+  utilisationTrim: 0,
   slowStart: 0,
   errorPenalty: 0,
   updateClamp: 0,
