@@ -9,6 +9,7 @@ interface Watcher {
   readonly queue: LeaseEvent[];
   overrun: boolean;
   wake: () => void;
+  readonly leave: () => void;
 }
 
 export class EventHub {
@@ -34,12 +35,15 @@ export class EventHub {
 
   /** Counts from the call, not from the first event that is asked for. */
   watch(filter: WatchFilter, signal: AbortSignal): AsyncIterable<LeaseEvent> {
-    const watcher: Watcher = { filter, queue: [], overrun: false, wake: () => undefined };
-    this.#watchers.add(watcher);
-    signal.addEventListener('abort', () => {
+    const leave = () => {
       this.#watchers.delete(watcher);
+      // A signal may live longer, and would hold what is queued.
+      signal.removeEventListener('abort', leave);
       watcher.wake();
-    });
+    };
+    const watcher: Watcher = { filter, queue: [], overrun: false, wake: () => undefined, leave };
+    this.#watchers.add(watcher);
+    signal.addEventListener('abort', leave);
     return this.#events(watcher, signal);
   }
 
@@ -56,7 +60,7 @@ export class EventHub {
           });
       }
     } finally {
-      this.#watchers.delete(watcher);
+      watcher.leave();
     }
   }
 }
