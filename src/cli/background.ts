@@ -56,9 +56,19 @@ export interface Readiness {
 export function readinessOf(context: Context): Readiness | undefined {
   const descriptor = Number(context.environment[READY_VARIABLE]);
   if (!Number.isInteger(descriptor)) return undefined;
+  let isSaid = false;
   const say = (line: ReadyLine) => {
-    writeSync(descriptor, `${JSON.stringify(line)}\n`);
-    closeSync(descriptor);
+    // Closed once, its number is another file's: of this daemon's store or cache.
+    if (isSaid) return;
+    isSaid = true;
+    try {
+      writeSync(descriptor, `${JSON.stringify(line)}\n`);
+    } catch (error) {
+      // Whoever waited was killed. What was asked for stands.
+      if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
+    } finally {
+      closeSync(descriptor);
+    }
   };
   return { ready: (value) => say({ ready: value }), failed: (error) => say(errorLine(error) as ReadyLine) };
 }
