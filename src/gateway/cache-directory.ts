@@ -3,6 +3,9 @@
 //
 //   inotify on the directory ──┐
 //   every second, every fsync ─┴─> is its `lock` the one we made? ── no ──> lose, once ── the rest is gone, too ──> make another
+//
+// A directory that somebody else put in its place (a disk that is mounted over it late, a copy that is brought back) is left as
+// it is: it may be a cache with data that is nowhere else.
 import { type FSWatcher, readdirSync, statSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import { GatewayError } from './errors.js';
@@ -27,6 +30,8 @@ export class CacheDirectory {
   readonly #options: CacheDirectoryOptions;
   readonly #lock: string;
   #inode: number | undefined;
+  /** The directory that the cache opened or made, whatever its name leads to. */
+  #own: string | undefined;
   #watcher: FSWatcher | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isLost = false;
@@ -40,6 +45,7 @@ export class CacheDirectory {
     this.#options = options;
     this.#lock = join(options.directory, 'lock');
     this.#inode = this.#inodeNow();
+    this.#own = this.#directoryNow();
   }
 
   start(): void {
@@ -73,8 +79,10 @@ export class CacheDirectory {
   tick(): void {
     if (this.check() || this.#isMade() || !this.#hasRemovalEnded()) return;
     try {
+      this.#requirePlace();
       this.#options.makeAnew();
       this.#inode = this.#inodeNow();
+      this.#own = this.#directoryNow();
       this.#settle();
     } catch (error) {
       if (!this.#hasFailed) this.#options.onError(error);
@@ -102,6 +110,12 @@ export class CacheDirectory {
     return this.#isLost;
   }
 
+  /** What its name leads to is the cache's own, not something that came into its place. */
+  get isOwn(): boolean {
+    const now = this.#directoryNow();
+    return now !== undefined && now === this.#own;
+  }
+
   /** EIO when it is gone: "all is durable" would be a guess. */
   require(): void {
     if (!this.check()) throw this.#removed();
@@ -110,6 +124,12 @@ export class CacheDirectory {
   #removed(): GatewayError {
     const { directory } = this.#options;
     return new GatewayError('EIO', `the cache directory ${directory} was removed; unmount and mount again`);
+  }
+
+  #requirePlace(): void {
+    const { directory } = this.#options;
+    if (this.#directoryNow() === undefined || this.isOwn || readdirSync(directory).length === 0) return;
+    throw new GatewayError('EIO', `something else is at ${directory} now; unmount, then mount again`);
   }
 
   #isMade(): boolean {
@@ -136,6 +156,16 @@ export class CacheDirectory {
     for (const { resolve, reject } of waiting) {
       if (error === undefined) resolve();
       else reject(error);
+    }
+  }
+
+  /** Inode numbers come round again: a directory is known by its birth as well. */
+  #directoryNow(): string | undefined {
+    try {
+      const { dev, ino, birthtimeNs } = statSync(this.#options.directory, { bigint: true });
+      return `${dev}:${ino}:${birthtimeNs}`;
+    } catch {
+      return undefined;
     }
   }
 

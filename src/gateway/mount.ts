@@ -359,6 +359,6 @@ export async function closeGateway(parts: GatewayParts): Promise<void> {
   await parts.cache.close().catch((error: unknown) => {
     if (isWhole) throw error;
   });
-  // What stands in its place is of no use to anybody.
-  if (!isWhole) rmSync(cacheDirectory.path, { recursive: true, force: true });
+  // What is left of it, or was made anew, is of no use to anybody.
+  if (!isWhole && cacheDirectory.isOwn) rmSync(cacheDirectory.path, { recursive: true, force: true });
 }

@@ -1,5 +1,5 @@
 // Damage to what lies on the disks: never wrong bytes, never a hang, nothing lost that was published.
-import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { type FileHandle, open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -46,6 +46,19 @@ describe.skipIf(unavailable)('damage', { timeout: 120_000 }, () => {
     await volume.mount();
     await check();
     await volume.fsck();
+  });
+
+  it('another directory that comes into the place of the cache, as a disk mounted late, is neither written nor removed', async () => {
+    const volume = await fixture.start();
+    await writeFile(join(volume.path, 'published'), randomBytes(1000, 6));
+    await volume.drain();
+    renameSync(volume.cacheDirectory, `${volume.cacheDirectory}.old`);
+    mkdirSync(join(volume.cacheDirectory, 'log'), { recursive: true });
+    await writeFile(join(volume.cacheDirectory, 'log/segment'), 'nowhere else');
+    await expect.poll(async () => (await volume.status()).state).toBe('cache-lost');
+    await sleep(12_000);
+    await volume.umount();
+    expect(readdirSync(volume.cacheDirectory, { recursive: true }).sort()).toEqual(['log', 'log/segment']);
   });
 
   it.each([

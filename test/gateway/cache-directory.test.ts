@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { CacheDirectory } from '../../src/gateway/cache-directory.js';
 
 function begin(intervalMs = 60_000) {
@@ -94,6 +94,26 @@ test('another directory by the same name, or one moved away, is not it', () => {
   world.make();
   expect(directory.check()).toBe(false);
   expect(world.told).toBe(1);
+});
+
+test('what somebody put in its place is left as it is', () => {
+  vi.useFakeTimers({ toFake: ['performance'] });
+  onTestFinished(() => void vi.useRealTimers());
+  const { world, directory } = begin();
+  expect(directory.isOwn).toBe(true);
+  renameSync(world.path, `${world.path}.old`);
+  mkdirSync(world.path);
+  writeFileSync(join(world.path, 'photo'), '');
+  expect(directory.check()).toBe(false);
+  vi.advanceTimersByTime(11_000);
+  directory.tick();
+  expect(world).toMatchObject({ made: 0, errors: [expect.objectContaining({ code: 'EIO' })] });
+  expect(directory.isOwn).toBe(false);
+  // Once that is gone, the cache has its place again.
+  rmSync(world.path, { recursive: true });
+  directory.tick();
+  expect(world.made).toBe(1);
+  expect(directory.isOwn).toBe(true);
 });
 
 test('making one anew is tried again, its failure told once', () => {
