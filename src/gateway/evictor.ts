@@ -14,7 +14,7 @@ const DISK_RESERVE_SHARE = 0.1;
 
 export interface EvictorOptions {
   readonly cache: Pick<GatewayCache, 'dirtyState' | 'evict'>;
-  /** Free bytes on the disk of the cache directory. Throws when the directory is gone. */
+  /** Free bytes on the disk of the cache directory. Throws when the directory cannot be reached. */
   readonly diskBytesFree: () => number;
   readonly intervalMs: number;
   readonly onPressure: () => void;
@@ -70,10 +70,9 @@ export class Evictor {
     let free: number;
     try {
       free = this.#options.diskBytesFree();
-    } catch (error) {
-      // The cache directory is gone: its own calls report that, and nothing can be evicted from it.
-      if ((error as { code?: string }).code === 'ENOENT') return Number.POSITIVE_INFINITY;
-      throw error;
+    } catch {
+      // The cache directory is gone, or its disk does not answer: its own calls report that. This one is a timer's.
+      return Number.POSITIVE_INFINITY;
     }
     const disk = cachedBytes + free;
     return disk - Math.min(DISK_RESERVE_BYTES, disk * DISK_RESERVE_SHARE);
