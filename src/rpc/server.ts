@@ -31,9 +31,13 @@ export interface AdminServerOptions {
   readonly logger: Logger;
 }
 
+/** How long a stopping server waits for callers to take their answers. */
+const LINGER_MS = 1000;
+
 export class AdminServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #stopping = new AbortController();
+  readonly #calls = new Set<Promise<Line>>();
   #methods: Promise<Methods> | undefined;
 
   private constructor(private readonly options: AdminServerOptions) {
@@ -67,7 +71,11 @@ export class AdminServer implements AsyncDisposable {
     const closed = new Promise((resolve) => this.#server.close(resolve));
     this.#stopping.abort(new RpcError('DISCONNECTED', 'the daemon is stopping'));
     this.#server.closeIdleConnections();
+    while (this.#calls.size > 0) await Promise.all(this.#calls);
+    // Who asks nothing, or does not read what it asked for, keeps no daemon.
+    const lingering = setTimeout(() => this.#server.closeAllConnections(), LINGER_MS);
     await closed;
+    clearTimeout(lingering);
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -91,7 +99,7 @@ export class AdminServer implements AsyncDisposable {
         onProgress: () => undefined,
         sendItems: async () => undefined,
       };
-      const line = await outcome(method, {}, context);
+      const line = await this.#outcome(method, {}, context);
       if ('result' in line) return sendJson(response, 200, line.result);
       return sendJson(response, 500, line);
     }
@@ -127,8 +135,19 @@ export class AdminServer implements AsyncDisposable {
     const sendItems = async (items: readonly unknown[]) => {
       if (!send({ items })) await once(response, 'drain', { signal });
     };
-    send(await outcome(method, parameters, { signal, onProgress, sendItems }));
+    send(await this.#outcome(method, parameters, { signal, onProgress, sendItems }));
     response.end();
+  }
+
+  /** Never rejects. */
+  async #outcome(method: Method, parameters: unknown, context: CallContext): Promise<Line> {
+    const call = outcome(method, parameters, context);
+    this.#calls.add(call);
+    try {
+      return await call;
+    } finally {
+      this.#calls.delete(call);
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // The admin protocol, both ends over a real socket.
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -169,3 +170,21 @@ test('an answer too long for one line comes in parts, none is lost, and the send
   await expect(call(socketPath, 'list', {}, { onItems: () => Promise.reject(broken) })).rejects.toBe(broken);
   expect(count).toBe(100_000);
 });
+
+test.each([
+  ['asks nothing', ''],
+  ['does not end its question', 'POST /v1/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{'],
+  ['does not read its answer', 'POST /v1/list HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}'],
+])(
+  'who %s keeps no server from stopping',
+  async (_who, text) => {
+    const socket = connect(socketPath);
+    socket.pause();
+    await new Promise<void>((resolve) => socket.once('connect', resolve));
+    socket.write(text);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await server[Symbol.asyncDispose]();
+    socket.destroy();
+  },
+  5000,
+);
