@@ -5,7 +5,18 @@ import { RuntimeDirectory } from '../daemon/runtime-directory.js';
 import { systemClock } from '../telemetry/clock.js';
 import { run } from './run.js';
 
-process.exitCode = await run(process.argv.slice(2), {
+// Whoever read may be gone (`| head`, a `tee` that Ctrl-C ended first): that is no fault, and ends no daemon. Who has to know
+// listens by itself. What cannot be written for another reason (a full disk) is a failure.
+let isUnwritten = false;
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') return;
+  process.stderr.write(`penstock: standard output: ${error.message}\n`);
+  isUnwritten = true;
+  process.exitCode = 1;
+});
+process.stderr.on('error', () => undefined);
+
+const exitCode = await run(process.argv.slice(2), {
   stdout: process.stdout,
   stderr: process.stderr,
   environment: process.env,
@@ -32,3 +43,4 @@ process.exitCode = await run(process.argv.slice(2), {
     };
   },
 });
+process.exitCode = isUnwritten ? 1 : exitCode;

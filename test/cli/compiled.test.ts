@@ -68,3 +68,17 @@ test("import 'penstock'", () => {
   expect(outcome.stderr).toBe('');
   expect(outcome.stdout).toContain('Daemon');
 });
+
+test('a reader that goes away is no fault, a full disk is one', () => {
+  const shell = (redirection: string) =>
+    spawnSync('sh', ['-c', `"$0" dist/src/cli/main.js status --json ${redirection}`, process.execPath], {
+      cwd: packageRoot(),
+      env: { ...process.env, PENSTOCK_RUNTIME_DIR: join(directory, 'run') },
+      encoding: 'utf8',
+    });
+  expect(shell('| true')).toMatchObject({ status: 0, stderr: '' });
+  expect(shell('> /dev/full')).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(/^penstock: standard output: [^\n]*ENOSPC[^\n]*\n$/),
+  });
+});
