@@ -1,12 +1,14 @@
 // penstock status: what is mounted, and what each mount holds.
 import type { Command } from 'commander';
 import type { DaemonStatus } from '../../daemon/daemon.js';
+import { DaemonError } from '../../daemon/errors.js';
 import { formatSize } from '../../daemon/size.js';
 import type { VolumeStatus } from '../../gateway/mount-contract.js';
 import { call } from '../../rpc/client.js';
+import type { RpcError } from '../../rpc/protocol.js';
 import { type CommonOptions, defineCommand, print } from '../command.js';
 import type { Context } from '../context.js';
-import { allMounts, mountOn } from '../find-daemon.js';
+import { allMounts, type Mount, mountOn } from '../find-daemon.js';
 
 interface MountStatus extends VolumeStatus {
   readonly pid: number;
@@ -22,9 +24,15 @@ export function register(program: Command, context: Context): void {
     const mounts = path === undefined ? allMounts(context) : [mountOn(context, path)];
     const statuses: MountStatus[] = [];
     for (const mount of mounts) {
-      const { volumes, pid, uptimeMs } = await call<DaemonStatus>(mount.socket, 'status', {});
-      const volume = (volumes as VolumeStatus[]).find((each) => each.mountpoint === mount.mountpoint);
-      if (volume !== undefined) statuses.push({ ...volume, pid, uptimeMs });
+      const status = await statusOf(mount);
+      if (status !== undefined) {
+        statuses.push(status);
+        continue;
+      }
+      const inBetween = `process ${mount.pid} is mounting or unmounting ${mount.mountpoint}; ask again later`;
+      if (path !== undefined) throw new DaemonError('NOT_MOUNTED', inBetween);
+      // The others are no less mounted.
+      context.stderr.write(`penstock: ${inBetween}\n`);
     }
     print(context, options, path === undefined ? statuses : statuses[0], () =>
       statuses.length === 0
@@ -32,6 +40,19 @@ export function register(program: Command, context: Context): void {
         : statuses.map(describe).join('\n\n'),
     );
   });
+}
+
+/** Undefined while the daemon has the mount not yet, or not any more: it listens to commands before, and not after. */
+async function statusOf(mount: Mount): Promise<MountStatus | undefined> {
+  try {
+    const { volumes, pid, uptimeMs } = await call<DaemonStatus>(mount.socket, 'status', {});
+    const volume = (volumes as VolumeStatus[]).find((each) => each.mountpoint === mount.mountpoint);
+    return volume && { ...volume, pid, uptimeMs };
+  } catch (error) {
+    const { code } = error as RpcError;
+    if (code === 'NOT_RUNNING' || code === 'DISCONNECTED') return undefined;
+    throw error;
+  }
 }
 
 const CHANNEL_NAMES = { device: '/dev/fuse', io_uring: 'io_uring' } as const;
