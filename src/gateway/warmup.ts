@@ -22,13 +22,16 @@ export async function warmup(
   const start = await resolvePath(parts, caller, path);
   const before = parts.needs.counters.fetchedPages;
   let files = 0;
-  let total = 0;
   for await (const file of regularFiles(parts, caller, start)) {
     signal.throwIfAborted();
-    total += 1;
-    await warmFile(parts, file, signal);
+    try {
+      await warmFile(parts, file, signal);
+    } catch (error) {
+      if (await isRemoved(parts, caller, file.ino)) continue;
+      throw error;
+    }
     files += 1;
-    onProgress({ done: files, total, unit: 'files' });
+    onProgress({ done: files, total: files, unit: 'files' });
   }
   return { files, fetchedBytes: (parts.needs.counters.fetchedPages - before) * PAGE_SIZE };
 }
@@ -55,7 +58,12 @@ async function* regularFiles(
     let cookie = 0n;
     for (;;) {
       const { namespace } = parts.session;
-      const entries = await namespace.readDirectory(caller, ino, cookie, ENTRIES_PER_CALL, true);
+      const entries = await namespace
+        .readDirectory(caller, ino, cookie, ENTRIES_PER_CALL, true)
+        .catch(async (error: unknown) => {
+          if (await isRemoved(parts, caller, ino)) return [];
+          throw error;
+        });
       if (entries.length === 0) break;
       for (const { type, ino: child, attributes } of entries) {
         if (type === S_IFDIR) directories.push(child);
@@ -63,6 +71,16 @@ async function* regularFiles(
       }
       cookie = entries.at(-1)!.cookie;
     }
+  }
+}
+
+/** Somebody may remove what was listed before its turn comes. */
+async function isRemoved({ session }: WarmupParts, caller: Caller, ino: number): Promise<boolean> {
+  try {
+    await session.namespace.getAttributes(caller, ino);
+    return false;
+  } catch (error) {
+    return (error as { code?: string }).code === 'ENOENT';
   }
 }
 

@@ -13,7 +13,7 @@ const sizes = new Map([
   [13, 100],
 ]);
 
-function begin(options: { failing?: number } = {}) {
+function begin(options: { failing?: number; removed?: number } = {}) {
   const attached = new Set([10]); // Somebody has it open.
   const fetched: number[] = [];
   const entries = [...sizes].map(([ino, size]) => ({
@@ -23,7 +23,10 @@ function begin(options: { failing?: number } = {}) {
     attributes: attributes(ino, size),
   }));
   const namespace = {
-    getAttributes: async () => ({ ino: 1, size: 0, mode: 0o040755 }),
+    getAttributes: async (_caller: unknown, ino: number) => {
+      if (ino === options.removed) throw Object.assign(new Error('no such inode'), { code: 'ENOENT' });
+      return { ino: 1, size: 0, mode: 0o040755 };
+    },
     readDirectory: async (_caller: unknown, _ino: number, cookie: bigint) => (cookie === 0n ? entries : []),
   };
   const needs = {
@@ -32,6 +35,7 @@ function begin(options: { failing?: number } = {}) {
       attached.add(ino);
     },
     provide: async (need: { kind: string; ino: number }) => {
+      if (need.ino === options.removed) throw Object.assign(new Error('no stripes'), { code: 'EIO' });
       if (need.ino === options.failing) throw new Error('the store is away');
       if (need.kind === 'fetch') fetched.push(need.ino);
     },
@@ -63,4 +67,11 @@ test('so is one that cannot be fetched', async () => {
   const { attached, run } = begin({ failing: 11 });
   await expect(run()).rejects.toThrow('the store is away');
   expect([...attached]).toEqual([10]);
+});
+
+test('a file that is removed before its turn comes is left out, and the rest is fetched', async () => {
+  const { attached, fetched, run } = begin({ removed: 11 });
+  expect(await run()).toMatchObject({ files: 3 });
+  expect(fetched).toEqual([10, 10, 13]);
+  expect([...attached].sort()).toEqual([10, 13]);
 });
