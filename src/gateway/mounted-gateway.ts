@@ -133,7 +133,10 @@ export class MountedGateway implements MountedVolume {
     await condemned.settle();
     signal.throwIfAborted();
     const report = await publisher.paused(() =>
-      service.fsck(this.#options.volume, (done, total) => onProgress({ done, total, unit: 'inodes' })),
+      service.fsck(this.#options.volume, (done, total) => {
+        signal.throwIfAborted();
+        onProgress({ done, total, unit: 'inodes' });
+      }),
     );
     const inCache = cache.check().map((message: string) => ({ message: `cache: ${message}` }));
     return { ...report, problems: [...report.problems, ...inCache] };
@@ -155,9 +158,12 @@ export class MountedGateway implements MountedVolume {
     return { versionsDropped, bytesFreed };
   }
 
-  scrub(onProgress: OnProgress, signal: AbortSignal): Promise<ScrubReport> {
+  async scrub(onProgress: OnProgress, signal: AbortSignal): Promise<ScrubReport> {
     signal.throwIfAborted();
-    return this.#parts.service.scrub((done, total) => onProgress({ done, total, unit: 'pages' }));
+    return this.#parts.service.scrub((done, total) => {
+      signal.throwIfAborted();
+      onProgress({ done, total, unit: 'pages' });
+    });
   }
 
   async manifest(
