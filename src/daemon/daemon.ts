@@ -59,6 +59,7 @@ export class Daemon implements AsyncDisposable {
   readonly #undo: Array<() => Promise<void> | void> = [];
   #resolveEnded!: () => void;
   #rejectEnded!: (error: unknown) => void;
+  #starting: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
 
@@ -76,7 +77,8 @@ export class Daemon implements AsyncDisposable {
   static async start(config: DaemonConfig, dependencies: DaemonDependencies): Promise<Daemon> {
     const daemon = new Daemon(dependencies);
     try {
-      await daemon.#start(config);
+      daemon.#starting = daemon.#start(config);
+      await daemon.#starting;
     } catch (error) {
       daemon.ended.catch((later: unknown) => {
         dependencies.logger.error({ error: later }, 'clearing up after a failed start failed too');
@@ -117,7 +119,9 @@ export class Daemon implements AsyncDisposable {
    * rejects: `ended` does when something could not be put away.
    */
   stop(): Promise<void> {
-    this.#stopping ??= this.#stop();
+    // A role that is just being started would be nobody's to stop.
+    const hasStarted = this.#starting.catch(() => undefined);
+    this.#stopping ??= hasStarted.then(() => this.#stop());
     return this.#stopping;
   }
 

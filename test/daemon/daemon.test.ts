@@ -16,6 +16,7 @@ import { isAlive, livingClaims, readClaim, takeClaim, thisProcess } from '../../
 import { embeddedDefault, parseConfig } from '../../src/daemon/config.js';
 import { Daemon, type DaemonStatus } from '../../src/daemon/daemon.js';
 import { RuntimeDirectory } from '../../src/daemon/runtime-directory.js';
+import type { MountOptions } from '../../src/gateway/mount-contract.js';
 import { call } from '../../src/rpc/client.js';
 import { systemClock } from '../../src/telemetry/clock.js';
 import { createLogger } from '../../src/telemetry/logger.js';
@@ -102,6 +103,24 @@ describe('start', () => {
     expect(provider.volumes.map((volume) => volume.calls)).toEqual([['unmount']]);
     expect(livingClaims(runtime.mounts)).toEqual([]);
     expect(existsSync(socket())).toBe(false);
+  });
+
+  test('told to shut down while it starts, it unmounts what it was about to mount', async () => {
+    let goOn = (): void => {};
+    const held = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    const { mount } = provider;
+    Object.assign(provider, { mount: (options: MountOptions) => held.then(() => mount(options)) });
+    const starting = start();
+    await expect.poll(() => existsSync(socket())).toBe(true);
+    expect(await call(socket(), 'shutdown', {})).toEqual({ stopping: true });
+    expect(livingClaims(runtime.mounts)).toHaveLength(1);
+    goOn();
+    const daemon = await starting;
+    await daemon.ended;
+    expect(provider.volumes[0]!.calls).toEqual(['unmount']);
+    expect(livingClaims(runtime.mounts)).toEqual([]);
   });
 
   test('the reason of a failed mount reaches the caller as it is', async () => {
