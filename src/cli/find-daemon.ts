@@ -39,12 +39,11 @@ export function mountOn(context: Context, path: string): Mount {
 /** The mount that `path` lies in, and the path inside it ('' for its root). */
 export function mountAround(context: Context, path: string): { mount: Mount; inside: string } {
   const absolute = resolve(context.directory, path);
+  // The mountpoint may have been reached through symbolic links, and there may be some in the volume: the daemon follows none.
+  const canonical = canonicalMountpoint(absolute);
   for (const mount of allMounts(context).reverse()) {
-    // The mountpoint's own path may have been reached through symbolic links: compare the canonical form too.
-    for (const candidate of [absolute, canonicalMountpoint(absolute)]) {
-      const inside = relative(mount.mountpoint, candidate);
-      if (inside === '' || !(inside === '..' || inside.startsWith('../'))) return { mount, inside };
-    }
+    const inside = relative(mount.mountpoint, canonical);
+    if (inside === '' || !(inside === '..' || inside.startsWith('../'))) return { mount, inside };
   }
   throw new DaemonError(
     'NOT_MOUNTED',

@@ -63,14 +63,20 @@ function report(error: unknown, argv: readonly string[], context: Context, progr
         .replace(/^error: /, '')
         .split('\n')
         .join(' ');
-      context.stderr.write(`penstock: ${message}; see "penstock ${helpTopic(argv, program)}--help"\n`);
+      const line = `${message}; see "penstock ${helpTopic(argv, program)}--help"`;
+      if (argv.includes('--json')) tellScript(context, new Misuse(line));
+      context.stderr.write(`penstock: ${line}\n`);
     }
     return 2;
   }
-  if (argv.includes('--json')) context.stdout.write(`${JSON.stringify(errorLine(error))}\n`);
+  if (argv.includes('--json')) tellScript(context, error);
   const { message, code } = error as { message?: unknown; code?: unknown };
   context.stderr.write(`penstock: ${typeof message === 'string' ? message : String(error)}\n`);
   return error instanceof Misuse || code === 'CONFIG' ? 2 : 1;
+}
+
+function tellScript(context: Context, error: unknown): void {
+  context.stdout.write(`${JSON.stringify(errorLine(error))}\n`);
 }
 
 function helpTopic(argv: readonly string[], program: Command): string {

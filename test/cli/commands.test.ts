@@ -1,9 +1,11 @@
 // Every command of the command line against a daemon whose volumes are doubles: output for people and for scripts, exit
 // codes, and the one line of each mistake.
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { ContentEntry } from '../../src/access/content-manifest.js';
+import { takeClaim, thisProcess } from '../../src/daemon/claim.js';
+import { RuntimeDirectory } from '../../src/daemon/runtime-directory.js';
 import { CliWorld, type Outcome } from '../support/cli-context.js';
 import { errorWith } from '../support/errors.js';
 
@@ -368,6 +370,40 @@ describe('asking a mounted volume', () => {
     expect(volume.calls).toEqual(['gc', 'drain', 'warmup models/a', 'warmup ']);
   });
 
+  test('warmup of a symbolic link in the volume warms what it leads to', async () => {
+    const volume = await up();
+    mkdirSync(join(mnt(), 'models/v2'), { recursive: true });
+    symlinkSync('models/v2', join(mnt(), 'newest'));
+    await world.run('warmup', 'mnt/newest');
+    rmSync(mnt(), { recursive: true });
+    expect(volume.calls).toEqual(['warmup models/v2']);
+  });
+
+  test('a mount whose daemon does not listen yet, or any more, hides no other', async () => {
+    await up();
+    const runtime = RuntimeDirectory.open(world.environment);
+    const mountpoint = join(world.directory, 'other');
+    const holder = { ...thisProcess(), socket: join(runtime.root, 'none.sock'), store: 'file:x', mountpoint };
+    takeClaim(runtime.mountClaim(mountpoint), holder);
+    const all = await world.run('status', '--json');
+    expect(all.code).toBe(0);
+    expect(json(all)).toMatchObject([{ mountpoint: mnt() }]);
+    expect(all.err).toBe(
+      `penstock: process ${process.pid} is mounting or unmounting ${mountpoint}; ask again later\n`,
+    );
+    const one = await world.run('status', 'other', '--json');
+    expect(one.code).toBe(1);
+    expect(json(one)).toMatchObject({ error: { code: 'NOT_MOUNTED' } });
+    // One that listens and has it not yet.
+    takeClaim(runtime.mountClaim(`${mountpoint}-2`), {
+      ...holder,
+      socket: runtime.socket(process.pid),
+      mountpoint: `${mountpoint}-2`,
+    });
+    const early = await world.run('status', 'other-2', '--json');
+    expect(json(early)).toMatchObject({ error: { code: 'NOT_MOUNTED' } });
+  });
+
   test.each([
     ['umount', 'elsewhere'],
     ['drain', 'elsewhere'],
@@ -460,6 +496,14 @@ describe('help and misuse', () => {
     expect(out).toBe('');
     expect(err).toMatch(message);
     expect(err).toMatch(/^penstock: [^\n]*\n$/);
+  });
+
+  test('misuse is JSON for a script', async () => {
+    const { code, out, err } = await world.run('drain', '--json');
+    expect(code).toBe(2);
+    const message = 'missing required argument \'mountpoint\'; see "penstock drain --help"';
+    expect(JSON.parse(out)).toEqual({ error: { code: 'MISUSE', message } });
+    expect(err).toBe(`penstock: ${message}\n`);
   });
 
   test('no command at all shows the help and is misuse', async () => {
