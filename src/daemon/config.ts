@@ -189,15 +189,36 @@ export function parseConfig(document: unknown, directory: string, origin: string
     throw new DaemonError('CONFIG', `${origin}: ${explainIssues(configSchema, parsed.error.issues)}`);
   }
   const { log, volumes = [], lease } = parsed.data;
+  const resolved = volumes.map((volume) => resolveVolume(volume, directory));
+  requireApart(resolved, origin);
   return {
     log: {
       level: log?.level ?? 'info',
       ...(log?.file === undefined ? {} : { file: resolve(directory, log.file) }),
     },
-    volumes: volumes.map((volume) => resolveVolume(volume, directory)),
+    volumes: resolved,
     ...(lease === undefined ? {} : { lease: resolveLease(lease, directory) }),
     ...(parsed.data.switch === undefined ? {} : { switch: splitSwitch(document) }),
   };
+}
+
+/**
+ * A daemon that looks into a mount of its own waits for itself, and not even SIGKILL ends that. So nothing that it opens lies in
+ * one; the names are compared as they are written.
+ */
+function requireApart(volumes: readonly VolumeConfig[], origin: string): void {
+  for (const [index, { mountpoint, store, cacheDirectory }] of volumes.entries()) {
+    const paths = { mountpoint, store: store.slice('file:'.length), 'cache.directory': cacheDirectory };
+    for (const [key, path] of Object.entries(paths)) {
+      const around = volumes.find((other, at) => {
+        if (key === 'mountpoint' && at === index) return false;
+        return path === other.mountpoint || path.startsWith(`${other.mountpoint}/`);
+      });
+      if (around === undefined) continue;
+      const problem = `volumes[${index}].${key}: ${path} lies in the mountpoint ${around.mountpoint} of this daemon`;
+      throw new DaemonError('CONFIG', `${origin}: ${problem}; choose a place outside`);
+    }
+  }
 }
 
 /** The document as it was written: Switch.apply reads it, and `switch show` tells it. */

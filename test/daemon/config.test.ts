@@ -150,3 +150,20 @@ test('the embedded default lives below one directory', () => {
     'x: volumes: expected at least one volume',
   );
 });
+
+test.each([
+  ['mountpoint', { mountpoint: 'a/b' }],
+  ['store', { store: 'file:a/store' }],
+  ['cache.directory', { cache: { directory: 'a/cache' } }],
+])('a daemon opens nothing in a mount of its own: %s', (key, part) => {
+  const volume = (name: string) => ({
+    store: `file:s-${name}`,
+    mountpoint: name,
+    cache: { directory: `c-${name}` },
+  });
+  const volumes = [volume('a'), { ...volume('ab'), ...part }];
+  expect(() => parseConfig({ volumes }, '/d', 'test')).toThrow(
+    expect.objectContaining({ code: 'CONFIG', message: expect.stringContaining(`volumes[1].${key}: /d/a`) }),
+  );
+  expect(parseConfig({ volumes: [volume('a'), volume('ab')] }, '/d', 'test').volumes).toHaveLength(2);
+});
