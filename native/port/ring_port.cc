@@ -44,7 +44,7 @@ RingPort::RingPort(const RingOptions& options, std::span<std::byte> memory, std:
       options_(options),
       control_(::new (memory.data()) RingControl{}),
       records_(memory.data() + kRingDataOffset, options.records_bytes, control_->records_tail,
-               control_->records_head),
+               options.verdicts ? judged_ : control_->records_head),
       frames_(memory.data() + kRingDataOffset + options.records_bytes),
       wake_(std::move(wake)),
       held_(kHeldMax) {
@@ -130,6 +130,7 @@ bool RingPort::take_verdicts(Batch& batch) {
   uint32_t next = held_head_.load(std::memory_order_relaxed);
   const uint32_t tail = held_tail_.load(std::memory_order_acquire);
   const DropReason refusal = refusal_of(state());
+  uint32_t judged = judged_.load(std::memory_order_relaxed);
   bool all = true;
   for (; next != tail; ++next) {
     const Held& held = held_[next % kHeldMax];
@@ -140,14 +141,18 @@ bool RingPort::take_verdicts(Batch& batch) {
     }
     const auto* record = reinterpret_cast<const RingRecord*>(records_.at(held.record));
     DropReason reason = record->verdict == kRingDrop ? DropReason::script : refusal;
+    const uint16_t mark = record->mark;
+    judged = held.end;
     if (reason != DropReason::none) {
       drop_packet(held.packet, reason, counters_.receive.drops);
       continue;
     }
-    held.packet->mark = record->mark;
+    held.packet->mark = mark;
     count_packet(counters_.receive, *held.packet);
     batch.add(held.packet);
   }
+  // Nothing waits: what the script has passed beside that was given up (release_waiting).
+  judged_.store(next == tail ? head : judged, std::memory_order_release);
   held_head_.store(next, std::memory_order_release);
   return all;
 }

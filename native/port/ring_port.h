@@ -25,6 +25,8 @@
 // on both sides, as in native/base/parker.h). A batch costs one wake-up at most, and none while the script is
 // behind. A script that does not read fills the ring; further packets are dropped (ring-full) and the plane
 // goes on.
+//
+// With verdicts a record is written over once its verdict was taken, not when the script has passed it.
 #pragma once
 
 #include <array>
@@ -147,6 +149,7 @@ class RingPort final : public PortBase, private PortQueue {
 
   const RingOptions options_;
   RingControl* const control_;
+  std::atomic<uint32_t> judged_{0};  // every verdict before this cursor was taken
   RecordRing records_;
   std::byte* frames_;
   std::function<void()> wake_;
