@@ -9,6 +9,9 @@
 
 namespace penstock::net {
 
+// Less than may wait for verdicts (ring_port.cc): a ring that is never full, so that nothing is dropped.
+constexpr uint64_t kWaiting = 1500;
+
 RingExerciser::RingExerciser(RingPort& port, const ExerciseOptions& options)
     : port_(port), options_(options) {
   // More packets than wait for verdicts at most, so that the ring is what bounds.
@@ -69,8 +72,7 @@ void RingExerciser::run() {
     checksum_.store(sum, std::memory_order_relaxed);
     settled = counters.receive.packets.get() + counters.receive.drops[dropped].get();
     Batch out;
-    // Half of what may wait: a ring that is never full, so that nothing is dropped.
-    while (sent < options_.packets && !out.full() && sent - settled < 3072) {
+    while (sent < options_.packets && !out.full() && sent - settled < kWaiting) {
       Packet* packet = make(sent);
       if (packet == nullptr) break;
       out.add(packet);

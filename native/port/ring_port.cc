@@ -17,7 +17,11 @@ constexpr uint32_t kRingBytesMin = 64 << 10;
 constexpr uint32_t kRingBytesMax = 1 << 28;
 constexpr uint32_t kSnapMin = 64;
 constexpr uint32_t kFrameBytesMin = 14;
-constexpr uint32_t kHeldMax = 8192;
+constexpr uint32_t kHeldMax = 2048;  // a power of two: cursors count up for ever
+// Of a pool's 4096 packets and 64 bodies: scripts share a thread and fall behind together, and two of them
+// leave something to receive with.
+constexpr uint32_t kWaitingPacketsMax = 1536;
+constexpr uint32_t kWaitingBodiesMax = 16;
 
 bool usable(uint32_t bytes) {
   return std::has_single_bit(bytes) && bytes >= kRingBytesMin && bytes <= kRingBytesMax;
@@ -61,6 +65,7 @@ void RingPort::release_waiting() {
   uint32_t next = held_head_.load();
   for (; next != held_tail_.load(); ++next) PacketPool::release(held_[next % kHeldMax].packet);
   held_head_.store(next);
+  bodies_gone_.store(bodies_);
 }
 
 void RingPort::kick() {
@@ -86,6 +91,11 @@ void RingPort::fill_record(RingRecord& record, Packet& packet, uint32_t captured
   record.reserved = 0;
 }
 
+// A packet of many pieces waits where it is the only one.
+bool RingPort::may_wait(const Packet& packet, uint32_t waiting, uint32_t bodies) const {
+  return waiting < kWaitingPacketsMax && (bodies == 0 || bodies + packet.slice_count <= kWaitingBodiesMax);
+}
+
 // False: no room.
 bool RingPort::write_record(Packet& packet) {
   const auto captured = static_cast<uint32_t>(std::min<std::size_t>(packet.length(), options_.snap));
@@ -103,7 +113,9 @@ std::size_t RingPort::transmit(std::span<Packet*> packets) {
   for (Packet* packet : packets) {
     DropReason reason = refusal;
     if (reason == DropReason::none && packet->layout.outer.ethernet == kNoHeader) reason = parse(*packet);
-    const bool room = !options_.verdicts || waiting - held_head_.load(std::memory_order_acquire) < kHeldMax;
+    const bool room =
+        !options_.verdicts || may_wait(*packet, waiting - held_head_.load(std::memory_order_acquire),
+                                       bodies_ - bodies_gone_.load(std::memory_order_relaxed));
     if (reason == DropReason::none && !(room && write_record(*packet))) reason = DropReason::ring_full;
     if (reason != DropReason::none) {
       drop_packet(packet, reason, counters_.transmit.drops);
@@ -116,7 +128,9 @@ std::size_t RingPort::transmit(std::span<Packet*> packets) {
     }
     const uint32_t end = records_.cursor();
     const auto captured = static_cast<uint32_t>(std::min<std::size_t>(packet->length(), options_.snap));
-    held_[waiting++ % kHeldMax] = {packet, end - RecordRing::padded(sizeof(RingRecord) + captured), end};
+    bodies_ += packet->slice_count;
+    held_[waiting++ % kHeldMax] = {packet, end - RecordRing::padded(sizeof(RingRecord) + captured), end,
+                                   bodies_};
   }
   // Whoever sees the script's head pass a record must see the packet that waits for it: held first.
   if (waiting != waiting_before) held_tail_.store(waiting, std::memory_order_release);
@@ -131,6 +145,7 @@ bool RingPort::take_verdicts(Batch& batch) {
   const uint32_t tail = held_tail_.load(std::memory_order_acquire);
   const DropReason refusal = refusal_of(state());
   uint32_t judged = judged_.load(std::memory_order_relaxed);
+  uint32_t bodies = bodies_gone_.load(std::memory_order_relaxed);
   bool all = true;
   for (; next != tail; ++next) {
     const Held& held = held_[next % kHeldMax];
@@ -143,6 +158,7 @@ bool RingPort::take_verdicts(Batch& batch) {
     DropReason reason = record->verdict == kRingDrop ? DropReason::script : refusal;
     const uint16_t mark = record->mark;
     judged = held.end;
+    bodies = held.bodies;
     if (reason != DropReason::none) {
       drop_packet(held.packet, reason, counters_.receive.drops);
       continue;
@@ -153,6 +169,7 @@ bool RingPort::take_verdicts(Batch& batch) {
   }
   // Nothing waits: what the script has passed beside that was given up (release_waiting).
   judged_.store(next == tail ? head : judged, std::memory_order_release);
+  bodies_gone_.store(bodies, std::memory_order_relaxed);
   held_head_.store(next, std::memory_order_release);
   return all;
 }

@@ -24,7 +24,8 @@
 // publishes its cursor, then exchanges asleep for 0 and wakes whom it found asleep (sequentially consistent
 // on both sides, as in native/base/parker.h). A batch costs one wake-up at most, and none while the script is
 // behind. A script that does not read fills the ring; further packets are dropped (ring-full) and the plane
-// goes on.
+// goes on. It goes on because what waits for verdicts is bounded too: packets and bodies belong to the
+// workers' pools, which others receive with.
 //
 // With verdicts a record is written over once its verdict was taken, not when the script has passed it.
 #pragma once
@@ -134,6 +135,7 @@ class RingPort final : public PortBase, private PortQueue {
     Packet* packet;
     uint32_t record;  // cursor where its record starts
     uint32_t end;
+    uint32_t bodies;  // of all packets that ever waited, this one the last
   };
 
   RingPort(const RingOptions& options, std::span<std::byte> memory, std::function<void()> wake);
@@ -141,6 +143,7 @@ class RingPort final : public PortBase, private PortQueue {
   std::size_t transmit(std::span<Packet*> packets) override;
   int descriptor() const override { return event_.get(); }
 
+  bool may_wait(const Packet& packet, uint32_t waiting, uint32_t bodies) const;
   bool write_record(Packet& packet);
   void fill_record(RingRecord& record, Packet& packet, uint32_t captured);
   bool take_verdicts(Batch& batch);
@@ -158,7 +161,9 @@ class RingPort final : public PortBase, private PortQueue {
   // Packets that wait for a verdict: filled by the transmitting worker, emptied by the receiving one.
   std::vector<Held> held_;
   alignas(64) std::atomic<uint32_t> held_tail_{0};
+  uint32_t bodies_ = 0;  // of all packets that ever waited
   alignas(64) std::atomic<uint32_t> held_head_{0};
+  std::atomic<uint32_t> bodies_gone_{0};
   QueueCounters counters_;
 };
 

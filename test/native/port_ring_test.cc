@@ -1,5 +1,5 @@
 // A ring port whose script is this test: verdicts are those of the packets they were given for, however soon
-// the worker goes on.
+// the worker goes on, and a script that does not read leaves the others something to receive with.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
@@ -98,6 +98,30 @@ TEST_CASE("packets that were given up leave their room to later ones") {
   script.port->queue(0).receive(batch, *pool);
   CHECK(fill(script, *pool, kDatagram) + 1 >= first);
   script.port->release_waiting();
+}
+
+TEST_CASE("scripts that do not read leave packets and bodies to receive with") {
+  const PoolSizes sizes;
+  auto pool = make_pool(sizes);
+  Bytes superframe = [] {
+    Scenario of;
+    of.payload.resize(60'000);
+    return build(of, 0, of.payload.size(), true);
+  }();
+  std::vector<std::unique_ptr<Script>> scripts;
+  for (int i = 0; i < 2; ++i) {
+    scripts.push_back(std::make_unique<Script>(RingOptions{}));
+    // As a port receives it: the first bytes in the head, the rest in a body.
+    const uint64_t full = dropped(scripts[i]->port->counters(0), DropReason::ring_full);
+    while (dropped(scripts[i]->port->counters(0), DropReason::ring_full) == full) {
+      Packet* packet = load_parsed(*pool, superframe, kHeadCapacity);
+      scripts[i]->port->queue(0).transmit({&packet, 1});
+    }
+    fill(*scripts[i], *pool, kDatagram);
+  }
+  CHECK(pool->free_bodies() >= sizes.bodies / 2);
+  CHECK(pool->free_packets() >= sizes.packets / 4);
+  for (auto& script : scripts) script->port->release_waiting();
 }
 
 }  // namespace
