@@ -147,6 +147,14 @@ Result<void> set_link_gso_max(int index, uint32_t bytes) {
   return route_request(message, "bounding the superframes of an interface");
 }
 
+Result<void> settle_link(int index) {
+  NetlinkMessage message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
+  ifinfomsg header{};
+  header.ifi_index = index;
+  message.header(header);
+  return route_request(message, "waiting for changes of an interface");
+}
+
 Result<std::vector<IpPrefix>> link_addresses(int index) {
   auto netlink = Netlink::open(NETLINK_ROUTE);
   if (!netlink) return netlink.error();

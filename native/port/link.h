@@ -46,6 +46,8 @@ Result<void> set_link_mtu(const std::string& name, uint32_t mtu);
 // The largest superframe the kernel builds for this interface, bytes from the network header on.
 Result<void> set_link_gso_max(int index, uint32_t bytes);
 Result<void> set_link_mac(const std::string& name, const MacAddress& mac);
+// Changes nothing, and returns when changes that are under way (a new name) are done. ENODEV: it is gone.
+Result<void> settle_link(int index);
 
 // Addresses that somebody gave the interface: all but link-local ones that the kernel made itself.
 Result<std::vector<IpPrefix>> link_addresses(int index);

@@ -36,11 +36,17 @@ Result<void> set_option(int fd, int option, int value, const char* what) {
   return Error::from_errno(errno, what);
 }
 
-Result<Fd> open_socket(int index) {
-  // Protocol 0: nothing is received before bind says from where.
+// Protocol 0: nothing is received before bind says from where.
+Result<Fd> unbound_socket() {
   Fd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return Error::from_errno(errno, "packet socket");
-  const int socket = fd.get();
+  return fd;
+}
+
+Result<Fd> open_socket(int index) {
+  auto fd = unbound_socket();
+  if (!fd) return fd.error();
+  const int socket = fd->get();
   for (const auto& [option, what] : {std::pair{PACKET_VNET_HDR, "vnet header of a packet socket"},
                                      std::pair{PACKET_AUXDATA, "auxiliary data of a packet socket"},
                                      std::pair{PACKET_IGNORE_OUTGOING, "direction of a packet socket"},
@@ -342,6 +348,10 @@ void PacketSocketPort::on_link(const LinkEvent& event) {
   if (!event.present) {
     index_ = 0;
     takeover_.reset();
+    // Renamed, it is ours no longer: nothing of it comes here, and it is not promiscuous for us.
+    for (const auto& queue : queues_) {
+      if (auto fd = unbound_socket(); fd) queue->replace(std::move(*fd));
+    }
   } else if (event.index != index_) {
     auto taken = Takeover::begin(space_, options_.link, options_.runtime_directory);
     if (!taken) return;  // it may carry addresses for a moment: the next event tries again

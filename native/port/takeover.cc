@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -72,17 +73,26 @@ bool Takeover::parse_journal(const std::string& text, Journal& journal) {
   return false;
 }
 
-// Inside the namespace. An interface of that name with another index is not the one that was changed.
+// Inside the namespace. The interface is the one of that index, whatever it is called by now: one of that
+// name with another index is not the one that was changed.
 Result<void> Takeover::undo(const Journal& journal) {
-  const auto facts = link_facts(journal.link);
-  if (!facts && (facts.error().code == ENODEV || facts.error().code == ENXIO)) return {};
-  if (!facts) return facts.error();
-  if (facts->index != journal.index) return {};
+  char name[IF_NAMESIZE] = {};
+  const auto is_there = [&] {
+    return ::if_indextoname(static_cast<unsigned>(journal.index), name) != nullptr;
+  };
+  if (!is_there()) return {};
   if (journal.was_down) {
-    if (auto done = set_link_up(journal.link, false); !done) return done;
+    if (auto done = set_link_up(name, false); !done) return done;
   }
   if (journal.disable_ipv6.empty()) return {};
-  return write_sysctl(ipv6_switch(journal.link), journal.disable_ipv6);
+  if (auto done = write_sysctl(ipv6_switch(name), journal.disable_ipv6); done || done.error().code != ENOENT)
+    return done;
+  // It is told that it has another name before its switches have.
+  if (!settle_link(journal.index) || !is_there()) return {};
+  auto done = write_sysctl(ipv6_switch(name), journal.disable_ipv6);
+  // Below IPv6's least MTU there is none, and what comes back with a larger one is as on any interface.
+  if (!done && done.error().code == ENOENT) return {};
+  return done;
 }
 
 Result<std::size_t> Takeover::restore_stale(const std::string& directory) {

@@ -86,6 +86,51 @@ describe.skipIf(unavailable)('takeover', () => {
     expect(readdirSync(join(lab.directory, 'run'))).toEqual([]);
   });
 
+  test('renamed, it is given back under its new name, while we run and after we were killed', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab);
+    const given = async (link: string) => {
+      const [{ promiscuity }] = JSON.parse(lab.ip('plane', `-j -d link show ${link}`));
+      const ipv6 = await lab.run('plane', 'sysctl', '-n', `net.ipv6.conf.${link}.disable_ipv6`);
+      return { promiscuity, disableIpv6: ipv6.trim() };
+    };
+    const rename = (from: string, to: string) => {
+      lab.ip('plane', `link set ${from} down`);
+      lab.ip('plane', `link set ${from} name ${to}`);
+      lab.ip('plane', `link set ${to} up`);
+    };
+    const forwarder = await Forwarder.start(lab, 'plane', ['link:va', 'link:vb'], { queues: 2 });
+    await reaches(lab);
+    expect(await given('va')).toEqual({ promiscuity: 2, disableIpv6: '1' });
+    rename('va', 'other');
+    await expect.poll(() => given('other')).toEqual({ promiscuity: 0, disableIpv6: '0' });
+    rename('other', 'va');
+    await expect.poll(() => given('va')).toEqual({ promiscuity: 2, disableIpv6: '1' });
+    await expect.poll(() => lab.run('a', 'ping', '-c', '1', '-W', '1', '10.78.0.2')).toContain('1 received');
+    await forwarder.kill();
+
+    rename('va', 'other');
+    expect(await given('other')).toEqual({ promiscuity: 0, disableIpv6: '1' });
+    lab.ip('plane', 'link add spare type veth peer name spare-end');
+    const next = await Forwarder.start(lab, 'plane', ['link:spare', 'link:vb']);
+    expect(await given('other')).toEqual({ promiscuity: 0, disableIpv6: '0' });
+    await next.stop();
+  });
+
+  test('without IPv6, for want of a larger MTU, it is given back all the same', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab);
+    const forwarder = await Forwarder.start(lab, 'plane', ['link:va', 'link:vb']);
+    lab.ip('plane', 'link set va mtu 1000');
+    await forwarder.stop();
+    expect(readdirSync(join(lab.directory, 'run'))).toEqual([]);
+    expect(lab.ip('plane', 'link show vb')).not.toMatch(/[<,]UP[,>]/);
+  });
+
   test("the kernel's own stack does not answer on it", { timeout: TIMEOUT_MS }, async () => {
     await using lab = new NetworkLab('plane', 'a', 'b');
     wire(lab);
