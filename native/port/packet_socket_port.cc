@@ -353,6 +353,7 @@ void PacketSocketPort::on_link(const LinkEvent& event) {
       if (auto fd = unbound_socket(); fd) queue->replace(std::move(*fd));
     }
   } else if (event.index != index_) {
+    takeover_.reset();  // when nobody told that the one of before is gone, its guard still has the name
     auto taken = Takeover::begin(space_, options_.link, options_.runtime_directory);
     if (!taken) return;  // it may carry addresses for a moment: the next event tries again
     auto fds = open_sockets(event.index);

@@ -77,6 +77,11 @@ export class Forwarder {
     if (!end.startsWith('0:')) throw new Error(`the forwarder ended with ${end}`);
   }
 
+  /** SIGSTOP, SIGCONT */
+  signal(name: NodeJS.Signals): void {
+    this.#child.kill(name);
+  }
+
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     await this.#ended;

@@ -1,6 +1,6 @@
 // An interface is given back as it was, however the process that took it over ended, and a plane survives what happens to
 // its interfaces: deleted, down, another MTU, and back again.
-import { readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -197,6 +197,27 @@ describe.skipIf(unavailable)('what happens to an interface', () => {
     lab.ip('a', 'link set eth0 up');
     lab.ip('a', 'addr add 10.78.0.1/24 dev eth0');
     await expect.poll(() => state(forwarder)).toBe('up up');
+    lab.ip('b', 'neigh flush all');
+    await reaches(lab);
+    await forwarder.stop();
+  });
+
+  test('packet socket: deleted and made anew while nobody listened', { timeout: TIMEOUT_MS }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab);
+    const forwarder = await Forwarder.start(lab, 'plane', ['link:va', 'link:vb']);
+    await reaches(lab);
+    forwarder.signal('SIGSTOP');
+    // More events than a socket holds: what became of va is not among those that it has.
+    const flips = Array.from({ length: 2000 }, (_, i) => `link set vb mtu ${1400 + (i % 2)}`);
+    writeFileSync(join(lab.directory, 'batch'), flips.join('\n'));
+    lab.ip('plane', `-batch ${join(lab.directory, 'batch')}`);
+    lab.ip('plane', 'link del va');
+    lab.ip('plane', `link add va type veth peer name eth0 netns ${lab.space('a')}`);
+    lab.ip('plane', 'link set va up');
+    lab.ip('a', 'link set eth0 up');
+    lab.ip('a', 'addr add 10.78.0.1/24 dev eth0');
+    forwarder.signal('SIGCONT');
     lab.ip('b', 'neigh flush all');
     await reaches(lab);
     await forwarder.stop();
