@@ -559,8 +559,8 @@ export class Switch implements AsyncDisposable {
         await this.plane.detach(number);
         this.#closeRing(name);
       }
-      await this.#restore();
-      throw error;
+      const lost = await this.#restore();
+      throw lost.length === 0 ? error : worsened(error, lost);
     }
     for (const [name, attached] of fresh) this.#attached.set(name, attached);
     this.#networks.commit();
@@ -593,17 +593,31 @@ export class Switch implements AsyncDisposable {
     }
   }
 
-  /** After a refused configuration: ports that were let go come back, and the tables with them. */
-  async #restore(): Promise<void> {
+  /**
+   * After a refused configuration: ports that were let go come back, and the tables with them. Answers why some do not; what is
+   * in force is without them until a configuration has them again.
+   */
+  async #restore(): Promise<string[]> {
     const missing = Object.entries(this.#config.ports).filter(([name]) => !this.#attached.has(name));
+    const lost = new Map<string, string>();
     for (const [name, port] of missing)
-      this.#attached.set(name, await this.#attach(this.#config, name, port));
+      try {
+        this.#attached.set(name, await this.#attach(this.#config, name, port));
+      } catch (error) {
+        lost.set(name, (error as Error).message);
+      }
+    if (lost.size > 0) {
+      const rest = withoutPorts(this.#config, new Set(lost.keys()));
+      this.#gateways = this.#kept(rest);
+      this.#config = rest;
+    }
     if (missing.length > 0)
       await kernel(
         'restore the configuration',
         this.plane.apply(compile(this.#config, this.#numbers(), this.#gateways)),
       );
     this.#networks.commit();
+    return [...lost.values()];
   }
 
   #closeRing(name: string): void {
@@ -677,6 +691,16 @@ async function attaching(what: string, call: Promise<number>): Promise<number> {
     const errno = code === undefined ? {} : { errno: code };
     throw new NetworkError('PORT', `${what}: ${message}`, { cause: error, ...errno });
   }
+}
+
+/** Why a configuration was refused, and what of the one before could not be had again. */
+function worsened(error: unknown, lost: readonly string[]): NetworkError {
+  const { code, errno } = error instanceof NetworkError ? error : { code: 'KERNEL' as const };
+  return new NetworkError(
+    code,
+    `${(error as Error).message}; not restored to what was in force before: ${lost.join('; ')}`,
+    { cause: error, ...(errno === undefined ? {} : { errno }) },
+  );
 }
 
 async function importing(port: string, call: Promise<NativePortRestored>): Promise<NativePortRestored> {

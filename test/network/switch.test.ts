@@ -122,6 +122,41 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
     expect(Object.keys(plane.stats().ports)).toEqual([]);
   });
 
+  test('a port whose interface went is missed alone when a configuration is refused', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b', 'c');
+    wire(lab, ['a', 'b', 'c']);
+    await using plane = await Switch.start();
+    const namespace = lab.path('plane');
+    const port = (link: string, queues = 1) => ({ interface: link, namespace, network: 'blue', queues });
+    const networks = { blue: {} };
+    const rules = [
+      { name: 'from-b', match: { port: 'b' }, action: 'drop' as const },
+      {
+        name: 'no-telnet',
+        match: { protocol: 'tcp' as const, destinationPorts: 23 },
+        action: 'drop' as const,
+      },
+    ];
+    await plane.apply({ networks, rules, ports: { a: port('va'), b: port('vb'), c: port('vc') } });
+    lab.ip('plane', 'link del vb');
+
+    const wrong = { a: port('va'), b: port('vz'), c: port('vc', 2) };
+    const refused = plane.apply({ networks, rules, ports: wrong });
+    await expect(refused).rejects.toMatchObject({ code: 'PORT', errno: 'ENODEV' });
+    await expect(refused).rejects.toThrow(/interface vz.*not restored.*port b: .*interface vb/);
+    expect(Object.keys(plane.stats().ports).sort()).toEqual(['a', 'c']);
+    expect(Object.keys(plane.config.ports)).toEqual(['a', 'c']);
+    expect(plane.stats().rules.map(({ name }) => name)).toEqual(['no-telnet']);
+    expect(await reaches(lab, 'a', '10.88.0.3')).toBe(true);
+
+    await plane.apply({ networks, ports: { a: port('va', 2), c: port('vc') } });
+    expect(await reaches(lab, 'a', '10.88.0.3')).toBe(true);
+    await expect(plane.apply({ networks, ports: { b: port('vb') } })).rejects.toThrow(/interface vb/);
+    expect(await reaches(lab, 'a', '10.88.0.3')).toBe(true);
+  });
+
   test("a port's MTU follows its interface, down and up, while TCP flows", {
     timeout: TIMEOUT_MS,
   }, async () => {
