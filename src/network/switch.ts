@@ -526,9 +526,13 @@ export class Switch implements AsyncDisposable {
   }
 
   #ports(): Record<string, NativePortFacts> {
-    return Object.fromEntries(
-      [...this.#attached].map(([name, { number }]) => [name, this.plane.port(number)!] as const),
-    );
+    const ports: Record<string, NativePortFacts> = {};
+    for (const [name, { number }] of this.#attached) {
+      // One that is being let go is not there already.
+      const facts = this.plane.port(number);
+      if (facts !== undefined) ports[name] = facts;
+    }
+    return ports;
   }
 
   async #apply(config: SwitchConfig, gateways = this.#kept(config)): Promise<void> {

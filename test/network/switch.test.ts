@@ -157,6 +157,27 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
     expect(await reaches(lab, 'a', '10.88.0.3')).toBe(true);
   });
 
+  test('what is asked while ports are let go has those that are there', { timeout: TIMEOUT_MS }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, ['a', 'b']);
+    await using plane = await Switch.start();
+    const namespace = lab.path('plane');
+    const ports = { a: { interface: 'va', namespace }, b: { interface: 'vb', namespace } };
+    await plane.apply({ ports });
+    let applied = false;
+    const applying = plane.apply({}).finally(() => {
+      applied = true;
+    });
+    const begun = [];
+    while (!applied) {
+      expect(Object.values(plane.stats().ports)).not.toContain(undefined);
+      if (begun.length < 50) begun.push(plane.capture());
+      await new Promise(setImmediate);
+    }
+    await applying;
+    for (const capture of begun) expect((await capture.stop()).packets).toBe(0);
+  });
+
   test("a port's MTU follows its interface, down and up, while TCP flows", {
     timeout: TIMEOUT_MS,
   }, async () => {
