@@ -90,6 +90,8 @@ export function peersOf(network: NetworkConfig, gateway: NetworkGateway = {}): r
 class Compiler {
   readonly #groupIndex: ReadonlyMap<string, number>;
   readonly #meterIndex: ReadonlyMap<string, number>;
+  /** Interfaces, tunnel addresses and VNIs, and whose they are. */
+  readonly #claimed = new Map<string, string>();
 
   constructor(
     private readonly config: SwitchConfig,
@@ -129,13 +131,13 @@ class Compiler {
   }
 
   #portNumber(name: string, path: string): number {
-    if (!(name in this.config.ports))
+    if (!Object.hasOwn(this.config.ports, name))
       fail(path, `no port "${name}" (${listed(Object.keys(this.config.ports))})`);
     return this.numbers.port(name) ?? fail(path, `port "${name}" is not attached`);
   }
 
   #networkNumber(name: string, path: string): number {
-    if (!(name in this.config.networks))
+    if (!Object.hasOwn(this.config.networks, name))
       fail(path, `no network "${name}" (${listed(Object.keys(this.config.networks))})`);
     return this.numbers.network(name);
   }
@@ -153,9 +155,11 @@ class Compiler {
     const underlay = port.underlay !== undefined;
     if (underlay && port.address === undefined)
       fail(`${at}.address`, 'missing: the local tunnel address of the underlay');
+    this.#alone(name, port, at);
     const attachments = Object.entries(port.vlans ?? {}).map(([vlan, network]) => {
       const id = Number(vlan);
       if (id < 1 || id > 4094) fail(`${at}.vlans.${vlan}`, 'expected a VLAN identifier from 1 to 4094');
+      if (vlan !== String(id)) fail(`${at}.vlans.${vlan}`, `expected ${id}, without a zero before it`);
       return { network: this.#networkNumber(network, `${at}.vlans.${vlan}`), vlan: id };
     });
     if (port.network !== undefined)
@@ -183,6 +187,26 @@ class Compiler {
     };
   }
 
+  /** The kernel lets two have one tap, or one address, and gives either of them a part of what comes. */
+  #alone(name: string, { namespace = '', ...port }: PortConfig, at: string): void {
+    const claims = [
+      ['tap', port.tap, `interface ${port.tap}`],
+      ['interface', port.interface, `interface ${port.interface}`],
+      ['address', port.underlay === undefined ? undefined : port.address, 'this tunnel address'],
+    ] as const;
+    for (const [key, value, what] of claims) {
+      if (value === undefined) continue;
+      const claim = `${typeof value === 'string' ? `interface ${value}` : formatIp(value)} ${namespace}`;
+      this.#claim(claim, `port "${name}"`, `${at}.${key}`, what);
+    }
+  }
+
+  #claim(claim: string, owner: string, path: string, what: string): void {
+    const other = this.#claimed.get(claim);
+    if (other !== undefined) fail(path, `${other} has ${what} already`);
+    this.#claimed.set(claim, owner);
+  }
+
   #groupNumber(name: string, path: string): number {
     return (
       this.#groupIndex.get(name) ??
@@ -197,6 +221,8 @@ class Compiler {
       if (tunnelled && network[key] === undefined) fail(`${at}.${key}`, 'missing: a tunnel needs it');
       if (!tunnelled && network[key] !== undefined) fail(`${at}.${key}`, 'has no meaning without "tunnel"');
     }
+    if (tunnelled)
+      this.#claim(`${network.tunnel} ${network.vni}`, `network "${name}"`, `${at}.vni`, 'this VNI');
     if (!tunnelled && network.peers.length > 0) fail(`${at}.peers`, 'has no meaning without "tunnel"');
     for (const key of ['gateway', 'offer'] as const)
       if (!tunnelled && network[key] !== undefined) fail(`${at}.${key}`, 'has no meaning without "tunnel"');

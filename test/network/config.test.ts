@@ -101,12 +101,65 @@ describe('mistakes name the key', () => {
       'groups.web.in[0].remoteGroup: no security group "db"',
     ],
     [{ ...BASE, mirrors: [{ to: 'z' }] }, 'mirrors[0].to: no port "z"'],
+    // Names of what every object has.
+    [
+      { ...BASE, rules: [{ action: { output: 'constructor' } }] },
+      'rules[0].action.output: no port "constructor"',
+    ],
+    [{ ports: { a: { tap: 'x', network: 'valueOf' } } }, 'ports.a.network: no network "valueOf"'],
+    [
+      { ...BASE, ports: { a: { tap: 'x', vlans: { '10': 'blue', '010': 'blue' } } } },
+      'ports.a.vlans.010: expected 10, without a zero before it',
+    ],
+    [{ ports: { a: { tap: 'x' }, b: { tap: 'x' } } }, 'ports.b.tap: port "a" has interface x already'],
+    [
+      {
+        ports: {
+          a: { tap: 'x', namespace: '/run/netns/n' },
+          b: { interface: 'x', namespace: '/run/netns/n' },
+        },
+      },
+      'ports.b.interface: port "a" has interface x already',
+    ],
+    [
+      {
+        ports: {
+          wire: { underlay: 'auto', address: 'fd00::1' },
+          other: { underlay: 'udp', address: 'FD00:0::1' },
+        },
+      },
+      'ports.other.address: port "wire" has this tunnel address already',
+    ],
+    [
+      {
+        ports: { wire: { underlay: 'auto', address: '10.0.0.1' } },
+        networks: {
+          red: { tunnel: 'vxlan', vni: 7, underlay: 'wire', local: '10.0.0.1' },
+          green: { tunnel: 'vxlan', vni: 7, underlay: 'wire', local: '10.0.0.1' },
+        },
+      },
+      'networks.green.vni: network "red" has this VNI already',
+    ],
   ];
   for (const [document, message] of cases) {
     test(message, () => {
       expect(mistake(document)).toContain(message);
     });
   }
+});
+
+test('a name may stand in two namespaces, and a VNI in two kinds of tunnel', () => {
+  compiled({
+    ports: {
+      a: { tap: 'x' },
+      b: { tap: 'x', namespace: '/run/netns/n' },
+      wire: { underlay: 'auto', address: '10.0.0.1' },
+    },
+    networks: {
+      red: { tunnel: 'vxlan', vni: 7, underlay: 'wire', local: '10.0.0.1' },
+      green: { tunnel: 'geneve', vni: 7, underlay: 'wire', local: '10.0.0.1' },
+    },
+  });
 });
 
 describe('what a configuration means', () => {
