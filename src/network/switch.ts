@@ -8,7 +8,7 @@
 // `apply` is a transaction: the document is checked whole, ports that are new are attached, the tables are swapped while packets
 // flow, ports that are gone are detached. Where any of that fails, what was attached is detached again and the configuration
 // of before stays in force.
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { CaptureRing } from '../../bindings/capture.js';
 import { type PacketHandler, PacketRing } from '../../bindings/ring.js';
 import {
@@ -55,6 +55,7 @@ const ANNOUNCE_AT_MS = [0, 150, 600];
 /** Errors of importPort that speak of the image. */
 const IMAGE_ERRORS: readonly (string | undefined)[] = ['EINVAL', 'EPROTO', 'EXDEV', 'EFBIG'];
 const TUNNEL_PORTS = [4789, 6081];
+const INTERFACE_NAME_MAX = 15;
 
 export interface SwitchOptions {
   /** 0 or absent: by the number of processors. */
@@ -682,9 +683,12 @@ export class Switch implements AsyncDisposable {
   }
 }
 
-/** The tap of an underlay is an interface of the host: a name that no interface of the configuration has. */
+/** The tap of an underlay is an interface of the host: a name that no interface of the configuration has, and no other underlay. */
 function underlayTap(port: string): string {
-  return `pst-${port}`.slice(0, 15);
+  const name = `pst-${port}`;
+  if (name.length <= INTERFACE_NAME_MAX) return name;
+  const told = createHash('sha256').update(port).digest('hex').slice(0, 4);
+  return `${name.slice(0, INTERFACE_NAME_MAX - 5)}-${told}`;
 }
 
 async function attaching(what: string, call: Promise<number>): Promise<number> {

@@ -178,6 +178,23 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
     for (const capture of begun) expect((await capture.stop()).packets).toBe(0);
   });
 
+  test('underlays of long names have interfaces of their own', { timeout: TIMEOUT_MS }, async () => {
+    await using lab = new NetworkLab('plane');
+    lab.ip('plane', 'addr add 10.9.0.1/32 dev lo');
+    lab.ip('plane', 'addr add 10.9.0.2/32 dev lo');
+    await using plane = await Switch.start();
+    const underlay = { underlay: 'udp' as const, namespace: lab.path('plane') };
+    await plane.apply({
+      ports: {
+        'wire-to-the-east': { ...underlay, address: '10.9.0.1' },
+        'wire-to-the-west': { ...underlay, address: '10.9.0.2' },
+      },
+    });
+    const names = Object.values(plane.stats().ports).map(({ name }) => name);
+    expect(new Set(names).size).toBe(2);
+    for (const name of names) expect(name).toMatch(/^pst-wire-t-[0-9a-f]{4}$/);
+  });
+
   test("a port's MTU follows its interface, down and up, while TCP flows", {
     timeout: TIMEOUT_MS,
   }, async () => {
