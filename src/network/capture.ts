@@ -87,7 +87,10 @@ export type CaptureRequest = Omit<NativeCapture, 'matches' | 'ports' | 'everyPor
   readonly match: MatchConfigInput | undefined;
 };
 
-export type PortTotals = Pick<CapturePortCounts, 'received' | 'transmitted' | 'dropped'>;
+export type PortTotals = Pick<CapturePortCounts, 'received' | 'transmitted' | 'dropped'> & {
+  /** Another object once the port was attached anew, and began to count anew. */
+  readonly attached: object;
+};
 
 export class Capture implements AsyncIterable<CapturedPacket>, AsyncDisposable {
   readonly #ring: CaptureRing;
@@ -173,7 +176,8 @@ export class Capture implements AsyncIterable<CapturedPacket>, AsyncDisposable {
       const lost = await this.source.end(await this.#started);
       const ports: Record<string, CapturePortCounts> = {};
       for (const [name, after] of this.source.traffic()) {
-        const before = this.#before.get(name);
+        const then = this.#before.get(name);
+        const before = then?.attached === after.attached ? then : undefined;
         ports[name] = {
           received: after.received - (before?.received ?? 0),
           transmitted: after.transmitted - (before?.transmitted ?? 0),

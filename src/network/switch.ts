@@ -130,6 +130,8 @@ interface Attached {
   readonly number: number;
   /** What it was attached as; a port whose definition changes in these is attached anew. */
   readonly identity: string;
+  /** Of the ports that had its number before: the native side counts by number. */
+  readonly before: NativePortFacts;
 }
 
 /** Whether `port` is an underlay that a network sends NVGRE by. */
@@ -249,7 +251,7 @@ export class Switch implements AsyncDisposable {
   /** Undefined while the port is not attached. */
   port(name: string): NativePortFacts | undefined {
     const attached = this.#attached.get(name);
-    return attached === undefined ? undefined : this.#running().port(attached.number);
+    return attached === undefined ? undefined : this.#facts(attached);
   }
 
   /** Configuration, ports, learned addresses, peers and the first `connections` tracked connections. */
@@ -495,7 +497,8 @@ export class Switch implements AsyncDisposable {
   #portTotals(): Map<string, PortTotals> {
     const totals = Object.entries(this.#ports()).map(([name, { received, transmitted, drops, lost }]) => {
       const dropped = Object.values(drops).reduce((sum, count) => sum + count, lost);
-      return [name, { received: received.packets, transmitted: transmitted.packets, dropped }] as const;
+      const counted = { received: received.packets, transmitted: transmitted.packets, dropped };
+      return [name, { ...counted, attached: this.#attached.get(name)! }] as const;
     });
     return new Map(totals);
   }
@@ -526,11 +529,16 @@ export class Switch implements AsyncDisposable {
     return `#${number}`;
   }
 
+  /** Undefined of a port that is being let go. */
+  #facts({ number, before }: Attached): NativePortFacts | undefined {
+    const facts = this.#running().port(number);
+    return facts === undefined ? undefined : since(before, facts);
+  }
+
   #ports(): Record<string, NativePortFacts> {
     const ports: Record<string, NativePortFacts> = {};
-    for (const [name, { number }] of this.#attached) {
-      // One that is being let go is not there already.
-      const facts = this.plane.port(number);
+    for (const [name, attached] of this.#attached) {
+      const facts = this.#facts(attached);
       if (facts !== undefined) ports[name] = facts;
     }
     return ports;
@@ -645,7 +653,7 @@ export class Switch implements AsyncDisposable {
     // Before any network knows it: not one packet passes.
     if (port.state === 'blocked')
       await kernel(`block port ${name}`, this.plane.setPortState(number, port.state));
-    return { number, identity: identityOf(port, nvgre) };
+    return { number, identity: identityOf(port, nvgre), before: this.plane.port(number)! };
   }
 
   #attachPort(name: string, port: PortConfig, nvgre: boolean): Promise<number> {
@@ -681,6 +689,33 @@ export class Switch implements AsyncDisposable {
     this.#rings.set(name, ring);
     return attaching(at, this.plane.attachRing(ring.port.handle()));
   }
+}
+
+/** What a port has counted of what is counted under its number. */
+function since(before: NativePortFacts, { offloaded, ...facts }: NativePortFacts): NativePortFacts {
+  const less = (now: Traffic, then: Traffic): Traffic => ({
+    packets: now.packets - then.packets,
+    bytes: now.bytes - then.bytes,
+  });
+  const drops = Object.entries(facts.drops)
+    .map(([reason, count]) => [reason, count - (before.drops[reason] ?? 0)] as const)
+    .filter(([, count]) => count > 0);
+  const none = { packets: 0, bytes: 0 };
+  return {
+    ...facts,
+    received: less(facts.received, before.received),
+    transmitted: less(facts.transmitted, before.transmitted),
+    drops: Object.fromEntries(drops),
+    ...(offloaded === undefined
+      ? {}
+      : {
+          offloaded: {
+            ...offloaded,
+            received: less(offloaded.received, before.offloaded?.received ?? none),
+            transmitted: less(offloaded.transmitted, before.offloaded?.transmitted ?? none),
+          },
+        }),
+  };
 }
 
 /** The tap of an underlay is an interface of the host: a name that no interface of the configuration has, and no other underlay. */

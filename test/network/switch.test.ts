@@ -195,6 +195,42 @@ describe.skipIf(unavailable !== undefined)('a switch between namespaces', () => 
     for (const name of names) expect(name).toMatch(/^pst-wire-t-[0-9a-f]{4}$/);
   });
 
+  test('a port counts from when it was attached, whoever had its number before', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await using lab = new NetworkLab('plane', 'a', 'b');
+    wire(lab, ['a', 'b']);
+    await using plane = await Switch.start();
+    const networks = { blue: {} };
+    const port = { namespace: lab.path('plane'), network: 'blue' };
+    const a = { ...port, interface: 'va' };
+    const b = { ...port, interface: 'vb' };
+    await plane.apply({ networks, ports: { a, b } });
+    expect(await reaches(lab, 'a', '10.88.0.2')).toBe(true);
+    await plane.setPortState('a', 'blocked');
+    expect(await reachesNot(lab, 'a', '10.88.0.2')).toBe(true);
+    expect(plane.port('a')!.drops['port-blocked']).toBeGreaterThan(0);
+
+    const capture = plane.capture();
+    await capture.started();
+    await plane.apply({ networks, ports: { a: { ...a, queues: 2 }, b } });
+    expect(plane.port('a')!.drops['port-blocked']).toBeUndefined();
+    expect(await reaches(lab, 'a', '10.88.0.2')).toBe(true);
+    const { ports } = await capture.stop();
+    for (const counts of Object.values(ports)) {
+      expect(counts.received).toBeGreaterThan(0);
+      expect(counts.transmitted).toBeGreaterThan(0);
+      expect(counts.dropped).toBeGreaterThanOrEqual(0);
+    }
+
+    await plane.apply({ networks });
+    await plane.apply({ networks, ports: { c: { ...port, tap: 'tap-c' } } });
+    const { received, transmitted } = plane.stats().ports.c!;
+    // What a tap that comes up says of itself, no more.
+    expect(received.packets).toBeLessThan(5);
+    expect(transmitted.packets).toBe(0);
+  });
+
   test("a port's MTU follows its interface, down and up, while TCP flows", {
     timeout: TIMEOUT_MS,
   }, async () => {
