@@ -342,7 +342,7 @@ TunnelSender::Train TunnelSender::gather(std::span<Packet*> packets) {
       train.destination_length = length;
       train.traffic_class = traffic_class;
       train.hash = udp ? load16(frame + outer.transport) : uint16_t{0};
-    } else if (!trains_ || train.packets == kTrainPackets || payload > train.segment ||
+    } else if (!trains_ || train.packets == kTrainPackets || payload > train.segment || payload == 0 ||
                bytes + payload > kTrainBytes || bytes % train.segment != 0 ||
                traffic_class != train.traffic_class ||
                std::memcmp(&destination, &train.destination, sizeof(destination)) != 0) {
