@@ -9,7 +9,7 @@
 // prober, on the main thread. Sockets are open while probes are under way only.
 import raw, { type RawSocket } from 'raw-socket';
 import { type Clock, systemClock } from '../telemetry/clock.js';
-import { parseIp } from './addresses.js';
+import { formatIp, parseIp } from './addresses.js';
 import { NetworkError } from './errors.js';
 
 export interface PeerProbe {
@@ -132,9 +132,10 @@ class EchoSocket {
 
 let probers = 0;
 
-function versionOf(address: string): 4 | 6 {
-  const version = parseIp(address)?.version;
-  if (version !== undefined) return version;
+/** The address as answers name it: one may be written in many ways. */
+function parsed(address: string): { readonly version: 4 | 6; readonly peer: string } {
+  const ip = parseIp(address);
+  if (ip !== undefined) return { version: ip.version, peer: formatIp(ip) };
   throw new NetworkError('CONFIG', `${JSON.stringify(address)} is no IP address`);
 }
 
@@ -146,17 +147,17 @@ export class Prober implements Disposable {
 
   /** One small echo: its round-trip time in milliseconds, undefined when no answer came in time. Throws as `probe` does. */
   async echo(address: string, timeoutMs: number): Promise<number | undefined> {
-    const version = versionOf(address);
+    const { version, peer } = parsed(address);
     const startedMs = this.clock.monotonicMs();
     const bytes = FAMILY[version].header + ICMP_HEADER;
-    const answered = await this.#socket(version).echo(address, bytes, this.clock, timeoutMs);
+    const answered = await this.#socket(version).echo(peer, bytes, this.clock, timeoutMs);
     return answered ? this.clock.monotonicMs() - startedMs : undefined;
   }
 
   /** Throws NetworkError: CONFIG for what is no address, KERNEL without CAP_NET_RAW. */
   async probe(address: string, options: ProbeOptions = {}): Promise<PeerProbe> {
     const { mtuMax = 1500, timeoutMs = 1000, tries = 2 } = options;
-    const version = versionOf(address);
+    const { version, peer } = parsed(address);
     const socket = this.#socket(version);
     const { header, mtuMin } = FAMILY[version];
     let sent = 0;
@@ -167,7 +168,7 @@ export class Prober implements Disposable {
       for (let attempt = 0; attempt < tries; attempt += 1) {
         const startedMs = this.clock.monotonicMs();
         sent += 1;
-        if (!(await socket.echo(address, bytes, this.clock, patienceMs))) continue;
+        if (!(await socket.echo(peer, bytes, this.clock, patienceMs))) continue;
         answered += 1;
         if (bytes === small) rttMs = this.clock.monotonicMs() - startedMs;
         return true;

@@ -1,10 +1,10 @@
 // Probes of tunnel endpoints: across a path with a narrower link than its ends know of, IPv4 and IPv6. The prober runs in a
 // process of its own, inside the namespace.
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { packageRoot } from '../../bindings/load.js';
-import type { PeerProbe } from '../../src/network/probe.js';
+import { type PeerProbe, Prober } from '../../src/network/probe.js';
 import { lineOn, NetworkLab, networkUnavailable } from '../support/network-lab.js';
 
 const unavailable = networkUnavailable();
@@ -19,7 +19,17 @@ console.log(JSON.stringify(found));
 prober[Symbol.dispose]();
 `;
 
+const INET6 = '/proc/net/if_inet6';
+const hasIpv6 =
+  existsSync(INET6) && readFileSync(INET6, 'utf8').includes('00000000000000000000000000000001 ');
+
 describe.skipIf(unavailable !== undefined)('probes of tunnel endpoints', () => {
+  test.skipIf(!hasIpv6)('an address answers however it is written', async () => {
+    using prober = new Prober();
+    expect(await prober.echo('0:0:0:0:0:0:0:1', TIMEOUT_MS)).toBeGreaterThan(0);
+    expect(await prober.echo('::0001', TIMEOUT_MS)).toBeGreaterThan(0);
+  });
+
   test('reachability, round-trip time and path MTU', { timeout: 180_000 }, async () => {
     await using lab = new NetworkLab('here', 'router', 'there');
     // here --9000-- router --1400-- there: only the router knows.
