@@ -9,6 +9,7 @@
 #include "bindings/layout.h"
 #include "bindings/module.h"
 #include "bindings/ring_port_handle.h"
+#include "bindings/waker.h"
 #include "native/port/ring_exerciser.h"
 #include "native/port/ring_port.h"
 
@@ -40,13 +41,11 @@ class RingPortWrap final : public Napi::ObjectWrap<RingPortWrap> {
     ring.frames_bytes = options.Get("framesBytes").As<Napi::Number>().Uint32Value();
     ring.snap = options.Get("snap").As<Napi::Number>().Uint32Value();
     ring.verdicts = options.Get("verdicts").As<Napi::Boolean>().Value();
-    wake_ = Napi::ThreadSafeFunction::New(info.Env(), info[2].As<Napi::Function>(), "penstock ring", 0, 1);
-    // An idle ring keeps no process alive.
-    wake_.Unref(info.Env());
+    waker_ = std::make_shared<Waker>(info.Env(), info[2].As<Napi::Function>(), "penstock ring");
     auto port = RingPort::open(ring, {reinterpret_cast<std::byte*>(memory.Data()), memory.ByteLength()},
-                               [this] { wake_.NonBlockingCall(); });
+                               [waker = waker_] { waker->wake(); });
     if (!port) {
-      wake_.Release();
+      waker_->close();
       to_js_error(info.Env(), port.error()).ThrowAsJavaScriptException();
       return;
     }
@@ -118,11 +117,11 @@ class RingPortWrap final : public Napi::ObjectWrap<RingPortWrap> {
     port_.reset();
     if (hooked_) napi_remove_env_cleanup_hook(Env(), &RingPortWrap::on_environment_exit, this);
     hooked_ = false;
-    wake_.Release();
+    waker_->close();
   }
 
   Napi::Reference<Napi::Uint8Array> memory_;
-  Napi::ThreadSafeFunction wake_;
+  std::shared_ptr<Waker> waker_;  // the port's, too
   std::shared_ptr<RingPort> port_;
   std::unique_ptr<RingExerciser> exerciser_;
   bool hooked_ = false;

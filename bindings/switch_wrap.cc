@@ -9,6 +9,7 @@
 #include "bindings/module.h"
 #include "bindings/on_pool.h"
 #include "bindings/ring_port_handle.h"
+#include "bindings/waker.h"
 #include "native/port/packet_socket_port.h"
 #include "native/port/tap_port.h"
 #include "native/port/underlay.h"
@@ -309,6 +310,12 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
       return;
     }
     plane_ = std::move(*info[0].As<Napi::External<std::unique_ptr<DataPlane>>>().Data());
+    napi_add_env_cleanup_hook(info.Env(), &DataPlaneWrap::on_environment_exit, this);
+    hooked_ = true;
+  }
+
+  ~DataPlaneWrap() override {
+    if (hooked_) napi_remove_env_cleanup_hook(Env(), &DataPlaneWrap::on_environment_exit, this);
   }
 
  private:
@@ -323,6 +330,13 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
         [constructor](Napi::Env env, std::unique_ptr<DataPlane>& started) -> Napi::Value {
           return constructor->New({Napi::External<std::unique_ptr<DataPlane>>::New(env, &started)});
         });
+  }
+
+  // The plane itself ends with this object, a little later.
+  static void on_environment_exit(void* self) {
+    auto* wrap = static_cast<DataPlaneWrap*>(self);
+    wrap->hooked_ = false;
+    for (auto& [number, onlooker] : wrap->captures_) onlooker.waker->close();
   }
 
   bool refuse_stopped() {
@@ -777,14 +791,8 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
   // Keeps what a capture uses: the reader's memory, and the way to wake it.
   struct Onlooker {
     std::shared_ptr<Capture> capture;
+    std::shared_ptr<Waker> waker;
     Napi::Reference<Napi::Uint8Array> memory;
-  };
-  struct Waker {
-    explicit Waker(Napi::ThreadSafeFunction function) : wake(std::move(function)) {}
-    Waker(const Waker&) = delete;
-    Waker& operator=(const Waker&) = delete;
-    ~Waker() { wake.Release(); }
-    Napi::ThreadSafeFunction wake;
   };
 
   // beginCapture(memory, options, wake): the number of the capture.
@@ -796,20 +804,17 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
       to_js_error(Env(), options.error()).ThrowAsJavaScriptException();
       return Env().Undefined();
     }
-    auto wake = Napi::ThreadSafeFunction::New(Env(), info[2].As<Napi::Function>(), "penstock capture", 0, 1);
-    wake.Unref(Env());  // an idle capture keeps no process alive
-    auto waker = std::make_shared<Waker>(std::move(wake));
-    auto opened = Capture::open(std::move(*options), plane_->pipeline().workers(),
-                                plane_->forwarding().state().limits().ports_max,
-                                {reinterpret_cast<std::byte*>(memory.Data()), memory.ByteLength()},
-                                [waker] { waker->wake.NonBlockingCall(); });
+    auto waker = std::make_shared<Waker>(Env(), info[2].As<Napi::Function>(), "penstock capture");
+    auto opened = Capture::open(
+        std::move(*options), plane_->pipeline().workers(), plane_->forwarding().state().limits().ports_max,
+        {reinterpret_cast<std::byte*>(memory.Data()), memory.ByteLength()}, [waker] { waker->wake(); });
     if (!opened) {
       to_js_error(Env(), opened.error()).ThrowAsJavaScriptException();
       return Env().Undefined();
     }
     const uint32_t number = next_capture_++;
     std::shared_ptr<Capture> capture = std::move(*opened);
-    captures_.emplace(number, Onlooker{capture, Napi::Persistent(memory)});
+    captures_.emplace(number, Onlooker{capture, waker, Napi::Persistent(memory)});
     return on_pool(
         Value(),
         [plane = plane_, capture, number]() -> Result<uint32_t> {
@@ -855,6 +860,7 @@ class DataPlaneWrap : public Napi::ObjectWrap<DataPlaneWrap> {
 
   std::map<uint32_t, Onlooker> captures_;
   uint32_t next_capture_ = 1;
+  bool hooked_ = false;
   // Shared with work under way on the thread pool. Goes before the memory that its captures write to.
   std::shared_ptr<DataPlane> plane_;
 };
