@@ -85,7 +85,7 @@ struct DirtyState {
   uint64_t dirty_files = 0;
   uint64_t dirty_bytes = 0;
   uint64_t in_flight_bytes = 0;
-  uint64_t oldest_dirty_ms = 0;  // age
+  uint64_t oldest_dirty_ms = 0;  // how long the first in the order of publishing has been dirty
   uint64_t cached_bytes = 0;
   uint64_t budget_bytes = 0;
   bool descriptors_taken = false;  // writes to further large files wait for a publish

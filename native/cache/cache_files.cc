@@ -206,15 +206,17 @@ Result<int> Cache::open_backing(uint64_t ino) {
 }
 
 std::optional<uint64_t> Cache::oldest_dirty_ms() {
-  uint64_t ino = 0;
-  {
-    const std::lock_guard lock(dirty_mutex_);
-    if (dirty_order_.empty()) return std::nullopt;
-    ino = dirty_order_.begin()->second;
+  for (;;) {
+    uint64_t ino = 0;
+    {
+      const std::lock_guard lock(dirty_mutex_);
+      if (dirty_order_.empty()) return std::nullopt;
+      ino = dirty_order_.begin()->second;
+    }
+    // Whoever settles it holds its lock until it is out of the order.
+    const Reading node(*table_, ino);
+    if (node && node->unpublished) return monotonic_ms() - node->unpublished->since_ms;
   }
-  const Reading node(*table_, ino);
-  if (!node || !node->unpublished) return std::nullopt;
-  return monotonic_ms() - node->unpublished->since_ms;
 }
 
 uint64_t Cache::cached_bytes() const {

@@ -177,7 +177,10 @@ void Inode::apply_complete(uint32_t publish_generation, uint64_t new_version) {
       std::min(unpublished->base_limit, std::max(pages_of(done.attributes.size), map.present_end()));
   map.for_each_run(0, kNoLimit, kInFlight, kInFlight,
                    [this](uint64_t at, uint64_t length) { update(at, length, 0, kInFlight); });
-  if (unpublished->dirty > 0 || unpublished->attributes_dirty) unpublished->since_ms = monotonic_ms();
+  if (unpublished->dirty > 0 || unpublished->attributes_dirty) {
+    unpublished->since_ms = monotonic_ms();
+    unpublished->order = 0;  // behind all who have waited longer
+  }
   settle();
 }
 

@@ -343,22 +343,36 @@ async function makeSpace(
   if (!isOverBudget) evictor.relieve();
 }
 
-/** Leaves dirty data in the cache directory, durable, for the next mount. */
-export async function closeGateway(parts: GatewayParts): Promise<void> {
-  const { cacheDirectory } = parts;
+/**
+ * Leaves dirty data in the cache directory, durable, for the next mount; `last` is done while everything is still there. Nothing stays
+ * open, whatever fails; rejects with the first failure.
+ */
+export async function closeGateway(parts: GatewayParts, last?: () => Promise<void>): Promise<void> {
+  const { cacheDirectory, session, service, cache } = parts;
   const isWhole = cacheDirectory.check();
   cacheDirectory.stop();
   parts.evictor.stop();
-  await parts.publisher.stop();
-  await parts.condemned.settle();
-  await parts.grants.returnAll();
-  if (isWhole) await parts.cache.syncAll();
-  await parts.session.namespace.sync();
-  await parts.session[Symbol.asyncDispose]();
-  await parts.service[Symbol.asyncDispose]();
-  await parts.cache.close().catch((error: unknown) => {
-    if (isWhole) throw error;
-  });
+  await allInTurn([
+    async () => last?.(),
+    () => parts.publisher.stop(),
+    () => parts.condemned.settle(),
+    async () => (isWhole ? cache.syncAll() : undefined),
+    () => parts.grants.returnAll(),
+    () => session.namespace.sync(),
+    async () => session[Symbol.asyncDispose](),
+    async () => service[Symbol.asyncDispose](),
+    () =>
+      cache.close().catch((error: unknown) => {
+        if (isWhole) throw error;
+      }),
+  ]);
   // What is left of it, or was made anew, is of no use to anybody.
   if (!isWhole && cacheDirectory.isOwn) rmSync(cacheDirectory.path, { recursive: true, force: true });
+}
+
+/** Each, whatever became of those before it; rejects with the first failure. */
+async function allInTurn(steps: ReadonlyArray<() => Promise<void>>): Promise<void> {
+  const failures: unknown[] = [];
+  for (const step of steps) await step().catch((error: unknown) => failures.push(error));
+  if (failures.length > 0) throw failures[0];
 }

@@ -37,6 +37,8 @@ export class MountedGateway implements MountedVolume {
   readonly #channel: Channel | undefined;
   #state: VolumeStatus['state'] = 'mounted';
   #closing: Promise<void> | undefined;
+  /** What was written while the first drain ran goes up as well, once nobody can write any more. */
+  #drainsAtEnd = false;
 
   constructor(options: MountOptions, parts: GatewayParts, transport: FuseTransport) {
     this.mountpoint = options.mountpoint;
@@ -112,7 +114,7 @@ export class MountedGateway implements MountedVolume {
       total = Math.max(total, published + left);
       onProgress({ done: total - left, total, unit: 'bytes' });
     };
-    await publisher.drain(progress, signal).catch((error: Error) => {
+    await publisher.drain({ progress, signal, untilCall: true }).catch((error: Error) => {
       if (cacheDirectory.check()) throw error;
       const what = `the cache directory ${cacheDirectory.path} was removed before all was uploaded`;
       throw new GatewayError('EIO', `${what}: ${error.message}`, { cause: error });
@@ -210,12 +212,16 @@ export class MountedGateway implements MountedVolume {
       });
     }
     this.#state = 'unmounting';
+    this.#drainsAtEnd = options.drain;
     const device = mountAt(this.mountpoint)?.device ?? '';
     const settled = new AbortController();
     try {
       await Promise.race([this.#transport.unmount({ lazy }), this.#heldElsewhere(device, settled.signal)]);
     } catch (error) {
-      if (mountAt(this.mountpoint)?.device === device) this.#state = 'mounted';
+      if (mountAt(this.mountpoint)?.device === device) {
+        this.#state = 'mounted';
+        this.#drainsAtEnd = false;
+      }
       throw error;
     } finally {
       settled.abort();
@@ -247,7 +253,8 @@ export class MountedGateway implements MountedVolume {
   }
 
   #close(): Promise<void> {
-    this.#closing ??= closeGateway(this.#parts).then(
+    const last = this.#drainsAtEnd ? () => this.#parts.publisher.drain() : undefined;
+    this.#closing ??= closeGateway(this.#parts, last).then(
       () => {
         this.#state = 'ended';
       },

@@ -35,6 +35,12 @@ export interface PublisherOptions {
   readonly onPublished: (pagesAdded: number) => void;
 }
 
+export interface DrainOptions {
+  readonly progress?: (dirtyBytesLeft: number) => void;
+  readonly signal?: AbortSignal;
+  readonly untilCall?: boolean;
+}
+
 const FILES_PER_BATCH = 512;
 const BYTES_PER_BATCH = 64 * 1024 * 1024;
 const RETRY_MS_MIN = 100;
@@ -148,15 +154,21 @@ export class Publisher {
     await session.namespace.sync();
   }
 
-  /** Publishes everything; `progress` is told the dirty bytes left. */
-  async drain(progress?: (dirtyBytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
-    const { cache, settleRemovals } = this.#options;
+  /**
+   * Publishes until nothing is dirty or, with `untilCall`, until nothing is that was so at the call: whoever goes on writing does not
+   * keep that one. `progress` is told the dirty bytes left.
+   */
+  async drain({ progress, signal, untilCall = false }: DrainOptions = {}): Promise<void> {
+    const { cache, settleRemovals, now } = this.#options;
+    const calledMs = now();
     let idleRounds = 0;
     for (;;) {
       signal?.throwIfAborted();
       const state = cache.dirtyState();
       progress?.(state.dirtyBytes + state.inFlightBytes);
       if (state.dirtyFiles === 0) break;
+      // The age is told in whole milliseconds.
+      if (untilCall && state.oldestDirtyMs + 1 < now() - calledMs) break;
       if ((await this.#exclusive(() => this.#batch())) > 0) continue;
       // What is left may be of removed files, which are not published but forgotten.
       await settleRemovals();

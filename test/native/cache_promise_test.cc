@@ -261,6 +261,25 @@ TEST_CASE("a publish that the log cannot take is told from one that has nothing 
   begin(*cache);
 }
 
+TEST_CASE("a file that is written whenever it is published leaves the others their turn") {
+  constexpr uint64_t kOther = kIno + 1;
+  SimulatedFileSystem disk(1);
+  auto cache = open_with_file(disk);
+  cache->attach(kOther, {{0, 0, {1, 2}, {3, 4}}, 0, true});
+  write(*cache, 0, filled(1, 7));
+  REQUIRE(cache->write(kOther, 0, filled(1, 7)).status == IoStatus::done);
+  const auto first = cache->begin_publish({1, kPageSize});
+  REQUIRE(first.size() == 1);
+  CHECK(first[0].ino == kIno);
+  write(*cache, 0, filled(1, 8));
+  REQUIRE(cache->complete_publish(kIno, first[0].generation, 1));
+  const auto second = cache->begin_publish({1, kPageSize});
+  REQUIRE(second.size() == 1);
+  CHECK(second[0].ino == kOther);
+  REQUIRE(cache->complete_publish(kOther, second[0].generation, 2));
+  begin(*cache);
+}
+
 TEST_CASE("an outcome of an earlier generation changes nothing") {
   SimulatedFileSystem disk(1);
   auto cache = open_with_file(disk);
