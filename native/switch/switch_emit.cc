@@ -125,8 +125,9 @@ void SwitchStage::fit(Packet* packet, const Work& work, uint32_t mtu, Send send)
   }
   packet = own(packet);
   if (packet == nullptr) return;
-  // Datagrams keep their size, and what is in a guest's own tunnel: each is judged by itself.
-  if (packet->offload.gso != Gso::none && !is_tcp(*packet))
+  // Datagrams keep their size, what is in a guest's own tunnel, and TCP where there is hardly room for its
+  // headers: each is judged by itself.
+  if (packet->offload.gso != Gso::none)
     return split(packet, [&](Packet* piece) { fit(piece, work, mtu, send); });
   Ipv4Fragmenter fragmenter;
   if (headers.ip_version == 4 && fragmenter.begin(*packet, mtu) == DropReason::none)

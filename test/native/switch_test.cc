@@ -816,6 +816,24 @@ TEST_CASE("a guest with MTU 1500 just works over an underlay of 1500") {
   CHECK(get16(answer, 40) == 1450);
 }
 
+TEST_CASE(
+    "where there is hardly room for its headers a TCP superframe goes as single packets, or not at all") {
+  SwitchBench bench;
+  SwitchConfig config = flat(2);
+  config.ports[1].offloads = {.checksum = true, .tso4 = true};
+  config.ports[1].mtu = 100;
+  bench.apply(config);
+  bench.receive(0, superframe_bytes(4000), superframe(1000));  // must not be fragmented
+  CHECK(bench.dropped == DropReason::too_big);
+  CHECK(bench.outputs[1].empty());
+  CHECK(bench.outputs[0].size() == 4);
+  Bytes frame = superframe_bytes(480);
+  set16(frame, 20, 0);
+  bench.receive(0, frame, superframe(120));
+  REQUIRE(bench.outputs[1].size() == 8);
+  for (const Bytes& fragment : bench.outputs[1]) CHECK(fragment.size() <= 114);
+}
+
 TEST_CASE("a superframe that outer headers would make too long becomes two") {
   SwitchBench bench;
   bench.apply(overlay(kTunnelHere, kTunnelThere, true));
