@@ -43,13 +43,17 @@ uint32_t identification_of(const std::byte* frame, const Headers& headers) {
 }
 
 // Whether a checksum that is still to be completed will be written over nothing that is looked at before: it
-// is the transport's own, or stands behind what was parsed (a guest's own tunnel). Where, the sender says.
+// is the transport's own, or stands behind what was parsed (a guest's own tunnel). Where, the sender says. Of
+// ICMP also what follows is looked at (whom an error quotes, whose address is advertised), and ARP has none.
 bool is_checksum_in_place(const Packet& packet) {
   const Offload& offload = packet.offload;
   const Headers& headers = packet.layout.outer;
   if (offload.checksum != ChecksumState::partial) return true;
   if (offload.checksum_start == headers.transport && offload.checksum_offset == checksum_field(headers))
     return true;
+  const bool icmp =
+      (headers.ip_protocol == kIpIcmp || headers.ip_protocol == kIpIcmp6) && headers.transport != kNoHeader;
+  if (icmp || headers.ether_type == kEtherArp) return false;
   return std::size_t{offload.checksum_start} + offload.checksum_offset >= headers.payload;
 }
 
@@ -151,6 +155,10 @@ bool SwitchStage::enter_from_underlay(Work& work) {
   TunnelInfo inside;
   if (const DropReason reason = decapsulate(*packet, inside); reason != DropReason::none) {
     drop(packet, reason);
+    return false;
+  }
+  if (!is_checksum_in_place(*packet)) {  // of what was inside
+    drop(packet, DropReason::malformed);
     return false;
   }
   const uint16_t index = tables_->network_of(kind, inside.vni);

@@ -227,6 +227,51 @@ TEST_CASE("a checksum that is left to be summed stands where checksums do, or be
   CHECK(accepted(tagged, 38, 54));
 }
 
+// Behind its header stands whose address is advertised, or whose packet is quoted.
+TEST_CASE("nothing of an ICMP message or of ARP but ICMP's own checksum is left to be summed") {
+  SwitchBench bench;
+  SwitchConfig config = flat(2);
+  config.ports[0].anti_spoof = true;
+  config.ports[0].mac = kA;
+  IpAddress own{};
+  own[0] = 0xfd;
+  own[15] = 1;
+  config.ports[0].addresses = {{own, 128}};
+  bench.apply(config);
+  Bytes advertisement;
+  put32(advertisement, 0x88000000);
+  put32(advertisement, 0x20000000);
+  put(advertisement, ipv6_address(1));
+  put(advertisement, Bytes(8));
+  const Bytes frame =
+      between(kA, kBroadcast, ethernet({.type = 0x86dd}, ipv6({.hops = 255, .next = 58}, advertisement)));
+  Bytes message;
+  for (const unsigned word : {0x0001U, 0x0800U, 0x0004U, 0x0002U}) put16(message, word);
+  const Bytes arp = between(kA, kBroadcast, ethernet({.type = 0x0806}, [&] {
+                              put(message, mac_bytes(kA));
+                              put(message, Bytes(14));
+                              return message;
+                            }()));
+  const auto accepted = [&](const Bytes& bytes, std::size_t start, std::size_t field) {
+    Offload offload;
+    offload.checksum = ChecksumState::partial;
+    offload.checksum_start = static_cast<uint16_t>(start);
+    offload.checksum_offset = static_cast<uint16_t>(field - start);
+    bench.receive(0, bytes, offload);
+    return bench.dropped == DropReason::none;
+  };
+  CHECK(accepted(frame, 54, 56));
+  for (std::size_t field = 62; field + 2 <= frame.size(); ++field) {
+    CAPTURE(field);
+    CHECK_FALSE(accepted(frame, 54, field));
+    CHECK_FALSE(accepted(frame, 62, field));
+  }
+  for (std::size_t field = 22; field + 2 <= arp.size(); ++field) {
+    CAPTURE(field);
+    CHECK_FALSE(accepted(arp, 14, field));
+  }
+}
+
 TEST_CASE("the rule of highest priority decides, and counts across configurations") {
   SwitchBench bench;
   SwitchConfig config = flat(3);
@@ -642,6 +687,24 @@ TEST_CASE("two switches carry a guest's frames through a tunnel, and learn where
   here.apply(stranger);
   here.receive(9, outer);
   CHECK(here.dropped == DropReason::unknown_network);
+}
+
+TEST_CASE("what comes out of a tunnel leaves its checksum where checksums stand, too") {
+  SwitchBench here;
+  SwitchBench there;
+  here.apply(overlay(kTunnelHere, kTunnelThere, false));
+  there.apply(overlay(kTunnelThere, kTunnelHere, false));
+  there.receive(0, tcp_frame(kB, kA, kIpB, kIpA, {}, Bytes(40)));
+  const Bytes outer = there.only(9);
+  for (std::size_t field = 64; field + 2 <= outer.size(); field += 2) {
+    CAPTURE(field);
+    Offload offload;
+    offload.checksum = ChecksumState::partial;
+    offload.checksum_start = static_cast<uint16_t>(field >= 84 ? 84 : 64);
+    offload.checksum_offset = static_cast<uint16_t>(field - offload.checksum_start);
+    here.receive(9, outer, offload);
+    CHECK((here.dropped == DropReason::none) == (field == 100 || field >= 104));
+  }
 }
 
 TEST_CASE("a peer that the configuration has no more gets nothing and brings nothing") {
