@@ -84,6 +84,12 @@ bool SwitchStage::admit(Packet* packet, Work& work) {
     return false;
   }
   if (!(work.ingress->config.underlay ? enter_from_underlay(work) : enter_from_port(work))) return false;
+  // Whichever way the frame came: the port's own tag is off, the tunnel's headers are.
+  if (packet->layout.outer.vlans > 0 && !work.network->config.vlan_transparent &&
+      vlan_behind_priorities(*packet) != 0) {
+    drop(packet, DropReason::vlan_mismatch);
+    return false;
+  }
   packet->vni = work.network->config.vni;
   classify(work);
   return true;

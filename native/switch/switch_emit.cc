@@ -57,6 +57,13 @@ std::size_t overhead_of(const TunnelTemplate& way) {
   return way.overhead() + (marked ? kGenevePassedOn.size() : 0);
 }
 
+// Whether a frame that leaves without a tag of ours carries one by which the port knows another network.
+bool claims_network(const Packet& packet, const PortView& port) {
+  const uint16_t vlan = vlan_behind_priorities(packet);
+  if (port.tagged.empty() || vlan == 0) return false;
+  return vlan == kManyTags || port.network_of(vlan) != kNoIndex;
+}
+
 bool port_segments(const PortOffloads& offloads, const Packet& packet) {
   switch (packet.offload.gso) {
     case Gso::none:
@@ -183,6 +190,8 @@ void SwitchStage::emit_to_port(Packet* packet, const Work& work, PortId id, Segm
   if (port.transmit_meter != nullptr && !dry() && !port.transmit_meter->conforms(packet->length(), now_ns_))
     return drop(packet, DropReason::meter);
   const uint16_t vlan = vlan_of(port, *work.network);
+  if (vlan == kUntagged && packet->layout.outer.vlans > 0 && claims_network(*packet, port))
+    return drop(packet, DropReason::vlan_mismatch);
   fit(packet, work, runtime.mtu_or(port.config.mtu), [&](Packet* piece) {
     if (vlan != kUntagged && !push_vlan(*piece, vlan)) return drop(piece, DropReason::headers_too_long);
     transmit(piece, port, segment);

@@ -21,6 +21,13 @@ void shift_layout(Layout& layout, int bytes) {
 
 }  // namespace
 
+uint16_t vlan_behind_priorities(const Packet& packet) {
+  const Headers& headers = packet.layout.outer;
+  for (std::size_t i = 0; i < headers.vlans; ++i)
+    if (const uint16_t vlan = vlan_tag(packet.data(), headers, i) & 0xfff; vlan != 0) return vlan;
+  return is_vlan(headers.ether_type) ? kManyTags : 0;
+}
+
 void pop_vlan(Packet& packet) {
   std::byte* frame = packet.data();
   std::memmove(frame + kVlanBytes, frame, 2 * kMacBytes);

@@ -138,6 +138,38 @@ TEST_CASE("a trunk's tag comes off on the way in and goes on on the way out") {
   CHECK(bench.dropped == DropReason::vlan_mismatch);
 }
 
+TEST_CASE("a tag that a sender brings along leads to no network that another port knows by it") {
+  SwitchBench bench;
+  SwitchConfig config = flat(3);
+  config.networks.push_back({.index = 1, .name = "red"});
+  config.ports[1].attachments = {{0, kUntagged}, {1, 10}};
+  config.ports[2].attachments = {{0, kUntagged}};
+  bench.apply(config);
+  const Bytes packet = ipv4({.protocol = 6}, tcp({}, {}));
+  const auto reaches = [&](const std::vector<unsigned>& tags) {
+    bench.receive(0, between(kA, kBroadcast, ethernet({.vlans = tags}, packet)));
+    CHECK(bench.outputs.count(2) == 1);
+    return bench.outputs.count(1) == 1;
+  };
+  CHECK(reaches({}));
+  CHECK(reaches({20}));
+  CHECK(reaches({20, 10}));
+  CHECK(reaches({0}));
+  CHECK_FALSE(reaches({10}));
+  CHECK_FALSE(reaches({0, 10}));
+  CHECK_FALSE(reaches({0, 0, 10}));
+  // Where a network lets no tags pass, none does behind a priority or the port's own.
+  config.networks[0].vlan_transparent = config.networks[1].vlan_transparent = false;
+  bench.apply(config);
+  CHECK(reaches({0}));
+  for (const std::vector<unsigned>& tags :
+       {std::vector<unsigned>{20}, {0, 20}, {0, 0, 20}, {10, 20}, {10, 0, 20}}) {
+    CAPTURE(tags.size());
+    bench.receive(tags[0] == 10 ? 1 : 0, between(kA, kBroadcast, ethernet({.vlans = tags}, packet)));
+    CHECK(bench.dropped == DropReason::vlan_mismatch);
+  }
+}
+
 TEST_CASE("connections of a network end with it, before its number means another one") {
   SwitchBench bench;
   SwitchConfig config = flat(2);
