@@ -15,6 +15,8 @@ constexpr uint8_t kArithmetic = 0x07, kJump = 0x05, kFromRegister = 0x08;
 constexpr uint8_t kMove = 0xb0, kSwap = 0xdc, kCall = 0x85, kExit = 0x95;
 // What the source register of a 64-bit immediate says about it.
 constexpr uint8_t kMapByFd = 1, kMapValueByFd = 2;
+// And that of a call.
+constexpr uint8_t kKernelFunction = 2;
 
 constexpr std::size_t kNowhere = std::numeric_limits<std::size_t>::max();
 
@@ -106,6 +108,10 @@ void Assembler::jump_if(Register left, Compare compare, Register right, Label to
 
 void Assembler::call(int32_t helper) {
   emit(kCall, r0, r0, 0, helper);
+}
+
+void Assembler::call_kernel(int32_t function) {
+  emit(kCall, r0, static_cast<Register>(kKernelFunction), 0, function);
 }
 
 void Assembler::exit() {

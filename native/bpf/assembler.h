@@ -88,6 +88,8 @@ class Assembler {
   void jump_if(Register left, Compare compare, int32_t right, Label to);
   void jump_if(Register left, Compare compare, Register right, Label to);
   void call(int32_t helper);
+  // A function of the kernel's own, by the number of its type (kernel_types.h).
+  void call_kernel(int32_t function);
   void exit();
 
   // Every label that a jump leads to has been placed.

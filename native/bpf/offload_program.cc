@@ -30,6 +30,7 @@ constexpr int32_t kFragmentMask = 0xff3f;    // more fragments, offset; the same
 constexpr int32_t kVxlanFlags = 0x00000008;  // the I flag alone; the same
 constexpr int32_t kOddTcpFlags = 0x27;       // FIN, SYN, RST, URG
 constexpr int32_t kEthernetBytes = 14, kIpv4Bytes = 20, kIpv6Bytes = 40, kUdpBytes = 8;
+constexpr int32_t kTcpChecksum = 16, kUdpChecksumAt = 6;
 constexpr int32_t kOuterBytes = static_cast<int32_t>(kVxlanRoom);  // what precedes the inner frame
 constexpr int32_t kFrameMax = 65535;
 
@@ -94,6 +95,7 @@ class Writer {
   void keep_transport(int16_t transport, int16_t protocol, int32_t version);
   void parse_transport(int32_t base, bool tunnelled);
   void look_up();
+  void check_checksum(int32_t base);
   void check_size(int32_t base, bool tunnelled);
   void check_tunnel();
 
@@ -192,6 +194,7 @@ void Writer::decide(uint32_t ingress, int32_t base, bool tunnelled) {
   parse_transport(base, tunnelled);
   if (tunnelled) check_tunnel();
   look_up();
+  check_checksum(base);
   check_size(base, tunnelled);
   a_.move(r1, 1);
   a_.atomic_add(r7, ENTRY(packets), r1);
@@ -356,6 +359,46 @@ void Writer::look_up() {
   a_.load(r1, r1, offsetof(OffloadControl, epoch), Width::quad);
   a_.load(r2, r7, ENTRY(epoch), Width::quad);
   a_.jump_if(r1, Compare::unequal, r2, pass_);
+}
+
+// As the switch has it (switch_admit.cc). What lies in outer headers goes with them.
+void Writer::check_checksum(int32_t base) {
+  const KernelPacket& packet = maps_.packet;
+  const auto done = a_.label(), ipv4 = a_.label(), transport = a_.label(), elsewhere = a_.label();
+  a_.move(r1, r6);
+  a_.call_kernel(packet.cast);
+  a_.load(r1, r0, packet.summed, Width::byte);
+  a_.apply(Operation::bit_and, r1, packet.partial);
+  a_.jump_if(r1, Compare::unequal, packet.partial, done);
+  // r1 = where its sum begins in the frame, r2 = its field from there.
+  a_.load(r1, r0, packet.checksum_start, Width::half);
+  a_.load(r2, r0, packet.head, Width::quad);
+  a_.apply(Operation::add, r1, r2);
+  a_.load(r2, r0, packet.data, Width::quad);
+  a_.apply(Operation::subtract, r1, r2);
+  a_.load(r2, r0, packet.checksum_offset, Width::half);
+  a_.jump_if(r1, Compare::above, kFrameMax, pass_);
+  a_.load(r3, r10, KEY(ip_version), Width::byte);
+  a_.jump_if(r3, Compare::equal, 4, ipv4);
+  a_.jump_if(r1, Compare::equal, base + kEthernetBytes + kIpv6Bytes, transport);
+  a_.jump(elsewhere);
+  a_.place(ipv4);
+  a_.jump_if(r1, Compare::unequal, base + kEthernetBytes + kIpv4Bytes, elsewhere);
+  a_.place(transport);
+  a_.load(r3, r10, KEY(protocol), Width::byte);
+  a_.move(r4, kTcpChecksum);
+  const auto tcp = a_.label();
+  a_.jump_if(r3, Compare::equal, kTcp, tcp);
+  a_.move(r4, kUdpChecksumAt);
+  a_.place(tcp);
+  a_.jump_if(r2, Compare::equal, r4, done);
+  a_.place(elsewhere);
+  a_.apply(Operation::add, r1, r2);
+  if (base != 0) a_.jump_if(r1, Compare::at_most, base - 2, done);
+  a_.move(r2, r8);
+  a_.apply(Operation::add, r2, base + kEthernetBytes);
+  a_.jump_if(r1, Compare::below, r2, pass_);
+  a_.place(done);
 }
 
 // r8 = the headers that each segment of a superframe has.

@@ -13,7 +13,9 @@
 //
 // A program acts only on what it fully understands: untagged IPv4 without options or fragments, IPv6 without
 // extension headers, TCP without SYN, FIN, RST or URG, UDP; on a flow of the present epoch; on what fits the
-// path. Everything else takes the way it always took.
+// path; on a frame whose checksum, if it is left to be completed, stands where checksums do or behind the
+// headers (where, the sender says: elsewhere it would rewrite what was looked at). Everything else takes the
+// way it always took.
 //
 // Encapsulation and decapsulation are bpf_skb_adjust_room's: superframes stay whole (kernel 5.2 and later).
 // After decapsulation a superframe's gso_type still says "UDP tunnel", and the header offsets that go with it
@@ -25,6 +27,7 @@
 #include <vector>
 
 #include "native/bpf/assembler.h"
+#include "native/bpf/kernel_types.h"
 
 namespace penstock::bpf {
 
@@ -32,6 +35,7 @@ struct OffloadMaps {
   int flows = -1;    // hash: OffloadKey -> OffloadEntry
   int control = -1;  // array of one OffloadControl
   int slots = -1;    // per-CPU array of one OffloadSlot
+  KernelPacket packet;
 };
 
 inline constexpr uint32_t kVxlanRoom = 50;  // IPv4, UDP, VXLAN, Ethernet

@@ -1,7 +1,8 @@
 // The bpf(2) calls that flow offload needs: maps, programs, and their attachment to interfaces.
 //
 // Everything is a descriptor: what is attached is detached when its descriptor goes, however the process
-// ends. Needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN.
+// ends. Needs CAP_BPF and CAP_NET_ADMIN, programs that look into the kernel's packet CAP_PERFMON as well; or
+// CAP_SYS_ADMIN.
 #pragma once
 
 #include <cstddef>

@@ -122,6 +122,7 @@ Result<std::unique_ptr<FlowOffload>> FlowOffload::start(SwitchState& state, std:
   if (auto opened = offload->open(workers); !opened) {
     Error error = opened.error();
     if (error.code == EPERM) error.message += " (it needs CAP_BPF and CAP_NET_ADMIN)";
+    if (error.code == EACCES) error.message += " (it needs CAP_PERFMON)";
     if (error.code == EINVAL) error.message += " (it needs tcx, kernel 6.6)";
     return error;
   }
@@ -146,7 +147,9 @@ Result<void> FlowOffload::open(std::size_t workers) {
              {MapType::array, 4, sizeof(bpf::OffloadControl), 1, bpf::kMapMmapable}),
         make(slots_map_, "penstock_slots", {MapType::per_cpu_array, 4, sizeof(bpf::OffloadSlot), 1})})
     if (!done) return done;
-  maps_ = {flows_map_.get(), control_map_.get(), slots_map_.get()};
+  const auto packet = bpf::kernel_packet();
+  if (!packet) return packet.error();
+  maps_ = {flows_map_.get(), control_map_.get(), slots_map_.get(), *packet};
   void* memory = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, control_map_.get(), 0);
   if (memory == MAP_FAILED) return Error::from_errno(errno, "mapping the epoch of the offload programs");
   control_memory_ = memory;
@@ -154,6 +157,11 @@ Result<void> FlowOffload::open(std::size_t workers) {
   epoch_->store(1, std::memory_order_release);
   auto program = bpf::load_program(bpf::ProgramType::classifier, "penstock_slot", bpf::slot_program(maps_));
   if (!program) return program.error();
+  // One that looks into the kernel's packet.
+  if (auto looks = bpf::load_program(bpf::ProgramType::socket_filter, "penstock_filter",
+                                     bpf::filter_program(maps_, 0));
+      !looks)
+    return looks.error();
   if (auto link = bpf::attach_tcx(program->get(), kLoopback, bpf::Hook::tcx_ingress); !link)
     return link.error();
   if (auto waited = bpf::wait_for_programs(); !waited) return waited;
