@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <utility>
 
 #include "native/packet/wire.h"
 
@@ -129,42 +130,48 @@ Connection* ConnectionTable::allocate(Shard& shard, std::size_t index) {
   return connection;
 }
 
-Connection* ConnectionTable::victim(Shard& shard) {
+// The first chunk with one that may go decides. The shard is locked by the caller.
+Connection* ConnectionTable::victim(Shard& shard, uint32_t now_s) {
   Connection* soonest = nullptr;
-  for (const auto& chunk : shard.chunks) {
+  const std::size_t chunks = std::min(kChunksLookedAt, shard.chunks.size());
+  for (std::size_t looked = 0; looked < chunks && soonest == nullptr; ++looked) {
+    const auto& chunk = shard.chunks[shard.looked_at++ % shard.chunks.size()];
     for (std::size_t i = 0; i < kChunk; ++i) {
       Connection& connection = chunk[i];
       if (connection.id.load(std::memory_order_relaxed) == 0) continue;
-      if (connection.replied.load(std::memory_order_relaxed)) continue;
-      if (soonest == nullptr || before(connection.expires_s.load(std::memory_order_relaxed),
-                                       soonest->expires_s.load(std::memory_order_relaxed)))
+      const uint32_t expires_s = connection.expires_s.load(std::memory_order_relaxed);
+      if (connection.replied.load(std::memory_order_relaxed) && !before(expires_s, now_s)) continue;
+      if (soonest == nullptr || before(expires_s, soonest->expires_s.load(std::memory_order_relaxed)))
         soonest = &connection;
     }
   }
   return soonest;
 }
 
-// Ends what has expired in the shard, else one connection that never saw an answer. No lock is held by the
-// caller, since the victim's other tuple may lie in any shard.
+// Ends what has expired in the shard, once a second, else one connection that never saw an answer. No lock is
+// held by the caller, since the victim's other tuple may lie in any shard.
 bool ConnectionTable::make_room(std::size_t shard_index, uint32_t now_s) {
   const auto expired = [now_s](const Connection& connection) {
     return before(connection.expires_s.load(std::memory_order_relaxed), now_s);
   };
-  if (sweep(shard_index, expired) > 0) return true;
   Shard& shard = shards_[shard_index];
+  bool due = false;
+  {
+    const std::lock_guard lock(shard.lock);
+    due = std::exchange(shard.swept_s, now_s) != now_s;
+  }
+  if (due && sweep(shard_index, expired) > 0) return true;
   Connection* chosen;
   uint64_t id;
   {
     const std::lock_guard lock(shard.lock);
-    chosen = victim(shard);
+    chosen = victim(shard, now_s);
     if (chosen == nullptr) return false;
     id = chosen->id.load(std::memory_order_relaxed);
   }
-  const std::size_t removed = sweep(shard_index, [chosen, id](const Connection& connection) {
-    return &connection == chosen && connection.id.load(std::memory_order_relaxed) == id;
-  });
-  dropped_early_.fetch_add(removed, std::memory_order_relaxed);
-  return removed > 0;
+  if (!end(*chosen, id)) return false;
+  dropped_early_.fetch_add(1, std::memory_order_relaxed);
+  return true;
 }
 
 // Makes the free `connection` what the snapshot says; its id. Both shards are locked by the caller.
@@ -229,16 +236,30 @@ ConnectionTable::Found ConnectionTable::create(const ConnectionKey& original, co
     if (attempt > 0 || !make_room(home_index, now_s)) break;
   }
   refused_.fetch_add(1, std::memory_order_relaxed);
-  return {};
+  Found none;
+  none.full = true;
+  return none;
 }
 
 // Ends the connection that one of whose tuples is `key`, if there is one. No lock is held by the caller.
 void ConnectionTable::end(const ConnectionKey& key, uint32_t now_s) {
-  const Found found = find(key, now_s);
-  if (!found) return;
-  sweep(found.connection->home_shard, [&found](const Connection& connection) {
-    return &connection == found.connection && connection.id.load(std::memory_order_relaxed) == found.id;
-  });
+  if (const Found found = find(key, now_s)) end(*found.connection, found.id);
+}
+
+// False: it has ended meanwhile. No lock is held by the caller.
+bool ConnectionTable::end(Connection& connection, uint64_t id) {
+  Shard& home = shards_[connection.home_shard];
+  ConnectionKey reply;
+  {
+    // The key changes only under the lock of this shard, for one that then has another id.
+    const std::lock_guard lock(home.lock);
+    if (connection.id.load(std::memory_order_relaxed) != id) return false;
+    reply = connection.reply;
+  }
+  const Locks locks(home, shard_of(reply));
+  if (connection.id.load(std::memory_order_relaxed) != id) return false;
+  remove(connection);
+  return true;
 }
 
 ConnectionTable::Restored ConnectionTable::restore(const ConnectionSnapshot& snapshot, uint32_t now_s) {

@@ -8,8 +8,10 @@
 // packets that change a state; the rest of a flow touches the connection's own words without a lock (see
 // connection.h).
 //
-// When a shard is full, the connection closest to its end that never saw an answer makes room (as
-// nf_conntrack's early drop does); when there is none, the new one is refused.
+// When a shard is full, a connection that never saw an answer makes room, of those that are looked at the one
+// closest to its end; when there is none, the new one is refused. Not all are looked at (as in nf_conntrack's
+// early drop), but some, and others the next time: who floods a full table must not make each packet cost a
+// walk through it.
 #pragma once
 
 #include <array>
@@ -66,6 +68,7 @@ class ConnectionTable {
     Connection* connection = nullptr;
     uint64_t id = 0;
     Direction direction = Direction::original;
+    bool full = false;  // there is none for lack of room
 
     explicit operator bool() const { return connection != nullptr; }
   };
@@ -74,7 +77,7 @@ class ConnectionTable {
   Found find(const ConnectionKey& key, uint32_t now_s);
 
   // Makes a connection for its first packet, whose answers will carry `reply`. If another worker was faster,
-  // its connection. Empty when the shard is full or, for a translated one, when `reply` is taken.
+  // its connection. Empty when the shard is `full` or, for a translated one, when `reply` is taken.
   Found create(const ConnectionKey& original, const ConnectionKey& reply, const Stations& stations,
                uint32_t now_s);
 
@@ -107,6 +110,8 @@ class ConnectionTable {
 
  private:
   static constexpr std::size_t kChunk = 64;
+  // So many are looked at for one that makes room.
+  static constexpr std::size_t kChunksLookedAt = 4;
 
   struct alignas(64) Shard {
     std::mutex lock;
@@ -114,6 +119,8 @@ class ConnectionTable {
     std::vector<std::unique_ptr<Connection[]>> chunks;
     std::deque<std::pair<Connection*, uint64_t>> ended;  // and the mark after which each is free
     uint32_t connections = 0;
+    std::size_t looked_at = 0;  // the chunk that is looked at next for one that makes room
+    uint32_t swept_s = 0;       // when room was last looked for among those that have expired
   };
 
   class Locks;
@@ -121,10 +128,11 @@ class ConnectionTable {
   Shard& shard_of(const ConnectionKey& key) { return shards_[symmetric_hash(key, seed_) >> 24]; }
   Connection::Node* locate(Shard& shard, const ConnectionKey& key, uint64_t hash, uint32_t now_s);
   Connection* allocate(Shard& shard, std::size_t index);
-  Connection* victim(Shard& shard);
+  Connection* victim(Shard& shard, uint32_t now_s);
   uint64_t place(Shard& home, Shard& other, Connection& connection, const ConnectionSnapshot& snapshot,
                  uint32_t expires_s);
   void end(const ConnectionKey& key, uint32_t now_s);
+  bool end(Connection& connection, uint64_t id);
   void link(Shard& shard, Connection::Node& node);
   void unlink(Shard& shard, Connection::Node& node);
   void remove(Connection& connection);

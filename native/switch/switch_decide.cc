@@ -290,13 +290,15 @@ ConnectionTable::Found SwitchStage::open_translated(const Work& work, const Nat&
       nat.ports.whole() ? PortRange{icmp ? uint16_t{0} : uint16_t{1024}, 65535} : nat.ports;
   if (range.contains(original.source_port)) {
     choose(original.source_port);
-    if (const auto found = table.create(original, reply, stations, now_s_)) return found;
+    const auto found = table.create(original, reply, stations, now_s_);
+    if (found || found.full) return found;
   }
   const uint32_t width = uint32_t{range.last} - range.first + 1;
   const uint32_t start = work.packet->flow_hash % width;
   for (uint32_t i = 0; i < width && i < kPortProbes; ++i) {
     choose(static_cast<uint16_t>(range.first + (start + i) % width));
-    if (const auto found = table.create(original, reply, stations, now_s_)) return found;
+    const auto found = table.create(original, reply, stations, now_s_);
+    if (found || found.full) return found;
   }
   return {};
 }

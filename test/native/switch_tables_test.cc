@@ -404,6 +404,37 @@ TEST_CASE("a full table drops what never saw an answer, and keeps what did") {
   for (const ConnectionKey& key : answered) CHECK(table.find(key, 2));
 }
 
+TEST_CASE("in a full shard who makes room is looked for among some, and among others the next time") {
+  constexpr unsigned kShard = 7, kPerShard = 512;
+  Quiescence quiescence(3);
+  ConnectionTable table({.connections_max = 256 * kPerShard}, {}, 42, quiescence);
+  std::vector<ConnectionKey> in_shard;
+  unsigned client = 0;
+  for (; in_shard.size() < kPerShard; ++client) {
+    const ConnectionKey key = tcp_key(client);
+    const auto made = table.create(key, key.reversed(), {}, 0);
+    if (made && made.connection->home_shard == kShard && made.direction == Direction::original)
+      in_shard.push_back(key);
+  }
+  for (std::size_t i = 0; i + 1 < in_shard.size(); ++i) {
+    table.advance(table.find(in_shard[i], 0), segment(wire::kTcpSyn), 0);
+    table.advance(table.find(in_shard[i].reversed(), 0), segment(wire::kTcpSyn | wire::kTcpAck), 0);
+  }
+  const ConnectionKey silent = in_shard.back();
+  REQUIRE(table.find(silent, 0));
+  std::size_t refused = 0;
+  while (table.find(silent, 0) && refused < 3) {
+    const ConnectionKey key = tcp_key(++client);
+    const auto made = table.create(key, key.reversed(), {}, 0);
+    if (made) continue;
+    CHECK(made.full);
+    ++refused;
+  }
+  CHECK_FALSE(table.find(silent, 0));
+  in_shard.pop_back();
+  for (const ConnectionKey& key : in_shard) CHECK(table.find(key, 0));
+}
+
 TEST_CASE("workers that create, find and expire the same connections agree") {
   Quiescence quiescence(3);
   ConnectionTable table({.connections_max = 1 << 14}, {.tcp_syn_sent = 1}, 42, quiescence);

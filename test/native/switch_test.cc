@@ -530,6 +530,21 @@ TEST_CASE("source translation hides clients behind one address and brings answer
   CHECK(bench.dropped == DropReason::connections_full);
 }
 
+TEST_CASE("a source translation for which there is no connection to be had does not try every port") {
+  SwitchBench bench({.connections = {.connections_max = 256}, .flows_per_worker = 1024});
+  bench.apply(masquerade());
+  ConnectionTable& table = bench->state().connections();
+  for (unsigned port = 1; port < 8000 && table.size() < 256; ++port) {
+    bench.receive(1, udp_frame(kB, kA, kIpB, kIpA, port, 53, {}));
+    bench.receive(0, udp_frame(kA, kB, kIpA, kIpB, 53, port, {}));
+  }
+  REQUIRE(table.size() == 256);
+  const uint64_t refused = table.refused();
+  bench.receive(0, udp_frame(kA, kB, kIpA, kOutside, 5000, 53, {}));
+  CHECK(bench.dropped == DropReason::connections_full);
+  CHECK(table.refused() == refused + 1);
+}
+
 TEST_CASE("pings through a source translation come back to who asked") {
   SwitchBench bench;
   bench.apply(masquerade());
