@@ -198,6 +198,16 @@ struct alignas(64) Packet {
   }
 };
 
+// How many frames it becomes, and how many bytes they have together.
+inline std::size_t segment_count(const Packet& packet) {
+  const Offload& offload = packet.offload;
+  if (offload.gso == Gso::none || packet.length() <= offload.header_length) return 1;
+  return (packet.length() - offload.header_length + offload.gso_size - 1) / offload.gso_size;
+}
+inline std::size_t wire_bytes(const Packet& packet) {
+  return packet.length() + (segment_count(packet) - 1) * packet.offload.header_length;
+}
+
 // The first to.size() bytes of a frame, out of its head and bodies; no more than it has.
 inline void copy_out(const Packet& packet, std::span<std::byte> to) {
   assert(to.size() <= packet.length());

@@ -3,8 +3,9 @@
 //
 //   conforms(bytes): arrival >= tat - burst;  then tat = max(arrival, tat) + bytes / rate
 //
-// A superframe counts with all its bytes, and conforms when its first byte does: a meter slower than one
-// superframe per burst still passes traffic, at the configured mean rate.
+// A superframe counts with all the bytes of what it stands for (wire_bytes: how many segments it has is the
+// sender's to say), and conforms when its first byte does: a meter slower than one superframe per burst still
+// passes traffic, at the configured mean rate.
 #pragma once
 
 #include <atomic>

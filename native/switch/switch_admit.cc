@@ -239,7 +239,8 @@ bool SwitchStage::enter_from_port(Work& work) {
 bool SwitchStage::meter_and_mirror(const Work& work) {
   Packet* packet = work.packet;
   const PortView& port = *work.ingress;
-  if (port.receive_meter != nullptr && !dry() && !port.receive_meter->conforms(packet->length(), now_ns_)) {
+  if (port.receive_meter != nullptr && !dry() &&
+      !port.receive_meter->conforms(wire_bytes(*packet), now_ns_)) {
     drop(packet, DropReason::meter);
     return false;
   }

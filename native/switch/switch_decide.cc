@@ -154,7 +154,7 @@ bool SwitchStage::apply_rule(Work& work, const Actions& actions) {
     return false;
   }
   if (actions.meter != kNoIndex && !dry() &&
-      !tables_->meter(actions.meter)->conforms(packet->length(), now_ns_)) {
+      !tables_->meter(actions.meter)->conforms(wire_bytes(*packet), now_ns_)) {
     drop(packet, DropReason::meter);
     return false;
   }

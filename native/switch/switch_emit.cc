@@ -187,7 +187,8 @@ void SwitchStage::emit_to_port(Packet* packet, const Work& work, PortId id, Segm
     case PortState::forward_to_peer:  // since the way was chosen (to_new_host), or an answer to what it sent
       return drop(packet, DropReason::port_moved);
   }
-  if (port.transmit_meter != nullptr && !dry() && !port.transmit_meter->conforms(packet->length(), now_ns_))
+  if (port.transmit_meter != nullptr && !dry() &&
+      !port.transmit_meter->conforms(wire_bytes(*packet), now_ns_))
     return drop(packet, DropReason::meter);
   const uint16_t vlan = vlan_of(port, *work.network);
   if (vlan == kUntagged && packet->layout.outer.vlans > 0 && claims_network(*packet, port))
@@ -213,9 +214,10 @@ void SwitchStage::emit_to_peer(Packet* packet, const Work& work, uint16_t index,
 }
 
 void SwitchStage::fit_into_tunnel(Packet* packet, const Work& work, const Tunnel& tunnel) {
-  if (tunnel.underlay.transmit_meter != nullptr && !dry() &&
-      !tunnel.underlay.transmit_meter->conforms(packet->length() + overhead_of(tunnel.way), now_ns_))
-    return drop(packet, DropReason::meter);
+  if (tunnel.underlay.transmit_meter != nullptr && !dry()) {
+    const std::size_t bytes = wire_bytes(*packet) + segment_count(*packet) * overhead_of(tunnel.way);
+    if (!tunnel.underlay.transmit_meter->conforms(bytes, now_ns_)) return drop(packet, DropReason::meter);
+  }
   const uint32_t path = state_.peers().at(tunnel.peer).path_mtu.load(std::memory_order_relaxed);
   const uint32_t configured = tunnel.underlay.config.mtu;
   const uint32_t outer_mtu = path == 0 ? configured : std::min(path, configured);

@@ -1062,6 +1062,28 @@ TEST_CASE("a rule's meter and a port's rates limit what passes") {
   bench.only(1);
 }
 
+TEST_CASE("a superframe uses up of a rate what its segments have, headers and all") {
+  for (const bool tunnelled : {false, true}) {
+    CAPTURE(tunnelled);
+    SwitchBench bench;
+    SwitchConfig config = tunnelled ? overlay(0x0a000065, 0x0a000066, true) : flat(2);
+    PortConfig& egress = config.ports.back();
+    egress.offloads.checksum = egress.offloads.tso4 = true;
+    egress.transmit_rate = {.bits_per_second = 8'000'000, .burst_bytes = 0};  // a byte in a microsecond
+    bench.apply(config);
+    bench.receive(0, superframe_bytes(1000), superframe(10));
+    REQUIRE(bench.dropped == DropReason::none);
+    const uint64_t due_us = tunnelled ? 100 * (50 + 54 + 10) : 100 * (54 + 10);
+    const Bytes frame = tcp_frame(kA, kB, kIpA, kIpB, {});
+    bench.now_ns += due_us * 1000 - 1;
+    bench.receive(0, frame);
+    CHECK(bench.dropped == DropReason::meter);
+    bench.now_ns += 1;
+    bench.receive(0, frame);
+    CHECK(bench.dropped == DropReason::none);
+  }
+}
+
 TEST_CASE("an underlay's rates limit what tunnels bring and take, and its mirror sees both") {
   SwitchBench bench;
   SwitchConfig config = overlay(0x0a000065, 0x0a000066, false);
