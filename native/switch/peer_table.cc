@@ -22,12 +22,12 @@ uint16_t PeerTable::find(const IpAddress& address) const {
   }
 }
 
-uint16_t PeerTable::intern(const IpAddress& address, uint8_t ip_version) {
+uint16_t PeerTable::intern_up_to(uint16_t bound, const IpAddress& address, uint8_t ip_version) {
   if (const uint16_t known = find(address); known != kNone) return known;
   const std::lock_guard lock(writers_);
   if (const uint16_t known = find(address); known != kNone) return known;
   const uint16_t index = count_.load(std::memory_order_relaxed);
-  if (index == kPeersMax) return kNone;
+  if (index >= bound) return kNone;
   peers_[index].address = address;
   peers_[index].ip_version = ip_version;
   count_.store(static_cast<uint16_t>(index + 1), std::memory_order_release);

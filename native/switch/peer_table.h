@@ -19,6 +19,9 @@ namespace penstock::net {
 class PeerTable {
  public:
   static constexpr uint16_t kPeersMax = 4096;
+  // Peers are learned until there are so many: the rest is for configurations, which whoever sends with
+  // forged addresses must not keep from being applied.
+  static constexpr uint16_t kLearnedUpTo = kPeersMax / 2;
   static constexpr uint16_t kNone = 0xffff;
 
   struct Peer {
@@ -30,7 +33,13 @@ class PeerTable {
   // The peer of this address; kNone when it is not known.
   uint16_t find(const IpAddress& address) const;
   // Adds it when it is not known; kNone when the table is full.
-  uint16_t intern(const IpAddress& address, uint8_t ip_version);
+  uint16_t intern(const IpAddress& address, uint8_t ip_version) {
+    return intern_up_to(kPeersMax, address, ip_version);
+  }
+  // The same for one that a packet came from; kNone also when no more are learned.
+  uint16_t learn(const IpAddress& address, uint8_t ip_version) {
+    return intern_up_to(kLearnedUpTo, address, ip_version);
+  }
   const Peer& at(uint16_t index) const { return peers_[index]; }
   Peer& at(uint16_t index) { return peers_[index]; }
   uint16_t size() const { return count_.load(std::memory_order_acquire); }
@@ -39,6 +48,7 @@ class PeerTable {
   static constexpr std::size_t kSlots = 2 * kPeersMax;
 
   static std::size_t home(const IpAddress& address);
+  uint16_t intern_up_to(uint16_t bound, const IpAddress& address, uint8_t ip_version);
 
   std::unique_ptr<Peer[]> peers_ = std::make_unique<Peer[]>(kPeersMax);
   std::unique_ptr<std::atomic<uint16_t>[]> slots_ =

@@ -190,7 +190,7 @@ bool SwitchStage::enter_from_underlay(Work& work) {
     return false;
   }
   if (!known && !dry()) {
-    if (work.peer == PeerTable::kNone) work.peer = state_.peers().intern(outer.source, outer.ip_version);
+    if (work.peer == PeerTable::kNone) work.peer = state_.peers().learn(outer.source, outer.ip_version);
     if (work.peer == PeerTable::kNone) {
       drop(packet, DropReason::unknown_peer);
       return false;

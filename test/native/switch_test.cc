@@ -807,6 +807,29 @@ TEST_CASE("peers are learned where the network allows it") {
   here.only(9);
 }
 
+TEST_CASE("however many peers are heard of, there is room for those of a configuration") {
+  SwitchBench here;
+  SwitchBench there;
+  SwitchConfig config = overlay(kTunnelHere, kTunnelThere, false);
+  config.networks[0].learn_peers = true;
+  here.apply(config);
+  there.apply(overlay(kTunnelThere, kTunnelHere, false));
+  there.receive(0, tcp_frame(kB, kA, kIpB, kIpA, {}));
+  Bytes outer = there.only(9);
+  for (unsigned i = 0; i < PeerTable::kPeersMax; ++i) {
+    const uint32_t forged = 0x0b000000 + i;
+    set16(outer, 26, forged >> 16);
+    set16(outer, 28, forged & 0xffff);
+    set16(outer, 40, 0);
+    set16(outer, 24, 0);
+    set16(outer, 24, ~naive_sum(slice(outer, 14, 20)) & 0xffff);
+    here.receive(9, outer);
+  }
+  CHECK(here.dropped == DropReason::unknown_peer);
+  config.networks[0].peers = {{ip4(kTunnelThere + 1), 4}};
+  here.apply(config);
+}
+
 static Offload superframe(uint16_t gso_size) {
   Offload offload;
   offload.gso = Gso::tcp4;
