@@ -1,7 +1,10 @@
 #include "native/switch/forwarding_table.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
+
+#include "native/packet/flow_key.h"
 
 namespace penstock::net {
 namespace {
@@ -29,16 +32,17 @@ uint32_t seen_of(uint64_t value) {
 
 }  // namespace
 
-ForwardingTable::ForwardingTable(ForwardingLimits limits)
-    : limits_(limits), slots_(std::make_unique<Slot[]>(limits.entries_max + kProbe)), per_network_(65536, 0) {
+ForwardingTable::ForwardingTable(ForwardingLimits limits, uint64_t seed)
+    : limits_(limits),
+      seed_(seed),
+      slots_(std::make_unique<Slot[]>(limits.entries_max + kProbe)),
+      per_network_(65536, 0) {
   assert((limits.entries_max & (limits.entries_max - 1)) == 0);
 }
 
-// Fibonacci hashing after one mix: neighbouring MACs of one vendor spread.
 std::size_t ForwardingTable::home(uint64_t key) const {
-  key ^= key >> 32;
-  key *= 0x9e37'79b9'7f4a'7c15ULL;
-  return (key >> 32) & (limits_.entries_max - 1);
+  using namespace flow_hash_detail;
+  return (mix(key ^ seed_, kA ^ std::rotl(seed_, 32)) >> 32) & (limits_.entries_max - 1);
 }
 
 bool ForwardingTable::aged(uint64_t value, uint32_t now_seconds) const {

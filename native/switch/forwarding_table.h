@@ -40,7 +40,9 @@ struct ForwardingLimits {
 
 class ForwardingTable {
  public:
-  explicit ForwardingTable(ForwardingLimits limits);
+  // `seed`: random, since strangers choose addresses: who knew which of them lie side by side would leave no
+  // place for a certain one, of another network.
+  explicit ForwardingTable(ForwardingLimits limits, uint64_t seed = 0);
 
   // False when the address is unknown or has aged out.
   bool find(uint16_t network, Mac mac, uint32_t now_seconds, Target& target) const;
@@ -90,6 +92,7 @@ class ForwardingTable {
   bool aged(uint64_t value, uint32_t now_seconds) const;
 
   ForwardingLimits limits_;
+  uint64_t seed_;
   std::unique_ptr<Slot[]> slots_;
   mutable std::mutex writers_;
   std::vector<uint32_t> per_network_;  // learned entries, under writers_

@@ -52,7 +52,7 @@ class SwitchState {
  public:
   SwitchState(const SwitchLimits& limits, uint64_t seed, Quiescence& quiescence)
       : limits_(limits),
-        forwarding_(limits.forwarding),
+        forwarding_(limits.forwarding, seed),
         connections_(limits.connections, limits.timeouts, seed, quiescence),
         captures_(quiescence),
         ports_(std::make_unique<PortRuntime[]>(limits.ports_max)),

@@ -75,6 +75,19 @@ TEST_CASE("a network that is flooded with forged addresses costs only itself") {
   CHECK(table.learn(2, 0x0200, kPort2, 1) == Learned::added);
 }
 
+TEST_CASE("which addresses are in each other's way nobody can know") {
+  const auto without_place = [](uint64_t seed) {
+    ForwardingTable table({.entries_max = 256, .entries_per_network_max = 256}, seed);
+    std::vector<Mac> refused;
+    for (Mac mac = 0x0200; mac < 0x0200 + 256; ++mac)
+      if (table.learn(1, mac, kPort1, 1) == Learned::full) refused.push_back(mac);
+    return refused;
+  };
+  CHECK(without_place(1) == without_place(1));
+  CHECK(without_place(1) != without_place(2));
+  CHECK(without_place(1) != without_place(uint64_t{1} << 40));
+}
+
 TEST_CASE("random learning, ageing and removal agree with a map") {
   std::mt19937 random(7);
   ForwardingTable table({.entries_max = 1 << 14, .entries_per_network_max = 4096, .age_seconds_max = 50});
