@@ -57,7 +57,8 @@ struct Connection {
   std::array<std::atomic<uint32_t>, 2> ack_max{};  // highest acknowledgement each direction has sent
   std::array<std::atomic<uint64_t>, 2> packets{};
   std::array<std::atomic<uint64_t>, 2> bytes{};
-  std::atomic<uint64_t> admitted{0};  // generation of the configuration that last let it through
+  std::atomic<uint64_t> admitted{
+      0};  // by which configuration it was last let through, and between which ports
   std::atomic<uint16_t> mark{0};
   std::atomic<bool> offloaded{false};  // the kernel forwards, or once forwarded, packets of it
   // Of the first packet; what answers to a translated connection are sent to. Set once, before the id.

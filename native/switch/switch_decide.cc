@@ -184,10 +184,22 @@ bool SwitchStage::group_allows(uint32_t table, const ConnectionKey& key, const W
 // Whether the groups of the port it came from and of the one it goes to (null: it leaves the host) let it
 // pass.
 bool SwitchStage::pass_groups(const Work& work, const Decision& decision, const PortView* to) const {
-  const uint64_t generation = tables_->generation();
-  if (decision.found && decision.found.connection->admitted.load(std::memory_order_relaxed) == generation)
-    return true;
-  return judge_by_groups(work, decision, to);
+  return is_admitted(work, decision, to) || judge_by_groups(work, decision, to);
+}
+
+// What a connection remembers of its admission: under which configuration, and between which ports (kNoPort:
+// beyond a tunnel). Its packets are addressed to whatever station their sender says; to that of another port
+// they are judged anew.
+uint64_t SwitchStage::admission(const Work& work, Direction direction, const PortView* to) const {
+  const PortId from = work.peer == PeerTable::kNone ? work.ingress->config.id : kNoPort;
+  const PortId there = to == nullptr ? kNoPort : to->config.id;
+  const bool original = direction == Direction::original;
+  return tables_->generation() << 32 | uint64_t{original ? from : there} << 16 | (original ? there : from);
+}
+
+bool SwitchStage::is_admitted(const Work& work, const Decision& decision, const PortView* to) const {
+  return decision.found && decision.found.connection->admitted.load(std::memory_order_relaxed) ==
+                               admission(work, decision.found.direction, to);
 }
 
 bool SwitchStage::judge_by_groups(const Work& work, const Decision& decision, const PortView* to) const {
@@ -229,9 +241,10 @@ bool SwitchStage::judge_by_groups(const Work& work, const Decision& decision, co
   return passes;
 }
 
-void SwitchStage::mark_admitted(const Decision& decision) {
-  if (decision.found && !dry())
-    decision.found.connection->admitted.store(tables_->generation(), std::memory_order_relaxed);
+void SwitchStage::mark_admitted(const Work& work, const Decision& decision, const PortView* to) {
+  if (decision.found && !dry() && !is_admitted(work, decision, to))
+    decision.found.connection->admitted.store(admission(work, decision.found.direction, to),
+                                              std::memory_order_relaxed);
 }
 
 // Opens the connection that an admitted packet begins. False: the packet was dropped.

@@ -90,7 +90,7 @@ bool SwitchStage::admit_and_rewrite(Work& work, Decision& decision, const PortVi
     return true;
   }
   if (!begin_or_go_on(work, decision)) return false;
-  mark_admitted(decision);
+  mark_admitted(work, decision, to);
   return true;
 }
 

@@ -79,7 +79,7 @@ const char* SwitchStage::offload_obstacle(const Work& work, const Decision& deci
     if (tcp &&
         connection->tcp_state.load(std::memory_order_relaxed) != static_cast<uint8_t>(TcpState::established))
       return "its connection is not established";
-    if (connection->admitted.load(std::memory_order_relaxed) != tables_->generation())
+    if (!is_admitted(work, decision, target.kind == TargetKind::port ? tables_->port(target.index) : nullptr))
       return "its connection is still to be admitted";
     offer.connection = decision.found.connection;
     offer.connection_id = decision.found.id;

@@ -136,7 +136,9 @@ class SwitchStage final : public Stage {
   bool apply_rule(Work& work, const Actions& actions);
   bool pass_groups(const Work& work, const Decision& decision, const PortView* to) const;
   bool judge_by_groups(const Work& work, const Decision& decision, const PortView* to) const;
-  void mark_admitted(const Decision& decision);
+  uint64_t admission(const Work& work, Direction direction, const PortView* to) const;
+  bool is_admitted(const Work& work, const Decision& decision, const PortView* to) const;
+  void mark_admitted(const Work& work, const Decision& decision, const PortView* to);
   bool group_allows(uint32_t table, const ConnectionKey& key, const Work& work, bool as_original) const;
   bool open(Work& work, Decision& decision);
   ConnectionTable::Found open_translated(const Work& work, const Nat& nat, const ConnectionKey& original);

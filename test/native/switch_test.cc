@@ -397,6 +397,34 @@ TEST_CASE("a connection that one port's groups admit from a flood is not admitte
   CHECK(bench.dropped == DropReason::security_group);
 }
 
+// Who sends to it says which station that is, whatever the address.
+TEST_CASE("a connection that is admitted to one port is not admitted to another one") {
+  SwitchBench bench;
+  SwitchConfig config = flat(4);
+  config.groups.resize(1);
+  config.groups[0].rules.push_back({GroupDirection::from_port, Match{}});
+  config.ports[2].groups = {0};
+  bench.apply(config);
+  bench.receive(1, udp_frame(kB, kBroadcast, kIpB, kIpA, 1, 2, Bytes(4)));
+  bench.receive(2, udp_frame(kC, kBroadcast, kIpC, kIpA, 1, 2, Bytes(4)));
+  bench.receive(0, tcp_frame(kA, kB, kIpA, kIpC, {.destination = 22, .flags = 2}));
+  bench.only(1);
+  bench.receive(0, tcp_frame(kA, kC, kIpA, kIpC, {.destination = 22, .flags = 2}));
+  CHECK(bench.dropped == DropReason::security_group);
+  // With an answer of the accomplice's, too.
+  bench.receive(1, tcp_frame(kB, kA, kIpC, kIpA, {.source = 22, .destination = 40000, .flags = 0x12}));
+  bench.only(0);
+  bench.receive(0, tcp_frame(kA, kC, kIpA, kIpC, {.destination = 22, .flags = 0x10}));
+  CHECK(bench.dropped == DropReason::security_group);
+  bench.receive(0, tcp_frame(kA, kB, kIpA, kIpC, {.destination = 22, .flags = 0x10}));
+  bench.only(1);
+  // What the guarded station began goes on when the other end moves.
+  bench.receive(2, udp_frame(kC, kB, kIpC, kIpB, 5353, 53, Bytes(4)));
+  bench.only(1);
+  bench.receive(3, udp_frame(kB, kC, kIpB, kIpC, 53, 5353, Bytes(4)));
+  bench.only(2);
+}
+
 TEST_CASE("an ICMP error comes through a security group only to the end whose packet it quotes") {
   SwitchBench bench;
   SwitchConfig config = flat(3);
