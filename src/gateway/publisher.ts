@@ -43,6 +43,12 @@ export interface DrainOptions {
 
 const FILES_PER_BATCH = 512;
 const BYTES_PER_BATCH = 64 * 1024 * 1024;
+/**
+ * Logical blocks (1 MiB) that one call to a storage node changes. A file is published whole, however much of it is dirty, and
+ * a page written at random costs the map of all its block: what a journal frame can hold ends at some 20 000 of those.
+ */
+const BLOCKS_PER_STAGE = 1024;
+const PAGES_PER_BLOCK = 256;
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 30_000;
 const RELEASES_PER_ROUND = 4096;
@@ -451,12 +457,30 @@ export class Publisher {
         byNode.set(node, items);
       }
     }
-    await Promise.all([...byNode].map(([node, items]) => this.#options.storage(node).stage(items)));
+    await Promise.all([...byNode].map(([node, items]) => this.#stageAt(node, items)));
+  }
+
+  /** In parts; when one fails, those before it are dropped again. */
+  async #stageAt(node: number, items: readonly StageItem[]): Promise<void> {
+    const storage = this.#options.storage(node);
+    const staged: StageItem[] = [];
+    for (const part of stageParts(items)) {
+      try {
+        await storage.stage(part);
+      } catch (error) {
+        // What cannot be dropped now is collected as never published.
+        await storage.drop(staged.map(versionOf)).catch(() => undefined);
+        throw error;
+      }
+      staged.push(...part);
+      // Progress: who waits for it is not told that there was none.
+      if (staged.length < items.length) this.#wakeCleanWaiters();
+    }
   }
 
   async #dropStaged(plan: FilePlan): Promise<void> {
     for (const { node, item } of plan.stageItems) {
-      await this.#options.storage(node).drop([{ id: item.stripe, version: item.newVersion }]);
+      await this.#options.storage(node).drop([versionOf(item)]);
     }
   }
 
@@ -465,6 +489,37 @@ export class Publisher {
     this.#cleanWaiters = [];
     for (const wake of waiters) wake();
   }
+}
+
+function versionOf(item: StageItem): { id: number; version: number } {
+  return { id: item.stripe, version: item.newVersion };
+}
+
+/** The items in order, each part so large that a storage node takes it at once; a stripe is never more than that. */
+function* stageParts(items: readonly StageItem[]): Generator<StageItem[]> {
+  let part: StageItem[] = [];
+  let blocks = 0;
+  for (const item of items) {
+    const more = blocksOf(item);
+    if (part.length > 0 && blocks + more > BLOCKS_PER_STAGE) {
+      yield part;
+      part = [];
+      blocks = 0;
+    }
+    part.push(item);
+    blocks += more;
+  }
+  if (part.length > 0) yield part;
+}
+
+/** Blocks that the item changes, or a few more. */
+function blocksOf({ writes, holes }: StageItem): number {
+  let blocks = 1; // that a cut goes through
+  for (const runs of [writes, holes]) {
+    for (const [first, count] of runs)
+      blocks += Math.floor((first + count - 1) / PAGES_PER_BLOCK) - Math.floor(first / PAGES_PER_BLOCK) + 1;
+  }
+  return blocks;
 }
 
 function publishOf(plan: FilePlan): Publish {

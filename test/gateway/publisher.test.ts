@@ -28,6 +28,11 @@ class World {
   /** What metadata answers for an inode at the publish itself. */
   readonly refusals = new Map<number, 'ENOENT' | 'EDQUOT'>();
   readonly dropped: number[] = [];
+  /** Pages that are dirty of each file, from the first on. */
+  pagesDirty = 1;
+  /** Stripes of each batch that the store took. */
+  readonly staged: number[] = [];
+  stagesUntilFull = Number.POSITIVE_INFINITY;
   /** Stripes that nothing in metadata refers to any more. */
   released: ReleasedStripe[] = [];
   storeIsDown = false;
@@ -77,7 +82,7 @@ class World {
           ctime: NEVER,
           baseVersion: 0,
           baseLimitPage: Number.POSITIVE_INFINITY,
-          writes: [[0, 1]],
+          writes: [[0, this.pagesDirty]],
           holes: [],
         }));
       },
@@ -152,6 +157,9 @@ class World {
         if (this.storeIsDown) throw Object.assign(new Error('no answer'), { code: 'EIO' });
         const bad = items.find((item) => this.damaged.has(item.ino));
         if (bad !== undefined) throw Object.assign(new Error('a cached page is damaged'), { code: 'EIO' });
+        if (this.staged.length >= this.stagesUntilFull)
+          throw Object.assign(new Error('the store is full'), { code: 'ENOSPC' });
+        this.staged.push(items.length);
       },
       drop: async (versions: ReadonlyArray<{ id: number }>) => {
         if (this.storeIsDown) throw Object.assign(new Error('no answer'), { code: 'EIO' });
@@ -294,4 +302,31 @@ test('what removed files had in storage is dropped without anything being upload
   } finally {
     await world.publisher.stop();
   }
+});
+
+test('a file with more that is dirty than a storage node takes at once is staged in parts, and published whole', async () => {
+  const world = worldWith(1);
+  world.pagesDirty = 3000 * 256;
+  await world.publisher.drain();
+  expect(world.staged.reduce((sum, stripes) => sum + stripes, 0)).toBe(3000);
+  expect(Math.max(...world.staged)).toBeLessThanOrEqual(1024);
+  expect(world.steps.filter((step) => step === 'publish')).toHaveLength(1);
+  expect(world.published).toEqual([1]);
+  expect(world.dropped).toEqual([]);
+});
+
+test('pages written here and there are counted by the blocks that they are in', async () => {
+  const world = worldWith(...Array.from({ length: 1500 }, (_, index) => index + 1));
+  await world.publisher.drain();
+  expect(world.published).toHaveLength(1500);
+  expect(Math.max(...world.staged)).toBeLessThanOrEqual(1024);
+});
+
+test('when a part of a file cannot be staged, those before it do not stay in the store', async () => {
+  const world = worldWith(1);
+  world.pagesDirty = 3000 * 256;
+  world.stagesUntilFull = 2;
+  await expect(world.publisher.publishInode(1)).rejects.toMatchObject({ code: 'ENOSPC' });
+  expect(world.dropped).toHaveLength(world.staged.reduce((sum, stripes) => sum + stripes, 0));
+  expect([...world.dirty]).toEqual([1]);
 });
