@@ -185,6 +185,10 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
     uint64_t first = 0;
     uint64_t count = 0;  // 0: the whole file
   };
+  struct ClockEntry {
+    uint64_t ino = 0;
+    uint64_t file_id = 0;
+  };
   // A partly changed page: its new content, whole.
   struct Edge {
     uint64_t page = 0;
@@ -266,7 +270,9 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   Result<bool> take_snapshot(Inode& node, PublishSnapshot& snapshot);
   uint64_t evict_sparse(uint64_t bytes);
   uint64_t evict_lent(Inode& node);
-  void keep_in_clock(uint64_t ino);
+  void keep_in_clock(const Inode& node) const;
+  void sweep_clock();
+  static bool is_in_clock(const Inode* node, const ClockEntry& entry);
   uint64_t evict_small(uint64_t bytes);
   Result<bool> compact_one();
   Result<void> index_sealed();
@@ -297,7 +303,9 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   std::unordered_map<uint64_t, uint64_t> orphaned_charges_;
 
   mutable std::mutex sparse_mutex_;
-  mutable std::deque<uint64_t> sparse_clock_;  // files with a sparse file, in the order of the eviction hand
+  // Files with a sparse file, in the order of the eviction hand. One that was dropped stays until the hand, or
+  // `sweep_clock`, comes to it.
+  mutable std::deque<ClockEntry> sparse_clock_;
   mutable std::atomic<int64_t> open_files_{0};
   int64_t open_files_max_ = 0;
   int64_t dirty_files_max_ = 0;

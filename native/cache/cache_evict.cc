@@ -8,6 +8,11 @@
 #include "native/cache/record.h"
 
 namespace penstock::cache {
+namespace {
+
+constexpr std::size_t kClockSlack = 1024;  // entries of dropped files that are not worth looking for
+
+}  // namespace
 
 Result<void> Cache::drop_pages(Inode& node, uint64_t first, uint64_t count) {
   const Result<Appended> appended = append(node, RecordKind::drop, raw(DiskRun{first, count}));
@@ -93,19 +98,19 @@ uint64_t Cache::evict_sparse(uint64_t bytes) {
     visits = 2 * sparse_clock_.size();
   }
   for (; visits > 0 && freed < bytes; --visits) {
-    uint64_t ino = 0;
+    ClockEntry entry;
     {
       const std::lock_guard lock(sparse_mutex_);
       if (sparse_clock_.empty()) break;
-      ino = sparse_clock_.front();
+      entry = sparse_clock_.front();
       sparse_clock_.pop_front();
     }
-    const Changing node(*table_, ino);
-    if (!node || !node->sparse) continue;
+    const Changing node(*table_, entry.ino);
+    if (!is_in_clock(node ? &*node : nullptr, entry)) continue;
     if (node->sparse->lent) {
       const uint64_t whole = evict_lent(*node);
       freed += whole;
-      if (whole == 0) keep_in_clock(ino);
+      if (whole == 0) keep_in_clock(*node);
       continue;
     }
     for (uint64_t index = node->map.next_chunk(0); index != kNoLimit && freed < bytes && node->pins == 0;
@@ -122,14 +127,41 @@ uint64_t Cache::evict_sparse(uint64_t bytes) {
       drop_inode(*node);
       continue;
     }
-    keep_in_clock(ino);
+    keep_in_clock(*node);
   }
   return freed;
 }
 
-void Cache::keep_in_clock(uint64_t ino) {
+void Cache::keep_in_clock(const Inode& node) const {
   const std::lock_guard lock(sparse_mutex_);
-  sparse_clock_.push_back(ino);
+  sparse_clock_.push_back({node.ino, node.sparse->id});
+}
+
+// `node`: what the table has by that number. A file that was dropped and cached again has an entry of its own.
+bool Cache::is_in_clock(const Inode* node, const ClockEntry& entry) {
+  return node != nullptr && node->sparse && node->sparse->id == entry.file_id;
+}
+
+// Where files come and go and nothing needs to be evicted, most entries would come to be of files that went.
+void Cache::sweep_clock() {
+  std::size_t left = 0;
+  {
+    const std::lock_guard lock(sparse_mutex_);
+    const int64_t files = totals_.sparse_files.load(std::memory_order_relaxed);
+    left = sparse_clock_.size();
+    if (left < kClockSlack + 2 * static_cast<std::size_t>(std::max<int64_t>(0, files))) return;
+  }
+  for (; left > 0; --left) {
+    ClockEntry entry;
+    {
+      const std::lock_guard lock(sparse_mutex_);
+      if (sparse_clock_.empty()) return;
+      entry = sparse_clock_.front();
+      sparse_clock_.pop_front();
+    }
+    const Reading node(*table_, entry.ino);
+    if (is_in_clock(node ? &*node : nullptr, entry)) keep_in_clock(*node);
+  }
 }
 
 // Nothing is punched out of a file that somebody may have mapped. It goes whole, and whoever maps it keeps

@@ -160,14 +160,17 @@ void Cache::trim_open_files() const {
   const std::lock_guard lock(sparse_mutex_);
   const std::size_t tries = std::min<std::size_t>(sparse_clock_.size(), 64);
   for (std::size_t index = 0; index < tries; ++index) {
-    const uint64_t ino = sparse_clock_.front();
+    const ClockEntry entry = sparse_clock_.front();
     sparse_clock_.pop_front();
-    sparse_clock_.push_back(ino);
-    InodeTable::Stripe& stripe = table_->stripe(ino);
+    sparse_clock_.push_back(entry);
+    InodeTable::Stripe& stripe = table_->stripe(entry.ino);
     if (!stripe.lock.try_lock()) continue;
     const std::unique_lock held(stripe.lock, std::adopt_lock);
-    Inode* node = InodeTable::find(stripe, ino);
-    if (node == nullptr || !node->sparse) continue;
+    Inode* node = InodeTable::find(stripe, entry.ino);
+    if (!is_in_clock(node, entry)) {
+      sparse_clock_.pop_back();
+      continue;
+    }
     // Only truncates and the like, which wait for nothing, can make so many dirty that some must be closed.
     if (node->is_dirty() && open_files_.load(std::memory_order_relaxed) < open_files_limit_) continue;
     if (node->sparse->opened.exchange(nullptr, std::memory_order_acq_rel) == nullptr) continue;
@@ -240,10 +243,7 @@ Result<void> Cache::ensure_sparse(Inode& node) {
   totals_.sparse_files.fetch_add(1, std::memory_order_relaxed);
   if (node.is_dirty()) totals_.dirty_sparse_files.fetch_add(1, std::memory_order_relaxed);
   if (moved_any) counters_.migrations.fetch_add(1, std::memory_order_relaxed);
-  {
-    const std::lock_guard lock(sparse_mutex_);
-    sparse_clock_.push_back(node.ino);
-  }
+  keep_in_clock(node);
   if (open_files_.fetch_add(1, std::memory_order_relaxed) >= open_files_max_) trim_open_files();
   return {};
 }

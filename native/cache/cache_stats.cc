@@ -11,10 +11,15 @@ std::vector<std::pair<const char*, uint64_t>> Cache::stats() {
     return static_cast<uint64_t>(std::max<int64_t>(0, value.load(std::memory_order_relaxed)));
   };
   const auto& c = counters_;
+  const auto clock_entries = [this] {
+    const std::lock_guard lock(sparse_mutex_);
+    return uint64_t{sparse_clock_.size()};
+  };
   return {
       {"files", total(totals_.files)},
       {"sparseFiles", total(totals_.sparse_files)},
       {"openFiles", total(open_files_)},
+      {"clockEntries", clock_entries()},
       {"dirtyFiles", total(totals_.dirty_files)},
       {"dirtySparseFiles", total(totals_.dirty_sparse_files)},
       {"cachedBytes", cached_bytes()},

@@ -160,6 +160,7 @@ Result<void> Cache::sync_all() {
 
 Result<void> Cache::maintain() {
   const std::lock_guard lock(maintain_mutex_);
+  sweep_clock();
   if (auto reclaimed = reclaim_due(); !reclaimed) return reclaimed;
   for (std::size_t round = 0; round < kCompactionsPerRound; ++round) {
     Result<bool> compacted = compact_one();

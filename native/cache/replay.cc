@@ -508,7 +508,7 @@ Result<void> Replay::sweep_files() {
 Result<void> Replay::resolve_all() {
   for (std::size_t index = 0; index < InodeTable::kStripes; ++index) {
     InodeTable::for_each(cache_.table_->stripe_at(index), [&](Inode& node) {
-      if (node.sparse) cache_.sparse_clock_.push_back(node.ino);
+      if (node.sparse) cache_.keep_in_clock(node);
     });
   }
   for (auto& [ino, open] : doubts_) {

@@ -143,3 +143,36 @@ TEST_CASE("an open after a kill needs no more descriptors than the life before i
     CHECK((found == expected));
   }
 }
+
+TEST_CASE("large files that come and go leave nothing behind, and no descriptor open that should be closed") {
+  SimulatedFileSystem disk(4);
+  auto cache = open_cache(disk);
+  constexpr uint64_t kGone = 4000;
+  for (uint64_t ino = 1; ino <= kGone; ++ino) {
+    REQUIRE(write_file(*cache, ino) == IoStatus::done);
+    cache->forget(ino);
+  }
+  SUBCASE("before the maintenance of the cache comes to them") {}
+  SUBCASE("after") {
+    REQUIRE(cache->maintain());
+    CHECK(stat_of(*cache, "clockEntries") == 0);
+  }
+  for (uint64_t ino = kGone + 1; ino <= kGone + 200; ++ino) {
+    REQUIRE(write_file(*cache, ino) == IoStatus::done);
+    publish(*cache, ino);
+  }
+  CHECK(stat_of(*cache, "openFiles") <= kFilesMax + 1);
+  CHECK(stat_of(*cache, "sparseFiles") == 200);
+}
+
+TEST_CASE("a file that is dropped and cached again has one place in the order of eviction") {
+  SimulatedFileSystem disk(5);
+  auto cache = open_cache(disk);
+  for (unsigned life = 0; life < 2000; ++life) {
+    REQUIRE(write_file(*cache, 1) == IoStatus::done);
+    cache->forget(1);
+  }
+  REQUIRE(write_file(*cache, 1) == IoStatus::done);
+  REQUIRE(cache->maintain());
+  CHECK(stat_of(*cache, "clockEntries") == 1);
+}
