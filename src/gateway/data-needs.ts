@@ -37,6 +37,8 @@ export interface DataNeedsOptions {
 export class DataNeeds {
   readonly #options: DataNeedsOptions;
   readonly #underWay = new Map<string, Promise<void>>();
+  /** Maps being put together, by inode. */
+  readonly #mapping = new Map<number, Set<{ isPast: boolean }>>();
   readonly counters = {
     attach: 0,
     map: 0,
@@ -46,6 +48,7 @@ export class DataNeeds {
     fetchedPages: 0,
     sharedWaits: 0,
     versionsReplaced: 0,
+    mapsOutrun: 0,
   };
 
   constructor(options: DataNeedsOptions) {
@@ -139,8 +142,33 @@ export class DataNeeds {
     }
   }
 
+  /**
+   * Called when the cache knows that a file was published: what was cut off it before that has been forgotten as cut, so a
+   * map of the version before must not be believed any more.
+   */
+  published(ino: number): void {
+    for (const map of this.#mapping.get(ino) ?? []) map.isPast = true;
+  }
+
   async #loadMap(ino: number, chunk: number): Promise<void> {
-    const { cache, storage } = this.#options;
+    for (let attempt = 1; attempt <= STRIPE_ATTEMPTS_MAX; attempt += 1) {
+      const maps = this.#mapping.get(ino) ?? new Set();
+      const map = { isPast: false };
+      this.#mapping.set(ino, maps.add(map));
+      try {
+        const presence = await this.#presenceOf(ino, chunk);
+        if (!map.isPast) return this.#options.cache.setMap(ino, chunk, presence);
+      } finally {
+        maps.delete(map);
+        if (maps.size === 0) this.#mapping.delete(ino);
+      }
+      this.counters.mapsOutrun += 1;
+    }
+    // The operation finds the map missing still, and asks once more.
+  }
+
+  async #presenceOf(ino: number, chunk: number): Promise<Uint8Array> {
+    const { storage } = this.#options;
     this.counters.map += 1;
     const start = chunk * CHUNK_SIZE;
     const presence = new Uint8Array(CHUNK_BITMAP_BYTES);
@@ -149,7 +177,7 @@ export class DataNeeds {
       const bits = await storage(stripe.node).presence(id, version, pageInStripe, count);
       orBits(presence, filePage - chunk * PAGES_PER_CHUNK, bits, count);
     });
-    cache.setMap(ino, chunk, presence);
+    return presence;
   }
 
   async #fetchRange(ino: number, offset: number, length: number): Promise<void> {

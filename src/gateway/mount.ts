@@ -212,7 +212,10 @@ async function assemble(
     dirtyBudgetBytes: dirtyBytesMax,
     now: () => clock.monotonicMs(),
     onError: (error) => logger.error({ error }, 'upload failed; it will be tried again'),
-    onPublished: (pages) => grants.published(pages),
+    onPublished: (ino, pages) => {
+      needs.published(ino);
+      grants.published(pages);
+    },
   });
   const grants: Grants = new Grants({
     namespace: session.namespace,

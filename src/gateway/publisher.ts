@@ -31,8 +31,8 @@ export interface PublisherOptions {
   readonly dirtyBudgetBytes: number;
   readonly now: () => number;
   readonly onError: (error: unknown) => void;
-  /** A file of the volume now uses that many pages more (or, negative, fewer). */
-  readonly onPublished: (pagesAdded: number) => void;
+  /** The cache knows that a file is published, which now uses that many pages more (or, negative, fewer). */
+  readonly onPublished: (ino: number, pagesAdded: number) => void;
 }
 
 export interface DrainOptions {
@@ -395,7 +395,7 @@ export class Publisher {
       cache.completePublish(plan.snapshot.ino, plan.snapshot.generation, result.version);
       this.counters.filesPublished += 1;
       this.counters.pagesPublished += plan.pagesWritten;
-      onPublished(plan.snapshot.pages - plan.basePages);
+      onPublished(plan.snapshot.ino, plan.snapshot.pages - plan.basePages);
     }
     if (refused !== undefined) throw refused;
     if (stale > 0) throw new GatewayError('ESTALE', `${stale} files changed in the service while published`);

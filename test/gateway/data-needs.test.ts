@@ -17,6 +17,7 @@ interface Play {
   readonly maps: Array<{ chunk: number; presence: Uint8Array }>;
   pins: number;
   onStripes?: () => void;
+  onPresence?: (() => void) | undefined;
   madeAnew?: () => Promise<void> | undefined;
 }
 
@@ -34,7 +35,8 @@ function needsOf(play: Play): DataNeeds {
     },
     presence: async (_stripe, version, _first, count) => {
       if (play.dropped.has(version)) throw gone();
-      return new Uint8Array(Math.ceil(count / 8)).fill(0xff);
+      play.onPresence?.();
+      return new Uint8Array(Math.ceil(count / 8)).fill(version === 1 ? 0xff : 0x0f);
     },
   };
   const cache: Partial<GatewayCache> = {
@@ -99,6 +101,21 @@ test('a chunk is mapped from the stripes that overlap it', async () => {
   expect([...map!.presence.subarray(0, 32)].every((byte) => byte === 0)).toBe(true);
   expect([...map!.presence.subarray(32, 64)].every((byte) => byte === 0xff)).toBe(true);
   expect([...map!.presence.subarray(64)].every((byte) => byte === 0)).toBe(true);
+});
+
+test('a map of a version that was replaced by a publish meanwhile is not believed', async () => {
+  const play = playOf();
+  const needs = needsOf(play);
+  play.onPresence = () => {
+    play.onPresence = undefined;
+    play.version = 2; // The file was cut, grew again and was published; the version before is not dropped yet.
+    needs.published(8);
+    needs.published(7);
+  };
+  await needs.provide({ kind: 'map', ino: 7, offset: MIB, length: 1 });
+  expect(play.maps).toHaveLength(1);
+  expect([...play.maps[0]!.presence.subarray(32, 64)].every((byte) => byte === 0x0f)).toBe(true);
+  expect(needs.counters.mapsOutrun).toBe(1);
 });
 
 test('equal needs under way are provided once', async () => {
