@@ -12,6 +12,7 @@
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdio>
 
@@ -97,16 +98,22 @@ class HostFile final : public File {
   }
 
   Result<void> punch(uint64_t offset, uint64_t length) override {
-    // Beyond what a file may have at all the kernel says EFBIG.
-    const Result<uint64_t> end = size();
-    if (!end) return end.error();
-    if (offset >= *end) return {};
-    length = std::min(length, *end - offset);
-    const int result = retry([&] {
-      return ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                         static_cast<off_t>(length));
-    });
-    if (result < 0 && errno != EOPNOTSUPP) return failure("punch a hole in", path_);
+    Result<void> punched = punch_hole(offset, length);
+    return !punched && punched.error().code == EOPNOTSUPP ? Result<void>() : punched;
+  }
+
+  Result<void> zero(uint64_t offset, uint64_t length) override {
+    Result<void> punched = punch_hole(offset, length);
+    if (punched || punched.error().code != EOPNOTSUPP) return punched;
+    const Result<uint64_t> file_end = size();
+    if (!file_end) return file_end.error();
+    const uint64_t end = std::min(*file_end, offset + length);
+    static constexpr std::array<std::byte, 65536> kZeros{};
+    while (offset < end) {
+      const auto piece = std::span(kZeros).first(std::min<uint64_t>(kZeros.size(), end - offset));
+      if (auto written = write(offset, piece); !written) return written;
+      offset += piece.size();
+    }
     return {};
   }
 
@@ -125,6 +132,20 @@ class HostFile final : public File {
   }
 
  private:
+  // Beyond its end a file reads as zeros, and beyond what a file may have at all the kernel says EFBIG.
+  Result<void> punch_hole(uint64_t offset, uint64_t length) {
+    const Result<uint64_t> end = size();
+    if (!end) return end.error();
+    if (offset >= *end) return {};
+    length = std::min(length, *end - offset);
+    const int result = retry([&] {
+      return ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                         static_cast<off_t>(length));
+    });
+    if (result < 0) return failure("punch a hole in", path_);
+    return {};
+  }
+
   Result<void> write_with(int flags, uint64_t offset, std::span<const std::byte> data) {
     std::size_t done = 0;
     while (done < data.size()) {
@@ -232,6 +253,12 @@ class HostFileSystem final : public FileSystem {
 FileSystem& host_file_system() {
   static HostFileSystem file_system;
   return file_system;
+}
+
+Result<void> write_or_zero(File& file, uint64_t offset, std::span<const std::byte> bytes) {
+  const bool is_zero =
+      std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; });
+  return is_zero ? file.zero(offset, bytes.size()) : file.write(offset, bytes);
 }
 
 Result<std::vector<std::byte>> read_whole(FileSystem& file_system, const std::string& path,

@@ -36,6 +36,8 @@ class File {
   // Gives the range's space back; it reads as zeros. Where the file system can't, and beyond the end of file,
   // nothing happens.
   virtual Result<void> punch(uint64_t offset, uint64_t length) = 0;
+  // The range reads as zeros, whatever the file system can. The end of file stays where it is.
+  virtual Result<void> zero(uint64_t offset, uint64_t length) { return punch(offset, length); }
   virtual Result<uint64_t> size() = 0;
   // For calls that move bytes from one descriptor to another, valid while the File lives; -1: the kernel has
   // none of it.
@@ -75,6 +77,10 @@ class FileSystem {
 
 // The kernel's own. Lives as long as the process.
 FileSystem& host_file_system();
+
+// So that the bytes are read there; zeros are not stored, and so may lie beyond what the file system can
+// address.
+Result<void> write_or_zero(File& file, uint64_t offset, std::span<const std::byte> bytes);
 
 // The whole of a small file; EFBIG beyond `bytes_max`.
 Result<std::vector<std::byte>> read_whole(FileSystem& file_system, const std::string& path,

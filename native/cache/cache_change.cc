@@ -116,12 +116,12 @@ Result<void> Cache::apply_in_place(Inode& node, const ChangePlan& plan, uint64_t
   Result<File*> file = sparse_file(node);
   if (!file) return file.error();
   for (const Edge& edge : plan.edges) {
-    if (auto written = (*file)->write(edge.page * kPageSize, edge.bytes); !written) return written;
+    if (auto written = write_or_zero(**file, edge.page * kPageSize, edge.bytes); !written) return written;
   }
   for (const DiskChangeRun& run : plan.runs) {
     if (run.action == ChangeAction::hole) {
       reclaim_later(node, lsn, run.first, run.count);
-    } else if (auto zeroed = (*file)->punch(run.first * kPageSize, run.count * kPageSize); !zeroed) {
+    } else if (auto zeroed = (*file)->zero(run.first * kPageSize, run.count * kPageSize); !zeroed) {
       return zeroed;
     }
   }

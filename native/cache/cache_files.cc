@@ -193,7 +193,7 @@ Result<int> Cache::open_backing(uint64_t ino) {
   // The kernel reads the file itself: holes must read as zeros, and the end must be the end.
   Result<void> exact;
   node->map.for_each_run(0, end, kPresent, 0, [&](uint64_t first, uint64_t count) {
-    if (exact) exact = (*file)->punch(first * kPageSize, count * kPageSize);
+    if (exact) exact = (*file)->zero(first * kPageSize, count * kPageSize);
   });
   if (exact) exact = (*file)->truncate(size);
   if (!exact) return exact.error();

@@ -255,12 +255,10 @@ Result<void> Cache::clear_beyond_end(Inode& node) {
   if (!file) return file.error();
   const uint64_t size = node.attributes.size;
   Result<void> done;
-  if (size % kPageSize != 0 && (node.map.at(size / kPageSize) & kValid) != 0) {
-    const std::array<std::byte, kPageSize> zeros{};
-    done = (*file)->write(size, std::span(zeros).first(kPageSize - size % kPageSize));
-  }
+  if (size % kPageSize != 0 && (node.map.at(size / kPageSize) & kValid) != 0)
+    done = (*file)->zero(size, kPageSize - size % kPageSize);
   node.map.for_each_run(pages_of(size), kNoLimit, kValid, kValid, [&](uint64_t first, uint64_t count) {
-    if (done) done = (*file)->punch(first * kPageSize, count * kPageSize);
+    if (done) done = (*file)->zero(first * kPageSize, count * kPageSize);
   });
   return done;
 }

@@ -422,7 +422,7 @@ Result<void> Replay::resolve(Inode& node, Doubts& open) {
   if (!file) return file.error();
   Result<void> done;
   open.zeros.for_each_run(0, kNoLimit, kDirty, kDirty, [&](uint64_t first, uint64_t count) {
-    if (done) done = (*file)->punch(first * kPageSize, count * kPageSize);
+    if (done) done = (*file)->zero(first * kPageSize, count * kPageSize);
   });
   if (!done) return done;
   std::array<std::byte, kPageSize> bytes;
@@ -444,7 +444,7 @@ Result<void> Replay::resolve(Inode& node, Doubts& open) {
     if (image != kZeros) {
       if (auto read = cache_.log_->read_image(image, bytes); !read) return read;
     }
-    if (auto written = (*file)->write(page * kPageSize, bytes); !written) return written;
+    if (auto written = write_or_zero(**file, page * kPageSize, bytes); !written) return written;
   }
   return {};
 }

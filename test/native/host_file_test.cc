@@ -1,7 +1,9 @@
 // Files of the host as they are, without the simulated disk: what it is asked to forget, and where it cannot.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -68,7 +70,52 @@ void check_round_trip(const std::string& directory) {
   CHECK(got == last);
 }
 
+// A file system that cannot punch holes, seen by this thread alone.
+class Ramfs {
+ public:
+  Ramfs() : directory_("penstock-ramfs") {
+    is_mounted_ = ::unshare(CLONE_NEWNS) == 0 &&
+                  ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                  ::mount("none", directory_.path().c_str(), "ramfs", 0, nullptr) == 0;
+  }
+  ~Ramfs() {
+    if (is_mounted_) ::umount2(directory_.path().c_str(), MNT_DETACH);
+  }
+  bool is_mounted() const { return is_mounted_; }
+  const std::string& path() const { return directory_.path(); }
+
+ private:
+  test::TemporaryDirectory directory_;
+  bool is_mounted_ = false;
+};
+
+void check_zeros(const std::string& directory) {
+  auto opened = host_file_system().open(directory + "/zeroed", OpenMode::create_new);
+  REQUIRE(opened.ok());
+  File& file = **opened;
+  auto bytes = pattern(std::byte{1});
+  REQUIRE(file.write(0, bytes).ok());
+  REQUIRE(file.zero(kPageSize, 30 * kPageSize).ok());
+  REQUIRE(file.zero(60 * kPageSize, uint64_t{1} << 50).ok());
+  REQUIRE(file.zero(uint64_t{1} << 40, kPageSize).ok());
+  std::fill_n(bytes.begin() + kPageSize, 30 * kPageSize, std::byte{0});
+  std::fill(bytes.begin() + 60 * kPageSize, bytes.end(), std::byte{0});
+  std::vector<std::byte> got(bytes.size());
+  CHECK(file.read(0, got).value() == got.size());
+  CHECK(got == bytes);
+  CHECK(file.size().value() == bytes.size());
+}
+
 }  // namespace
+
+TEST_CASE("what is zeroed reads as zeros, also where no holes can be punched") {
+  check_zeros(test::TemporaryDirectory("penstock-host-file").path());
+  const Ramfs ramfs;
+  if (ramfs.is_mounted())
+    check_zeros(ramfs.path());
+  else
+    MESSAGE("not tried without holes: that takes a mount of ramfs");
+}
 
 TEST_CASE("what is written uncached is there, on a disk and in memory") {
   check_round_trip(test::TemporaryDirectory("penstock-host-file").path());
