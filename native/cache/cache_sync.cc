@@ -162,12 +162,21 @@ Result<void> Cache::maintain() {
   const std::lock_guard lock(maintain_mutex_);
   sweep_clock();
   if (auto reclaimed = reclaim_due(); !reclaimed) return reclaimed;
+  for (Segment* segment : log_->sealed()) {
+    if (segment->move_wait > 0) segment->move_wait -= 1;
+  }
+  Result<void> first_error;
   for (std::size_t round = 0; round < kCompactionsPerRound; ++round) {
     Result<bool> compacted = compact_one();
-    if (!compacted) return compacted.error();
+    if (!compacted) {
+      if (first_error) first_error = compacted.error();
+      if (compacted.error().code == ENOSPC) break;
+      continue;
+    }
     if (!*compacted) break;
   }
-  return index_sealed();
+  const Result<void> indexed = index_sealed();
+  return first_error ? indexed : first_error;
 }
 
 void Cache::run_background() {

@@ -18,6 +18,7 @@ namespace {
 
 // Segments that may be fuller of the dead than of the living before compaction starts.
 constexpr std::size_t kSegmentsFree = 3;
+constexpr unsigned kMoveWaitMax = 64;  // rounds of maintenance
 
 // Whether anything of the file lives in the segment: records since its state record, or page images.
 bool needs(const Inode& node, const Segment& segment) {
@@ -42,7 +43,7 @@ Result<bool> Cache::compact_one() {
     const int64_t live = std::max<int64_t>(0, segment->live_images.load(std::memory_order_relaxed));
     live_bytes += live * static_cast<int64_t>(kPageSize);
     const double ratio = static_cast<double>(live) * kPageSize / static_cast<double>(segment->bytes);
-    if (ratio < least) {
+    if (ratio < least && segment->move_wait == 0) {
       least = ratio;
       victim = segment;
     }
@@ -62,7 +63,13 @@ Result<bool> Cache::compact_one() {
   });
   if (!read) return read.error();
   for (const uint64_t ino : inos) {
-    if (auto moved = move_forward(ino, *victim); !moved) return moved.error();
+    if (auto moved = move_forward(ino, *victim); !moved) {
+      if (moved.error().code == ENOSPC) return moved.error();  // no fault of the file's
+      // A file that cannot be moved, now or until it is published, keeps its segment, and not all others.
+      victim->move_failures += 1;
+      victim->move_wait = std::min(1u << std::min(victim->move_failures, 16u), kMoveWaitMax);
+      return moved.error();
+    }
     if (is_oldest) continue;
     const Changing node(*table_, ino);
     // A file that was forgotten and attached again, of which the log knows nothing yet, is gone for the log.
