@@ -111,6 +111,7 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
                                               InstanceMethod<&CacheWrap::forget>("forget"),
                                               InstanceMethod<&CacheWrap::condemn>("condemn"),
                                               InstanceMethod<&CacheWrap::set_map>("setMap"),
+                                              InstanceMethod<&CacheWrap::set_holes>("setHoles"),
                                               InstanceMethod<&CacheWrap::grant>("grant"),
                                               InstanceMethod<&CacheWrap::grant_remaining>("grantRemaining"),
                                               InstanceMethod<&CacheWrap::take_back_grant>("takeBackGrant"),
@@ -217,6 +218,9 @@ class CacheWrap final : public Napi::ObjectWrap<CacheWrap> {
   void set_map(const Napi::CallbackInfo& info) {
     const auto bits = info[2].As<Napi::Uint8Array>();
     raise(info.Env(), held().set_map(number(info[0]), number(info[1]), {bits.Data(), bits.ByteLength()}));
+  }
+  void set_holes(const Napi::CallbackInfo& info) {
+    raise(info.Env(), held().set_holes(number(info[0]), number(info[1]), number(info[2])));
   }
   void grant(const Napi::CallbackInfo& info) { held().grant(number(info[0])); }
   Napi::Value grant_remaining(const Napi::CallbackInfo& info) {

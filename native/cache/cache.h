@@ -119,6 +119,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   void condemn(uint64_t ino);
   // Bit i of `presence`: page i of the chunk holds data in the store.
   Result<void> set_map(uint64_t ino, uint64_t chunk, std::span<const uint8_t> presence);
+  // The same for so many chunks of which the store has no page.
+  Result<void> set_holes(uint64_t ino, uint64_t first_chunk, uint64_t count);
 
   void grant(uint64_t pages) { grants_.fetch_add(static_cast<int64_t>(pages), std::memory_order_relaxed); }
   int64_t grant_remaining() const { return grants_.load(std::memory_order_relaxed); }
@@ -303,8 +305,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   std::unordered_map<uint64_t, uint64_t> orphaned_charges_;
 
   mutable std::mutex sparse_mutex_;
-  // Files with a sparse file, in the order of the eviction hand. One that was dropped stays until the hand, or
-  // `sweep_clock`, comes to it.
+  // Files with a sparse file, in the order of the eviction hand. One that was dropped stays until the hand,
+  // or `sweep_clock`, comes to it.
   mutable std::deque<ClockEntry> sparse_clock_;
   mutable std::atomic<int64_t> open_files_{0};
   int64_t open_files_max_ = 0;

@@ -137,7 +137,8 @@ void Cache::keep_in_clock(const Inode& node) const {
   sparse_clock_.push_back({node.ino, node.sparse->id});
 }
 
-// `node`: what the table has by that number. A file that was dropped and cached again has an entry of its own.
+// `node`: what the table has by that number. A file that was dropped and cached again has an entry of its
+// own.
 bool Cache::is_in_clock(const Inode* node, const ClockEntry& entry) {
   return node != nullptr && node->sparse && node->sparse->id == entry.file_id;
 }

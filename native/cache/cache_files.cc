@@ -8,6 +8,11 @@
 #include "native/cache/record.h"
 
 namespace penstock::cache {
+namespace {
+
+constexpr uint64_t kChunksMax = kFileBytesMax / kPageSize / kPagesPerChunk;
+
+}  // namespace
 
 Mutation::Mutation(Cache& cache, Inode& node)
     : cache_(cache),
@@ -156,6 +161,20 @@ Result<void> Cache::set_map(uint64_t ino, uint64_t chunk, std::span<const uint8_
       node->update(page, 1, kPresent, 0);
   }
   node->map.set_chunk_known(chunk);
+  return {};
+}
+
+Result<void> Cache::set_holes(uint64_t ino, uint64_t first_chunk, uint64_t count) {
+  if (count == 0 || first_chunk >= kChunksMax || count > kChunksMax - first_chunk)
+    return Error{EINVAL, "chunks beyond the largest file"};
+  const Changing node(*table_, ino);
+  if (!node) return {};
+  if (node->map.is_small() && pages_of(node->attributes.size) > kSmallPages) {
+    if (auto made = ensure_sparse(*node); !made) return made;
+  }
+  // Of a file that was cut meanwhile.
+  if (node->map.is_small() && first_chunk > 0) return {};
+  node->map.set_chunks_known(first_chunk, first_chunk + count);
   return {};
 }
 

@@ -26,10 +26,12 @@ std::optional<IoOutcome> Cache::map_need(const Inode& node, uint64_t first, uint
     const uint64_t to = std::min(end, (chunk + 1) * kPagesPerChunk);
     return !node.map.all(from, to - from, kPresent | kValid);
   };
-  for (uint64_t chunk = first / kPagesPerChunk; chunk * kPagesPerChunk < end; ++chunk) {
+  // Many chunks at a step where they are alike: a file may have millions of them and nothing in them.
+  const uint64_t chunks_end = (end + kPagesPerChunk - 1) / kPagesPerChunk;
+  for (uint64_t chunk = first / kPagesPerChunk; chunk < chunks_end; chunk = node.map.same_until(chunk)) {
     if (!is_open(chunk)) continue;
-    uint64_t stop = chunk + 1;
-    while (stop * kPagesPerChunk < end && is_open(stop)) ++stop;
+    uint64_t stop = std::min(chunks_end, node.map.same_until(chunk));
+    while (stop < chunks_end && is_open(stop)) stop = std::min(chunks_end, node.map.same_until(stop));
     constexpr uint64_t kChunkBytes = kPagesPerChunk * kPageSize;
     return counted(counters_.need_map, {.status = IoStatus::need_map,
                                         .need_offset = chunk * kChunkBytes,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <iterator>
 #include <new>
 
 namespace penstock::cache {
@@ -49,13 +50,13 @@ void PageMap::grow_beyond_small() {
   auto chunk = std::make_unique<Chunk>();
   for (unsigned bit = 0; bit < 4; ++bit) chunk->bits[bit][0] = words[bit];
   chunk->known = small_known_;
-  chunks_->emplace(0, std::move(chunk));
+  chunks_->held.emplace(0, std::move(chunk));
 }
 
 const Chunk* PageMap::chunk(uint64_t index) const {
   if (is_small()) return nullptr;
-  const auto found = chunks_->find(index);
-  return found == chunks_->end() ? nullptr : found->second.get();
+  const auto found = chunks_->held.find(index);
+  return found == chunks_->held.end() ? nullptr : found->second.get();
 }
 
 Chunk* PageMap::chunk(uint64_t index) {
@@ -64,8 +65,8 @@ Chunk* PageMap::chunk(uint64_t index) {
 
 uint64_t PageMap::next_chunk(uint64_t index) const {
   if (is_small()) return index == 0 ? 0 : kNoLimit;
-  const auto found = chunks_->lower_bound(index);
-  return found == chunks_->end() ? kNoLimit : found->first;
+  const auto found = chunks_->held.lower_bound(index);
+  return found == chunks_->held.end() ? kNoLimit : found->first;
 }
 
 uint8_t PageMap::at(uint64_t page) const {
@@ -155,7 +156,7 @@ uint64_t PageMap::count(uint64_t first, uint64_t end, uint8_t mask, uint8_t want
 
 uint64_t PageMap::present_end() const {
   if (is_small()) return static_cast<uint64_t>(std::bit_width(small_[0]));
-  for (auto chunk_at = chunks_->rbegin(); chunk_at != chunks_->rend(); ++chunk_at) {
+  for (auto chunk_at = chunks_->held.rbegin(); chunk_at != chunks_->held.rend(); ++chunk_at) {
     const auto& words = chunk_at->second->bits[0];
     for (uint64_t word = kWordsPerChunk; word-- > 0;) {
       if (words[word] != 0)
@@ -193,7 +194,7 @@ void PageMap::update(uint64_t first, uint64_t count, uint8_t set, uint8_t clear,
       page = next * kPagesPerChunk;
       continue;
     }
-    if (owner == nullptr) owner = chunks_->emplace(index, std::make_unique<Chunk>()).first->second.get();
+    if (owner == nullptr) owner = chunks_->held.emplace(index, std::make_unique<Chunk>()).first->second.get();
     const uint64_t within = page % kPagesPerChunk;
     const uint64_t width = std::min<uint64_t>(64 - within % 64, end - page);
     auto& bits = owner->bits;
@@ -207,18 +208,40 @@ void PageMap::update(uint64_t first, uint64_t count, uint8_t set, uint8_t clear,
 bool PageMap::chunk_known(uint64_t index) const {
   if (is_small()) return index == 0 && small_known_;
   const Chunk* owner = chunk(index);
-  return owner != nullptr && owner->known;
+  if (owner != nullptr && owner->known) return true;
+  const auto after = chunks_->known.upper_bound(index);
+  return after != chunks_->known.begin() && std::prev(after)->second > index;
 }
 
-void PageMap::set_chunk_known(uint64_t index) {
+void PageMap::set_chunks_known(uint64_t first, uint64_t end) {
   if (is_small()) {
-    assert(index == 0);
+    assert(first == 0);
     small_known_ = true;
     return;
   }
-  auto& owner = (*chunks_)[index];
-  if (owner == nullptr) owner = std::make_unique<Chunk>();
-  owner->known = true;
+  if (Chunk* owner = chunk(first); owner != nullptr && end == first + 1) {
+    owner->known = true;
+    return;
+  }
+  auto& known = chunks_->known;
+  auto next = known.upper_bound(first);
+  if (next != known.begin() && std::prev(next)->second >= first) {
+    --next;
+    first = next->first;
+  }
+  while (next != known.end() && next->first <= end) {
+    end = std::max(end, next->second);
+    next = known.erase(next);
+  }
+  known.emplace_hint(next, first, end);
+}
+
+uint64_t PageMap::same_until(uint64_t index) const {
+  if (is_small()) return index == 0 ? 1 : kNoLimit;
+  const auto after = chunks_->known.upper_bound(index);
+  if (after != chunks_->known.begin() && std::prev(after)->second > index) return std::prev(after)->second;
+  const uint64_t next_known = after == chunks_->known.end() ? kNoLimit : after->first;
+  return chunk(index) != nullptr ? index + 1 : std::min(next_known, next_chunk(index));
 }
 
 void PageMap::touch(uint64_t page) const {

@@ -2,7 +2,8 @@
 //
 //   small file (up to 16 pages)   four 16-bit words in place: a million such files must stay cheap
 //   larger file                   in the same place, a map of 4 MiB chunks, each four bitmaps of 1024 bits;
-//                                 an absent chunk is all zero
+//                                 an absent chunk is all zero, and those known to be holes are but ranges:
+//                                 a file of many TiB with little in it costs little
 //
 // `known` says of a chunk that its present bits tell the whole truth about the store; before that only set
 // bits do. Thread: the caller's lock of the file, shared for const calls.
@@ -78,7 +79,11 @@ class PageMap {
   uint64_t present_end() const;
 
   bool chunk_known(uint64_t chunk) const;
-  void set_chunk_known(uint64_t chunk);
+  void set_chunk_known(uint64_t chunk) { set_chunks_known(chunk, chunk + 1); }
+  // [first, end). Of a small file: chunk 0 alone.
+  void set_chunks_known(uint64_t first, uint64_t end);
+  // The chunks from `index` on that are known, or not, as that one is, end here or before; beyond `index`.
+  uint64_t same_until(uint64_t index) const;
   // Marks the chunk as recently used. Thread: shared lock is enough.
   void touch(uint64_t page) const;
   Chunk* chunk(uint64_t index);
@@ -86,10 +91,12 @@ class PageMap {
   // The first chunk that exists at or after `index`; kNoLimit when there is none. Chunk 0 of a small file
   // exists.
   uint64_t next_chunk(uint64_t index) const;
-  std::size_t chunk_count() const { return is_small() ? 0 : chunks_->size(); }
 
  private:
-  using Chunks = std::map<uint64_t, std::unique_ptr<Chunk>>;
+  struct Chunks {
+    std::map<uint64_t, std::unique_ptr<Chunk>> held;
+    std::map<uint64_t, uint64_t> known;  // first -> end of ranges, apart; what is held in them is known, too
+  };
   // 64 pages of one chunk (or the 16 small ones): which of them match.
   uint64_t match_word(uint64_t word_index, uint8_t mask, uint8_t want) const;
 

@@ -66,6 +66,8 @@ export interface GatewayCache {
   /** The inode is gone: its bytes too, dirty ones included. They are never uploaded. */
   forget(ino: number): void;
   setMap(ino: number, chunk: number, presence: Uint8Array): void;
+  /** The same for so many chunks of which the store has no page. */
+  setHoles(ino: number, firstChunk: number, count: number): void;
 
   grant(pages: number): void;
   grantRemaining(): number;

@@ -17,6 +17,8 @@ import type { DataNeed } from './transport.js';
 const MAX_ROUNDS = 1000;
 /** How often stripes are asked for again because their versions were replaced and dropped in between. */
 const STRIPE_ATTEMPTS_MAX = 16;
+/** From so many chunks on (64 MiB) it is worth asking first which of them have a stripe at all. */
+const HOLE_CHUNKS_MIN = 16;
 
 export interface DataNeedsOptions {
   readonly session: Session;
@@ -137,9 +139,38 @@ export class DataNeeds {
 
   async #loadMaps(ino: number, offset: number, length: number): Promise<void> {
     const { first, last } = chunksOf(offset, length);
-    for (let chunk = first; chunk <= last; chunk += 1) {
-      await this.#shared(`map:${ino}:${chunk}`, () => this.#pinned(ino, () => this.#loadMap(ino, chunk)));
+    for (const [from, count] of await this.#unlessHoles(ino, first, last + 1 - first)) {
+      for (let chunk = from; chunk < from + count; chunk += 1) {
+        await this.#shared(`map:${ino}:${chunk}`, () => this.#pinned(ino, () => this.#loadMap(ino, chunk)));
+      }
     }
+  }
+
+  /** Tells the cache of the chunks that no stripe touches, millions of them at once, and answers the runs of the others. */
+  async #unlessHoles(ino: number, first: number, count: number): Promise<Array<[number, number]>> {
+    if (count < HOLE_CHUNKS_MIN) return [[first, count]];
+    const { session, caller, cache } = this.#options;
+    const others: Array<[number, number]> = [];
+    await this.#pinned(ino, () =>
+      this.#outrunning(
+        ino,
+        () => session.namespace.stripes(caller, ino, first * CHUNK_SIZE, count * CHUNK_SIZE),
+        (stripes) => {
+          let from = first;
+          for (const stripe of [...stripes].sort((left, right) => left.offset - right.offset)) {
+            const touched = chunksOf(stripe.offset, stripe.length);
+            const begin = Math.max(touched.first, from);
+            const end = Math.min(touched.last + 1, first + count);
+            if (begin >= end) continue;
+            if (begin > from) cache.setHoles(ino, from, begin - from);
+            others.push([begin, end - begin]);
+            from = end;
+          }
+          if (from < first + count) cache.setHoles(ino, from, first + count - from);
+        },
+      ),
+    );
+    return others;
   }
 
   /**
@@ -151,13 +182,22 @@ export class DataNeeds {
   }
 
   async #loadMap(ino: number, chunk: number): Promise<void> {
+    await this.#outrunning(
+      ino,
+      () => this.#presenceOf(ino, chunk),
+      (presence) => this.#options.cache.setMap(ino, chunk, presence),
+    );
+  }
+
+  /** What `load` says of the published file is taken only when none was published meanwhile; else it is asked again. */
+  async #outrunning<T>(ino: number, load: () => Promise<T>, take: (loaded: T) => void): Promise<void> {
     for (let attempt = 1; attempt <= STRIPE_ATTEMPTS_MAX; attempt += 1) {
       const maps = this.#mapping.get(ino) ?? new Set();
       const map = { isPast: false };
       this.#mapping.set(ino, maps.add(map));
       try {
-        const presence = await this.#presenceOf(ino, chunk);
-        if (!map.isPast) return this.#options.cache.setMap(ino, chunk, presence);
+        const loaded = await load();
+        if (!map.isPast) return take(loaded);
       } finally {
         maps.delete(map);
         if (maps.size === 0) this.#mapping.delete(ino);

@@ -15,6 +15,7 @@ interface Play {
   readonly dropped: Set<number>;
   readonly fetched: FetchRequest[];
   readonly maps: Array<{ chunk: number; presence: Uint8Array }>;
+  readonly holes: Array<[number, number]>;
   pins: number;
   onStripes?: () => void;
   onPresence?: (() => void) | undefined;
@@ -49,6 +50,9 @@ function needsOf(play: Play): DataNeeds {
     setMap: (_ino, chunk, presence) => {
       play.maps.push({ chunk, presence });
     },
+    setHoles: (_ino, first, count) => {
+      play.holes.push([first, count]);
+    },
   };
   return new DataNeeds({
     session: { namespace: { stripes } } as unknown as Session,
@@ -63,7 +67,7 @@ function needsOf(play: Play): DataNeeds {
   });
 }
 
-const playOf = (): Play => ({ version: 1, dropped: new Set(), fetched: [], maps: [], pins: 0 });
+const playOf = (): Play => ({ version: 1, dropped: new Set(), fetched: [], maps: [], holes: [], pins: 0 });
 
 test('a download names pages relative to the stripe, and the page of the file where the stripe begins', async () => {
   const play = playOf();
@@ -101,6 +105,17 @@ test('a chunk is mapped from the stripes that overlap it', async () => {
   expect([...map!.presence.subarray(0, 32)].every((byte) => byte === 0)).toBe(true);
   expect([...map!.presence.subarray(32, 64)].every((byte) => byte === 0xff)).toBe(true);
   expect([...map!.presence.subarray(64)].every((byte) => byte === 0)).toBe(true);
+});
+
+test('of a file of a hundred TiB with one stripe, one chunk is mapped, and all others at once', async () => {
+  const play = playOf();
+  const chunks = 25 * MIB;
+  await needsOf(play).provide({ kind: 'map', ino: 7, offset: 0, length: chunks * 4 * MIB });
+  expect(play.maps.map(({ chunk }) => chunk)).toEqual([0]);
+  expect(play.holes).toEqual([[1, chunks - 1]]);
+  await needsOf(play).provide({ kind: 'map', ino: 7, offset: 8 * MIB, length: chunks * 4 * MIB });
+  expect(play.maps).toHaveLength(1);
+  expect(play.pins).toBe(0);
 });
 
 test('a map of a version that was replaced by a publish meanwhile is not believed', async () => {
