@@ -47,8 +47,8 @@ struct Segment {
   bool synced = false;   // sealed and on disk
   bool indexed = false;  // segment_index.h; with the four below, the maintaining thread's alone
   unsigned index_failures = 0;
-  unsigned index_wait = 0;              // rounds until it is tried again
-  unsigned move_failures = 0;           // to empty it: something of a file in it could not be moved
+  unsigned index_wait = 0;     // rounds until it is tried again
+  unsigned move_failures = 0;  // to empty it: something of a file in it could not be moved
   unsigned move_wait = 0;
   std::atomic<int64_t> images{0};       // page images ever written here
   std::atomic<int64_t> live_images{0};  // those a file still points at
