@@ -18,6 +18,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -207,6 +208,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   Result<void> open_directory();
   void choose_open_files();
   Result<void> recover();
+  Result<void> record_boot(const std::string& boot);
   void run_background();
 
   // Whole pages from `page` on.
@@ -237,6 +239,8 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
 
   Result<Appended> append(Inode& node, RecordKind kind, std::span<const std::byte> body,
                           std::span<const PageImage> images = {}, uint16_t count = 0);
+  Result<Appended> append(Inode& node, RecordKind kind, std::span<const std::byte> body,
+                          std::span<const PageImage> images, uint16_t count, Room room);
   // All that the log must know of a file. `with_checksums`: of the first pages of a sparse file too.
   struct WholeState {
     StateBody state;
@@ -245,7 +249,7 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   };
   Result<WholeState> whole_state(const Inode& node, bool with_checksums) const;
   // Makes the log say all of the file, so that earlier records of it no longer count.
-  Result<void> append_state(Inode& node, bool with_checksums);
+  Result<void> append_state(Inode& node, bool with_checksums, Room room = Room::grow);
   Result<void> ensure_sparse(Inode& node);
   Result<void> clear_beyond_end(Inode& node);
   // Valid while the file's lock is held.
@@ -277,6 +281,11 @@ class Cache final : public fuse::FileIo, public PageSource, public PageSink {
   static bool is_in_clock(const Inode* node, const ClockEntry& entry);
   uint64_t evict_small(uint64_t bytes);
   Result<bool> compact_one();
+  Segment* choose_victim(std::span<Segment* const> sealed);
+  Result<Segment*> choose_victim_cramped(std::span<Segment* const> sealed);
+  Result<std::set<uint64_t>> files_in(const Segment& segment) const;
+  // Bytes that the log grows by when the segment goes.
+  Result<uint64_t> cost_to_remove(const Segment& segment, bool is_oldest);
   Result<void> index_sealed();
   Result<void> index_segment(Segment& segment);
   Result<void> move_forward(uint64_t ino, const Segment& victim);

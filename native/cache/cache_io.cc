@@ -282,6 +282,7 @@ IoOutcome Cache::write_locked(Inode& node, uint64_t offset, std::span<const std:
 // Data, then its record. `after`: the attributes of a write; null for a fill, which changes none.
 Result<void> Cache::store_pages(Inode& node, uint64_t first, uint64_t count, std::span<const Piece> pieces,
                                 const Attributes* after) {
+  if (auto relieved = log_->relieve(); !relieved) return relieved;
   if (node.base_lsn == 0) {
     if (auto stated = append_state(node, false); !stated) return stated;
   }

@@ -118,7 +118,20 @@ Result<void> Cache::recover() {
   if (!recovery_.boot_changed) return {};
   // Only now: a crash before this line must find that what it reads is still of the other boot.
   if (auto synced = file_system_.sync_directory(directory); !synced) return synced;
-  return replace_whole(file_system_, directory, "boot", bytes_of(boot));
+  return record_boot(boot);
+}
+
+// A full disk has no room for a new file: then in place. Whatever a crash leaves of that is no boot id, and
+// the next open takes it for a power loss.
+Result<void> Cache::record_boot(const std::string& boot) {
+  const Result<void> replaced = replace_whole(file_system_, options_.directory, "boot", bytes_of(boot));
+  if (replaced || replaced.error().code != ENOSPC) return replaced;
+  auto file = file_system_.open(options_.directory + "/boot", OpenMode::read_write);
+  if (!file) return replaced;
+  Result<void> written = (*file)->write(0, bytes_of(boot));
+  if (written) written = (*file)->truncate(boot.size());
+  if (written) written = (*file)->sync_data();
+  return written;
 }
 
 }  // namespace penstock::cache

@@ -44,12 +44,17 @@ Error torn_error(const Inode& node) {
 }  // namespace
 
 Result<Appended> Cache::append(Inode& node, RecordKind kind, std::span<const std::byte> body,
-                               std::span<const PageImage> images, uint16_t count) {
+                               std::span<const PageImage> images, uint16_t count, Room room) {
   RecordHeader header;
   header.ino = node.ino;
   header.kind = kind;
   header.count = count;
-  return log_->append(header, body, images);
+  return log_->append(header, body, images, room);
+}
+
+Result<Appended> Cache::append(Inode& node, RecordKind kind, std::span<const std::byte> body,
+                               std::span<const PageImage> images, uint16_t count) {
+  return append(node, kind, body, images, count, room_of(kind));
 }
 
 Result<Cache::WholeState> Cache::whole_state(const Inode& node, bool with_checksums) const {
@@ -97,7 +102,7 @@ Result<Cache::WholeState> Cache::whole_state(const Inode& node, bool with_checks
   return whole;
 }
 
-Result<void> Cache::append_state(Inode& node, bool with_checksums) {
+Result<void> Cache::append_state(Inode& node, bool with_checksums, Room room) {
   Result<WholeState> whole = whole_state(node, with_checksums);
   if (!whole) return whole.error();
   const std::vector<DiskStateRun>& runs = whole->runs;
@@ -106,7 +111,7 @@ Result<void> Cache::append_state(Inode& node, bool with_checksums) {
   while (runs.size() - done > kRunsPerRecord) {
     BodyWriter part;
     for (std::size_t index = 0; index < kRunsPerRecord; ++index) part.add(runs[done + index]);
-    Result<Appended> appended = append(node, RecordKind::state_part, part.bytes(), {}, kRunsPerRecord);
+    Result<Appended> appended = append(node, RecordKind::state_part, part.bytes(), {}, kRunsPerRecord, room);
     if (!appended) return appended.error();
     if (first_lsn == 0) first_lsn = appended->lsn;
     done += kRunsPerRecord;
@@ -117,7 +122,7 @@ Result<void> Cache::append_state(Inode& node, bool with_checksums) {
   body.add(whole->state);
   for (; done < runs.size(); ++done) body.add(runs[done]);
   for (const DiskPage& page : whole->pages) body.add(page);
-  const Result<Appended> appended = append(node, RecordKind::state, body.bytes());
+  const Result<Appended> appended = append(node, RecordKind::state, body.bytes(), {}, 0, room);
   if (!appended) return appended.error();
   node.base_lsn = first_lsn != 0 ? first_lsn : appended->lsn;
   return {};
@@ -206,6 +211,7 @@ void Cache::open_dirty_files() {
 // The pages move, then one record says so; until then the log's images are the file.
 Result<void> Cache::ensure_sparse(Inode& node) {
   if (node.sparse) return {};
+  if (auto relieved = log_->relieve(); !relieved) return relieved;
   const uint64_t id = next_file_id_.fetch_add(1, std::memory_order_relaxed);
   const std::string path = sparse_path(node.ino, id);
   auto opened = file_system_.open(path, OpenMode::create);

@@ -166,6 +166,7 @@ Result<void> Cache::maintain() {
     if (segment->move_wait > 0) segment->move_wait -= 1;
   }
   Result<void> first_error;
+  static_cast<void>(log_->relieve());
   for (std::size_t round = 0; round < kCompactionsPerRound; ++round) {
     Result<bool> compacted = compact_one();
     if (!compacted) {
@@ -174,8 +175,11 @@ Result<void> Cache::maintain() {
       continue;
     }
     if (!*compacted) break;
+    // What has become free is the log's before it is anybody's.
+    static_cast<void>(log_->relieve());
   }
-  const Result<void> indexed = index_sealed();
+  // An index can be done without.
+  const Result<void> indexed = log_->is_cramped() ? Result<void>() : index_sealed();
   return first_error ? indexed : first_error;
 }
 

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "native/cache/cache.h"
+#include "native/cache/log_image.h"
 #include "native/cache/record.h"
 
 namespace penstock::cache {
@@ -19,6 +20,12 @@ namespace {
 // Segments that may be fuller of the dead than of the living before compaction starts.
 constexpr std::size_t kSegmentsFree = 3;
 constexpr unsigned kMoveWaitMax = 64;  // rounds of maintenance
+// How many are looked at, which is to read their records, when the disk is full.
+constexpr std::size_t kVictimsTried = 8;
+
+int64_t live_images_of(const Segment& segment) {
+  return std::max<int64_t>(0, segment.live_images.load(std::memory_order_relaxed));
+}
 
 // Whether anything of the file lives in the segment: records since its state record, or page images.
 bool needs(const Inode& node, const Segment& segment) {
@@ -33,14 +40,13 @@ bool needs(const Inode& node, const Segment& segment) {
 
 }  // namespace
 
-Result<bool> Cache::compact_one() {
-  const std::vector<Segment*> sealed = log_->sealed();
-  if (sealed.size() < kSegmentsFree) return false;
+Segment* Cache::choose_victim(std::span<Segment* const> sealed) {
+  if (sealed.size() < kSegmentsFree) return nullptr;
   Segment* victim = nullptr;
   double least = 1;
   int64_t live_bytes = totals_.files.load(std::memory_order_relaxed) * 256;
   for (Segment* segment : sealed) {
-    const int64_t live = std::max<int64_t>(0, segment->live_images.load(std::memory_order_relaxed));
+    const int64_t live = live_images_of(*segment);
     live_bytes += live * static_cast<int64_t>(kPageSize);
     const double ratio = static_cast<double>(live) * kPageSize / static_cast<double>(segment->bytes);
     if (ratio < least && segment->move_wait == 0) {
@@ -51,18 +57,84 @@ Result<bool> Cache::compact_one() {
   const auto log_bytes = static_cast<int64_t>(sealed.size() * log_->segment_bytes());
   const bool is_bloated =
       log_bytes > 2 * live_bytes + static_cast<int64_t>(kSegmentsFree * log_->segment_bytes());
-  if (victim == nullptr || (least > 0.02 && !is_bloated)) return false;
+  if (victim == nullptr || (least > 0.02 && !is_bloated)) return nullptr;
   // A segment without images may still be full of states that count; it goes when the log is bloated.
-  if (least <= 0.02 && !is_bloated && log_bytes < live_bytes) return false;
+  if (least <= 0.02 && !is_bloated && log_bytes < live_bytes) return nullptr;
+  return victim;
+}
 
+// Any segment that gives more than it takes, if what it takes is there: half of a compaction would use up
+// the reserve for nothing.
+Result<Segment*> Cache::choose_victim_cramped(std::span<Segment* const> sealed) {
+  std::vector<Segment*> by_life(sealed.begin(), sealed.end());
+  std::erase_if(by_life, [](const Segment* segment) { return segment->move_wait > 0; });
+  std::stable_sort(by_life.begin(), by_life.end(), [](const Segment* left, const Segment* right) {
+    return live_images_of(*left) < live_images_of(*right);
+  });
+  if (by_life.size() > kVictimsTried) by_life.resize(kVictimsTried);
+  const uint64_t left = log_->bytes_left(Room::compact);
+  Result<Segment*> chosen = nullptr;
+  for (Segment* segment : by_life) {
+    const Result<uint64_t> cost = cost_to_remove(*segment, segment == sealed.front());
+    if (!cost) {
+      // Another may do.
+      if (chosen) chosen = cost.error();
+      continue;
+    }
+    const uint64_t used = segment->records_end + (segment->bytes - segment->payload_start);
+    if (*cost < left && 2 * *cost <= used) return segment;
+  }
+  return chosen;
+}
+
+Result<std::set<uint64_t>> Cache::files_in(const Segment& segment) const {
   std::set<uint64_t> inos;
-  const bool is_oldest = victim == sealed.front();
-  Result<void> read = log_->for_each_record(*victim, [&](const ReadRecord& record) -> Result<void> {
+  Result<void> read = log_->for_each_record(segment, [&](const ReadRecord& record) -> Result<void> {
     inos.insert(record.header.ino);
     return {};
   });
   if (!read) return read.error();
-  for (const uint64_t ino : inos) {
+  return inos;
+}
+
+Result<uint64_t> Cache::cost_to_remove(const Segment& segment, bool is_oldest) {
+  const Result<std::set<uint64_t>> inos = files_in(segment);
+  if (!inos) return inos.error();
+  uint64_t cost = sizeof(RecordHeader);
+  for (const uint64_t ino : *inos) {
+    const Reading node(*table_, ino);
+    if (!node || node->base_lsn == 0) {
+      if (!is_oldest) cost += sizeof(RecordHeader);
+      continue;
+    }
+    if (!needs(*node, segment)) continue;
+    const Result<WholeState> whole = whole_state(*node, false);
+    if (!whole) return whole.error();
+    cost += sizeof(RecordHeader) + sizeof(StateBody) + whole->runs.size() * sizeof(DiskStateRun) +
+            whole->pages.size() * sizeof(DiskPage);
+    for (const DiskPage& page : whole->pages) {
+      if (!node->sparse && page.segment == segment.id)
+        cost += sizeof(RecordHeader) + sizeof(DiskRun) + image_bytes(kPageSize);
+    }
+  }
+  return cost;
+}
+
+Result<bool> Cache::compact_one() {
+  const std::vector<Segment*> sealed = log_->sealed();
+  Segment* victim = nullptr;
+  if (log_->is_cramped()) {
+    const Result<Segment*> chosen = choose_victim_cramped(sealed);
+    if (!chosen) return chosen.error();
+    victim = *chosen;
+  } else {
+    victim = choose_victim(sealed);
+  }
+  if (victim == nullptr) return false;
+  const bool is_oldest = victim == sealed.front();
+  const Result<std::set<uint64_t>> inos = files_in(*victim);
+  if (!inos) return inos.error();
+  for (const uint64_t ino : *inos) {
     if (auto moved = move_forward(ino, *victim); !moved) {
       if (moved.error().code == ENOSPC) return moved.error();  // no fault of the file's
       // A file that cannot be moved, now or until it is published, keeps its segment, and not all others.
@@ -78,7 +150,7 @@ Result<bool> Cache::compact_one() {
     RecordHeader header;
     header.ino = ino;
     header.kind = RecordKind::forget;
-    if (auto appended = log_->append(header, {}); !appended) return appended.error();
+    if (auto appended = log_->append(header, {}, {}, Room::compact); !appended) return appended.error();
   }
   if (auto removed = log_->remove(victim); !removed) return removed.error();
   counters_.segments_compacted.fetch_add(1, std::memory_order_relaxed);
@@ -142,7 +214,7 @@ Result<void> Cache::move_forward(uint64_t ino, const Segment& victim) {
     }
   }
   counters_.states_moved.fetch_add(1, std::memory_order_relaxed);
-  return append_state(*node, false);
+  return append_state(*node, false, Room::compact);
 }
 
 }  // namespace penstock::cache

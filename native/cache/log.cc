@@ -2,6 +2,7 @@
 #include "native/cache/log.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstdio>
 
 #include "native/base/crc32c.h"
@@ -29,67 +30,160 @@ Result<void> Log::store(Segment& segment, uint64_t offset, std::span<const std::
   return segment.file->write(offset, bytes);
 }
 
+Room room_of(RecordKind kind) {
+  switch (kind) {
+    case RecordKind::begin:
+      return Room::publish;
+    case RecordKind::complete:
+    case RecordKind::abort:
+      return Room::settle;
+    case RecordKind::drop:
+    case RecordKind::forget:
+      return Room::evict;
+    case RecordKind::barrier:
+      return Room::promise;
+    case RecordKind::move:
+      return Room::compact;
+    case RecordKind::state:
+    case RecordKind::state_part:
+    case RecordKind::intent:
+    case RecordKind::write:
+    case RecordKind::fill:
+    case RecordKind::change:
+      return Room::grow;
+  }
+  return Room::grow;
+}
+
 // A full disk is found here, where it is an error a caller can answer, and not at a store into the segment.
-Result<Segment*> Log::add_segment(uint64_t id, uint64_t first_lsn) {
-  const auto free_slot =
-      std::find_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot == nullptr; });
-  if (free_slot == slots_.end()) return Error{ENOSPC, "the cache log has its largest number of segments"};
-  const std::string path = path_of(id);
+Result<void> Log::make_spare() {
+  if (spare_ != nullptr) return {};
+  cramped_.store(true, std::memory_order_relaxed);
+  if (order_.size() == slots_.size())
+    return Error{ENOSPC, "the cache log has its largest number of segments"};
+  const std::string path = options_.directory + kSpareName;
   auto file = options_.file_system->open(path, OpenMode::create);
   if (!file) return file.error();
-  auto segment = std::make_unique<Segment>();
-  segment->id = id;
-  segment->first_lsn = first_lsn;
-  segment->last_lsn = first_lsn - 1;
-  segment->bytes = options_.segment_bytes;
-  segment->payload_start = options_.segment_bytes;
-  segment->file = std::move(*file);
-  segment->slot = static_cast<uint32_t>(free_slot - slots_.begin());
-  SegmentHeader header;
-  header.id = id;
-  header.first_lsn = first_lsn;
-  header.segment_bytes = options_.segment_bytes;
-  header.crc = crc32c(0, bytes_of(header).first(offsetof(SegmentHeader, crc)));
-  Result<void> made = segment->file->truncate(0);
-  if (made) made = segment->file->allocate(0, options_.segment_bytes, true);
-  if (made) made = store(*segment, 0, bytes_of(header));
-  // The name is durable before the first record: a gap in the names then means a removed segment, never a
-  // lost one.
-  if (made) made = options_.file_system->sync_directory(options_.directory);
+  // One left by an earlier life keeps its space: on a full disk it could not be had again. At most a header
+  // was ever written to it.
+  const Result<uint64_t> size = (*file)->size();
+  Result<void> made = size ? Result<void>() : Result<void>(size.error());
+  if (made && *size > options_.segment_bytes) made = (*file)->truncate(options_.segment_bytes);
+  if (made) made = (*file)->allocate(0, options_.segment_bytes, true);
   if (!made) {
-    segment.reset();
+    file->reset();
     static_cast<void>(options_.file_system->unlink(path));  // the first error is the one to report
-    return made.error();
+    return made;
   }
   bytes_.fetch_add(options_.segment_bytes, std::memory_order_relaxed);
-  Segment* added = segment.get();
-  *free_slot = std::move(segment);
-  order_.push_back(added);
-  return added;
+  spare_ = std::move(*file);
+  cramped_.store(false, std::memory_order_relaxed);
+  return {};
+}
+
+void Log::discard_spare(const std::string& path) {
+  spare_.reset();
+  bytes_.fetch_sub(options_.segment_bytes, std::memory_order_relaxed);
+  static_cast<void>(options_.file_system->unlink(path));  // what made it useless is the error to report
+}
+
+Result<void> Log::relieve() {
+  if (!is_cramped()) return {};
+  const std::lock_guard lock(mutex_);
+  return make_spare();
+}
+
+uint64_t Log::bytes_left(Room room) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t left = active_->payload_start - active_->records_end;
+  return left - std::min(left, kept(room));
 }
 
 Result<void> Log::start() {
   const std::lock_guard lock(mutex_);
-  return roll();
+  Result<void> rolled = roll();
+  if (rolled || rolled.error().code != ENOSPC || order_.empty()) return rolled;
+  return resume();
 }
 
-Result<void> Log::roll() {
-  Result<Segment*> next = add_segment(next_id_, last_lsn() + 1);
-  if (!next) return next.error();
-  if (active_ != nullptr) {
-    // Gives back what was reserved and not used, but for the zeros that end the records; failing to costs
-    // only space.
-    const uint64_t from = active_->records_end + sizeof(RecordHeader);
-    if (from < active_->payload_start)
-      static_cast<void>(active_->file->punch(from, active_->payload_start - from));
+// What a crash may have left behind the last record must not be taken for one once others stand before it.
+Result<void> Log::resume() {
+  Segment& last = *order_.back();
+  assert(last.last_lsn == last_lsn());
+  if (last.indexed) {
+    // It says that nothing follows.
+    if (auto gone = options_.file_system->unlink(path_of(last.id) + kIndexSuffix); !gone) return gone;
+    last.indexed = false;
   }
-  next_id_ += 1;
-  active_ = *next;
+  if (auto cleared = cut(last, last.records_end); !cleared) return cleared;
+  active_ = &last;
   return {};
 }
 
+Result<void> Log::roll() {
+  if (auto made = make_spare(); !made) return made;
+  const auto free_slot =
+      std::find_if(slots_.begin(), slots_.end(), [](const auto& slot) { return slot == nullptr; });
+  assert(free_slot != slots_.end());
+  SegmentHeader header;
+  header.id = next_id_;
+  header.first_lsn = last_lsn() + 1;
+  header.segment_bytes = options_.segment_bytes;
+  header.crc = crc32c(0, bytes_of(header).first(offsetof(SegmentHeader, crc)));
+  const std::string spare = options_.directory + kSpareName;
+  const std::string path = path_of(header.id);
+  Result<void> made = spare_->write(0, bytes_of(header));
+  if (made) made = options_.file_system->rename(spare, path);
+  if (!made) {
+    discard_spare(spare);
+    return made;
+  }
+  // The name is durable before the first record: a gap in the names then means a removed segment, never a
+  // lost one.
+  if (made = options_.file_system->sync_directory(options_.directory); !made) {
+    discard_spare(path);
+    return made;
+  }
+  if (!order_.empty()) {
+    // Gives back what was reserved and not used, but for the zeros that end the records; failing to costs
+    // only space.
+    Segment& sealed = *order_.back();
+    const uint64_t from = sealed.records_end + sizeof(RecordHeader);
+    if (from < sealed.payload_start) static_cast<void>(sealed.file->punch(from, sealed.payload_start - from));
+  }
+  auto segment = std::make_unique<Segment>();
+  segment->id = header.id;
+  segment->first_lsn = header.first_lsn;
+  segment->last_lsn = header.first_lsn - 1;
+  segment->bytes = header.segment_bytes;
+  segment->payload_start = header.segment_bytes;
+  segment->file = std::move(spare_);
+  segment->slot = static_cast<uint32_t>(free_slot - slots_.begin());
+  active_ = segment.get();
+  *free_slot = std::move(segment);
+  order_.push_back(active_);
+  next_id_ += 1;
+  return {};
+}
+
+// For a record that needs `bytes` with the zeros that end it.
+Result<void> Log::find_room(uint64_t bytes, Room room) {
+  for (bool is_new = false;; is_new = true) {
+    const uint64_t left = active_->payload_start - active_->records_end;
+    const bool is_allowed = bytes + kept(room) <= left;
+    if (bytes + kept(Room::grow) <= left) return {};
+    // On a full disk a record that may do without does not ask for more each time.
+    if (spare_ == nullptr && !(is_cramped() && is_allowed)) {
+      if (auto made = make_spare(); !made && !is_allowed) return made;
+    }
+    if (spare_ == nullptr || bytes <= left) return {};
+    if (is_new) return Error{E2BIG, "cache log: record larger than a segment"};
+    if (auto rolled = roll(); !rolled) return rolled;
+  }
+}
+
 Result<Appended> Log::append(RecordHeader header, std::span<const std::byte> body,
-                             std::span<const PageImage> images) {
+                             std::span<const PageImage> images, Room room) {
   uint64_t payload_bytes = 0;
   for (const PageImage& image : images) payload_bytes += image_bytes(image.bytes.size());
   header.length = static_cast<uint32_t>((sizeof header + body.size() + 7) & ~std::size_t{7});
@@ -104,14 +198,8 @@ Result<Appended> Log::append(RecordHeader header, std::span<const std::byte> bod
   }
 
   const std::lock_guard lock(mutex_);
-  const auto fits = [&] {
-    return active_->records_end + header.length + sizeof(RecordHeader) + payload_bytes <=
-           active_->payload_start;
-  };
-  if (!fits()) {
-    if (Result<void> rolled = roll(); !rolled) return rolled.error();
-    if (!fits()) return Error{E2BIG, "cache log: record larger than a segment"};
-  }
+  const uint64_t needed = header.length + sizeof(RecordHeader) + payload_bytes;
+  if (auto found = find_room(needed, room); !found) return found.error();
   Segment& segment = *active_;
   Appended appended;
   header.lsn = last_lsn() + 1;

@@ -4,6 +4,15 @@
 //   append ── under one lock: reserve, copy, length last ── survives kill -9
 //   sync   ── one fdatasync for everybody who waits      ── survives power loss
 //
+// On a full disk no segment can be added, and only records make room again: a publish begins and completes,
+// clean pages are dropped, what lives in a segment moves out of it. So half a segment is kept for these:
+//
+//   active   ├─records─>        reserve        <─images─┤   a record that would enter the reserve has
+//   "spare"  ├─────────── allocated, zero ──────────────┤   the next segment made first, ahead of its use
+//
+// With a spare all of the active segment may be used. Without one the log is cramped: records that take room
+// are refused (ENOSPC), and each kind of the others leaves to those after it what is theirs (Room).
+//
 // Lock order: a file's lock, then the log's. Readers of page images take no lock of the log: a segment goes
 // only after every file's lock has been held to move what lived in it.
 #pragma once
@@ -29,6 +38,7 @@ class SegmentIndex;
 // A page image's place: 13 bits of segment slot, 19 bits of 64-byte units.
 using Location = uint32_t;
 inline constexpr const char* kIndexSuffix = ".index";
+inline constexpr const char* kSpareName = "/spare";
 inline constexpr Location kNowhere = 0xffff'ffff;
 inline constexpr Location kZeros = 0xffff'fffe;
 inline constexpr uint32_t kOffsetBits = 19;
@@ -66,6 +76,21 @@ struct Appended {
   std::vector<Location> images;  // one for each PageImage given
 };
 
+// What a record is for, and how many eighths of the reserve it leaves. Making room has an order, and no step
+// may use up what a later one needs: what began must complete, what completed must go, and then compaction
+// must still have where to move what stays.
+enum class Room : uint8_t {
+  recover = 0,  // what the next life must know before it can begin
+  compact = 1,  // out of a segment that goes
+  evict = 3,    // drop, forget
+  settle = 4,   // complete, abort
+  publish = 6,  // begin
+  promise = 7,  // barrier: of what is here already
+  grow = 8,     // all that is new
+};
+// Of every kind; a state record may also be moved by compaction.
+Room room_of(RecordKind kind);
+
 // One record as recovery finds it.
 struct ReadRecord {
   RecordHeader header;
@@ -91,11 +116,19 @@ class Log {
   // and all after it is destroyed. `visit` is told of records in order.
   Result<void> recover(Trust trust, const std::function<Result<void>(const ReadRecord&)>& visit,
                        const std::function<Result<void>(const SegmentIndex&)>& visit_index);
-  // After `recover`: from here on the log can be appended to.
+  // After `recover`: from here on the log can be appended to. In a new segment, or on a full disk behind the
+  // last record there is.
   Result<void> start();
 
+  // ENOSPC: nothing was appended.
   Result<Appended> append(RecordHeader header, std::span<const std::byte> body,
-                          std::span<const PageImage> images = {});
+                          std::span<const PageImage> images, Room room);
+  // The disk had no room for the next segment when it was needed last.
+  bool is_cramped() const { return cramped_.load(std::memory_order_relaxed); }
+  // Tries again if so. Whoever is about to take space on the disk asks first: what was freed is the log's.
+  Result<void> relieve();
+  // Bytes of the active segment that are there for it.
+  uint64_t bytes_left(Room room);
   // Everything up to `lsn` is on disk when it answers.
   Result<void> sync(uint64_t lsn);
   Result<void> sync_all() { return sync(last_lsn()); }
@@ -131,8 +164,12 @@ class Log {
  private:
   explicit Log(Options options) : options_(std::move(options)), slots_(kSlotsMax) {}
   std::string path_of(uint64_t id) const;
-  Result<Segment*> add_segment(uint64_t id, uint64_t first_lsn);
+  Result<void> make_spare();
+  void discard_spare(const std::string& path);
+  uint64_t kept(Room room) const { return active_->bytes / 2 * static_cast<uint64_t>(room) / 8; }
   Result<void> roll();
+  Result<void> resume();
+  Result<void> find_room(uint64_t bytes, Room room);
   static Result<void> read_image_at(const Segment& segment, uint64_t offset, std::span<std::byte> page);
   Result<void> store(Segment& segment, uint64_t offset, std::span<const std::byte> bytes);
   // Where the records end; `damaged` is set when what follows is not zeros.
@@ -150,6 +187,8 @@ class Log {
   std::vector<std::unique_ptr<Segment>> slots_;
   std::vector<Segment*> order_;  // oldest first; the last is active once started
   Segment* active_ = nullptr;
+  std::unique_ptr<File> spare_;  // the next segment, but for its header and name
+  std::atomic<bool> cramped_{false};
   uint64_t next_id_ = 1;
   uint64_t indexed_lsn_ = 0;  // the newest that an index read at recovery speaks of
   std::atomic<uint64_t> last_lsn_{0};

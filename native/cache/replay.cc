@@ -581,15 +581,15 @@ Result<void> Replay::record_outcome() {
   for (const auto& [ino, generation] : to_abort_) {
     Inode* node = find(ino);
     if (node == nullptr) continue;
-    if (auto appended =
-            cache_.append(*node, RecordKind::abort, raw(PublishBody{node->version, generation, 0}));
+    if (auto appended = cache_.append(*node, RecordKind::abort,
+                                      raw(PublishBody{node->version, generation, 0}), {}, 0, Room::recover);
         !appended)
       return appended.error();
   }
   for (const uint64_t ino : to_state_) {
     Inode* node = find(ino);
     if (node == nullptr) continue;
-    if (auto stated = cache_.append_state(*node, false); !stated) return stated;
+    if (auto stated = cache_.append_state(*node, false, Room::recover); !stated) return stated;
   }
   return boot_changed_ ? cache_.log_->sync_all() : Result<void>();
 }

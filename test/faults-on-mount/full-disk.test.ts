@@ -1,4 +1,5 @@
 // Disks that are full or read-only: bounded waiting, then ENOSPC; what was written stays; room that is made is used.
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -65,6 +66,38 @@ describe.skipIf(unavailable || !isRoot)('full disks', { timeout: 120_000 }, () =
     await volume.fsck();
   });
 
+  it('another program fills the disks of cache and store: a kill loses nothing, and the cache opens on its full disk', async () => {
+    fixture.smallDisk('store', 160);
+    const disk = fixture.smallDisk('cache', 96);
+    const volume = await fixture.start();
+    const block = randomBytes(1 << 20, 3);
+    let kept = 0;
+    for (; kept < 20; kept += 1) await writeUntilAccepted(join(volume.path, `fill-${kept}`), block);
+    fillWhole(join(disk.path, 'other'));
+    fillWhole(join(fixture.base, 'store', 'other'));
+    // Until one waits for room that there is not.
+    for (let index = 0; index < 3000; index += 1) {
+      const written = writeFile(join(volume.path, `small-${index}`), block.subarray(0, 3000)).then(
+        () => true,
+        () => false,
+      );
+      if (!(await Promise.race([written, sleep(2000).then(() => false)]))) break;
+    }
+    await volume.kill9();
+    await volume.umountDead();
+    // The engine of the store does not open on a full disk; the cache does.
+    await rm(join(fixture.base, 'store', 'other'));
+    await volume.mount();
+    await volume.drain();
+    await rm(join(disk.path, 'other'));
+    await expectKept(volume, kept);
+    for (let index = 0; index < 20; index += 1)
+      await writeUntilAccepted(join(volume.path, `again-${index}`), block);
+    await volume.drain();
+    await volume.fsck();
+    await expectKept(volume, kept);
+  });
+
   it('refuses a read-only cache directory', async () => {
     const volume = await fixture.start();
     await volume.umount();
@@ -74,6 +107,19 @@ describe.skipIf(unavailable || !isRoot)('full disks', { timeout: 120_000 }, () =
     expectRefusal(await mountCommand(volume), 1, /cache/);
   });
 });
+
+/** To the last byte, as a program without a bound does. */
+function fillWhole(path: string): void {
+  const block = Buffer.alloc(1 << 16, 7);
+  const file = openSync(path, 'w');
+  try {
+    for (;;) writeSync(file, block);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+  } finally {
+    closeSync(file);
+  }
+}
 
 /** ENOSPC while space is being reclaimed is allowed for a while, and no longer. */
 async function writeUntilAccepted(path: string, bytes: Buffer): Promise<void> {

@@ -115,6 +115,7 @@ class CacheModel {
         file.since_sync.push_back(file.now);
       file.now = found;
       file.in_doubt.clear();
+      file.is_unknown = false;
     }
     changing_ = 0;
     const std::vector<std::string> wrong = cache_->check();
@@ -151,6 +152,7 @@ class CacheModel {
     Bytes now;
     std::vector<Bytes> since_sync;  // states a power loss may show, besides `now`
     std::vector<Bytes> in_doubt;    // states that a kill may show, besides `now`: errors hid which it is
+    bool is_unknown = false;        // not even reading tells: left alone until the next recovery
   };
   struct Stored {
     uint64_t size = 0;
@@ -261,6 +263,7 @@ class CacheModel {
   template <typename Operation>
   void change(uint64_t ino, Bytes after, const std::string& name, Operation operation) {
     last_step_ = name;
+    if (files_[ino].is_unknown) return;
     changing_ = ino;
     pending_ = std::move(after);
     const IoOutcome outcome = run(ino, operation);
@@ -289,6 +292,7 @@ class CacheModel {
       // Whichever it was: the next recovery decides.
       file.since_sync.push_back(pending_);
       file.in_doubt.push_back(pending_);
+      file.is_unknown = true;
       return;
     }
     std::vector<const Bytes*> allowed{&file.now, &pending_};

@@ -243,7 +243,11 @@ class SimulatedFileSystem final : public FileSystem {
     }
 
     Result<void> punch(uint64_t offset, uint64_t length) override {
-      const std::vector<std::byte> zeros(length);
+      // The end of file stays where it is.
+      const Result<uint64_t> end = size();
+      if (!end) return end.error();
+      if (offset >= *end) return {};
+      const std::vector<std::byte> zeros(std::min(length, *end - offset));
       return write(offset, zeros);
     }
 
