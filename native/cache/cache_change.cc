@@ -237,9 +237,9 @@ Result<void> Cache::set_times(uint64_t ino, const Times& times) {
   if (times.mtime) plan.attributes.mtime = *times.mtime;
   if (times.ctime) plan.attributes.ctime = *times.ctime;
   const IoOutcome outcome = change(*node, plan);
-  if (outcome.status == IoStatus::error)
-    return Error::from_errno(outcome.error, "times of inode " + std::to_string(ino));
-  return {};
+  if (outcome.status == IoStatus::done) return {};
+  const int code = outcome.status == IoStatus::error ? outcome.error : ENOSPC;
+  return Error::from_errno(code, "times of inode " + std::to_string(ino));
 }
 
 }  // namespace penstock::cache

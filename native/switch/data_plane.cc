@@ -96,7 +96,10 @@ Result<PortId> DataPlane::attach(std::shared_ptr<Port> port, LinkListener* liste
     pipeline_->look_again();
   });
   if (auto applied = pipeline_->apply(graph()); !applied) {
-    put(id, {});
+    Attached unheard = put(id, {});
+    unheard.listener = nullptr;
+    // A worker that did not move in time may still come to use it: it stays until the plane ends.
+    if (applied.error().code == ETIMEDOUT) put(id, std::move(unheard));
     return applied.error();
   }
   if (listener != nullptr)

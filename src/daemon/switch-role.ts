@@ -127,8 +127,10 @@ export class SwitchRole implements Role {
   /** Peers come and go; what is told of one is a change. */
   async #probeNowAndThen(): Promise<void> {
     const reached = new Map<string, boolean>();
+    let failure = '';
     while (!this.#stop.signal.aborted) {
       this.#probeSoon = new AbortController();
+      const soon = AbortSignal.any([this.#stop.signal, this.#probeSoon.signal]);
       try {
         for (const { address, reachable, rttMs, pathMtu } of await this.plane.probe()) {
           if (reached.get(address) === reachable) continue;
@@ -136,13 +138,15 @@ export class SwitchRole implements Role {
           if (reachable) this.logger.info({ address, rttMs, pathMtu }, 'the peer answers');
           else this.logger.warn({ address }, 'the peer does not answer');
         }
-        const soon = AbortSignal.any([this.#stop.signal, this.#probeSoon.signal]);
-        await pause(this.clock, PROBE_INTERVAL_MS, soon);
+        failure = '';
       } catch (error) {
         if (this.#stop.signal.aborted) return;
-        this.logger.warn({ error }, 'tunnel endpoints are not probed');
-        return;
+        const { message } = error as Error;
+        if (message !== failure)
+          this.logger.warn({ error }, 'tunnel endpoints cannot be probed; it is tried again');
+        failure = message;
       }
+      await pause(this.clock, PROBE_INTERVAL_MS, soon);
     }
   }
 

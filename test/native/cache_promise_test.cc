@@ -261,6 +261,19 @@ TEST_CASE("a publish that the log cannot take is told from one that has nothing 
   begin(*cache);
 }
 
+TEST_CASE("times that the log cannot take are not said to be set") {
+  SimulatedFileSystem disk(1);
+  auto cache = open_with_file(disk);
+  write(*cache, 0, filled(1, 7));
+  for (const int code : {EIO, ENOSPC}) {
+    disk.fail_at(0, code);
+    const auto set = cache->set_times(kIno, {.mtime = Timespec{9, 9}});
+    REQUIRE_FALSE(set);
+    CHECK(set.error().code == code);
+  }
+  CHECK(cache->set_times(kIno, {.mtime = Timespec{9, 9}}));
+}
+
 TEST_CASE("a file that is written whenever it is published leaves the others their turn") {
   constexpr uint64_t kOther = kIno + 1;
   SimulatedFileSystem disk(1);

@@ -19,16 +19,7 @@ namespace {
 
 constexpr uint64_t kStripePages = 600;  // three blocks
 
-// One thread only: the thread sanitizer learns nothing from a second history.
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-constexpr uint64_t kHistories = 1;
-#else
 constexpr uint64_t kHistories = 2;
-#endif
-#else
-constexpr uint64_t kHistories = 2;
-#endif
 
 uint64_t from_environment(const char* name, uint64_t otherwise) {
   const char* text = std::getenv(name);

@@ -14,10 +14,10 @@ export const nativeTests: readonly string[] = readdirSync(join(packageRoot(), 't
   .map((name) => name.slice(0, -'.cc'.length))
   .sort();
 
-/** Declares the tests of one flavour; built while they are collected, since only the built program knows its cases. */
-export async function declareNativeTests(flavour: Flavour): Promise<void> {
-  const directory = await buildNative(flavour, nativeTests);
-  for (const binary of nativeTests) {
+/** Declares tests of one flavour; built while they are collected, since only the built program knows its cases. */
+export async function declareNativeTests(flavour: Flavour, binaries = nativeTests): Promise<void> {
+  const directory = await buildNative(flavour, binaries);
+  for (const binary of binaries) {
     const path = join(directory, binary);
     const names = await listCases(path);
     let outcome: Promise<DoctestOutcome> | undefined;
