@@ -150,8 +150,10 @@ test('a mount ends while a notice waits for a page of a READ that waits for data
   mount.transport.notifications.invalidateInode(ino, 0, 0);
   await new Promise((resolve) => setTimeout(resolve, 200));
   await mount[Symbol.asyncDispose]();
-  expect(await read).toMatch(/not connected|connection abort/);
+  const outcome = await read;
   await file.close().catch(() => undefined);
+  // Over io_uring the ring may be gone before the answer was taken out of it: then the kernel cancels the request.
+  expect(outcome).toMatch(/not connected|connection abort|canceled/);
 });
 
 test('fusermount3 mounts and unmounts too', async () => {
